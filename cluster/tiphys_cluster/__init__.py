@@ -1,0 +1,1 @@
+"""Composes a whole cluster: zygote, supervisor, node namespaces, in-process cluster for tests."""

@@ -1,0 +1,1 @@
+"""Kubernetes object machinery: scheme, codecs, selectors, quantities, validation, patches."""

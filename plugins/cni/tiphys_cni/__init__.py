@@ -1,0 +1,1 @@
+"""CNI plugins of Tiphys: launcher, resident service, bridge, host-local, loopback."""

@@ -1,0 +1,1 @@
+"""CSI drivers of Tiphys and their companion process."""

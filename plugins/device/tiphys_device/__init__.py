@@ -1,0 +1,1 @@
+"""Device plugins of Tiphys."""

@@ -1,0 +1,1 @@
+"""Answers DNS for services and pods from EndpointSlices."""

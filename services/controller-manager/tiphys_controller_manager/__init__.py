@@ -1,0 +1,1 @@
+"""The controllers: small loops that drive the cluster to what was asked."""

@@ -1,0 +1,1 @@
+"""Programs the service data plane of a node."""
