@@ -1,0 +1,1 @@
+"""What may be stored: mutating, then validating plug-ins."""

@@ -1,0 +1,1 @@
+"""Who may: RBAC, nodes, and their union."""

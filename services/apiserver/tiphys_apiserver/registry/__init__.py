@@ -1,0 +1,1 @@
+"""The generic store of resources and the rules of each kind."""

@@ -1,0 +1,24 @@
+"""Which strategy serves which resource: the one table. Kinds not named here have the default."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from tiphys_apimachinery.scheme import ResourceInfo
+
+from tiphys_apiserver.registry.strategy import Environment, Strategy
+
+# (group, plural) -> module and class under tiphys_apiserver.registry. Imported on first use, so
+# that starting does not pay for kinds that nobody touches.
+STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {}
+
+
+def strategy_for(resource: ResourceInfo, environment: Environment) -> Strategy:
+    """A new strategy for the resource."""
+    entry = STRATEGIES.get((resource.group, resource.plural))
+    if entry is None:
+        return Strategy(resource, environment)
+    module, name = entry
+    strategy_class = getattr(import_module(f"tiphys_apiserver.registry.{module}"), name)
+    return cast(Strategy, strategy_class(resource, environment))

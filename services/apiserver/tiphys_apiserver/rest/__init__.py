@@ -1,0 +1,1 @@
+"""The HTTP door: routes, content types, watch streams, upgrades."""

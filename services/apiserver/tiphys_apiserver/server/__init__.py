@@ -1,0 +1,1 @@
+"""The chain every request passes, in order, and what it is made of."""
