@@ -1,0 +1,53 @@
+# `make help` lists the targets. `make up` and `make test` do all their set-up themselves.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OPENBLAS_NUM_THREADS := 1
+ROOMS := tiphys_component tiphys_apimachinery tiphys_client tiphys_sdk tiphys_cri tiphys_cni tiphys_csi tiphys_device \
+  tiphys_apiserver tiphys_scheduler tiphys_controller_manager tiphys_kubelet tiphys_kube_proxy tiphys_cluster_dns \
+  tiphys_cluster tiphys_cli
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: requirements-dev.txt $(wildcard */pyproject.toml */*/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check "grpcio-tools>=1.76,<2" "mypy-protobuf>=3.6,<6"
+	$(BIN)/python hack/compile_protos.py
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.PHONY: dev
+dev: $(VENV)/.ready protos ## virtual environment with every room, editable
+
+.PHONY: protos
+protos: $(VENV)/.ready ## compile the contracts to Python
+	@$(BIN)/python hack/compile_protos.py
+
+.PHONY: lint
+lint: dev ## style, layers, sizes, proto lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python hack/verify_rooms.py
+	cd protos && ../$(BIN)/buf lint
+
+.PHONY: type
+type: dev ## mypy --strict
+	$(BIN)/mypy $(addprefix -p ,$(ROOMS))
+
+.PHONY: contracts
+contracts: dev ## the published wire facts against our protos
+	$(BIN)/python tests/conformance/contracts/check_contracts.py protos/ --require-tier core
+
+.PHONY: verify
+verify: dev ## what is generated and committed must be fresh
+	$(BIN)/python -m hack.protogen
+	git diff --exit-code -- protos
+
+.PHONY: system
+system: ## packages of the operating system that tests and clusters need
+	@hack/install-system-packages

@@ -1,0 +1,57 @@
+"""Compiles protos/ to Python beside the .proto files, and to one descriptor set with comments.
+
+Run by `make protos`, and by the build of the distribution. What it makes is never committed.
+Nothing is done when the outputs are newer than every input.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import grpc_tools
+from grpc_tools import protoc
+
+PROTOS = Path(__file__).resolve().parents[1] / "protos"
+INCLUDES = Path(grpc_tools.__file__).parent / "_proto"
+# Everything with its comments: kubectl explain and server reflection read it.
+DESCRIPTORS = "tiphys/descriptors.binpb"
+
+
+def compile_protos(root: Path = PROTOS) -> int:
+    """Compiles every .proto below root/tiphys; returns how many, 0 when all was fresh."""
+    sources = sorted(root.glob("tiphys/**/*.proto"))
+    made = root / DESCRIPTORS
+    newest = max(path.stat().st_mtime_ns for path in [*sources, Path(__file__)])
+    outputs_exist = all(path.with_name(f"{path.stem}_pb2.pyi").exists() for path in sources)
+    if made.exists() and made.stat().st_mtime_ns > newest and outputs_exist:
+        return 0
+    names = [str(path.relative_to(root)) for path in sources]
+    with_services = [n for n, p in zip(names, sources, strict=True) if "\nservice " in p.read_text()]
+    plugins = [
+        f"--plugin={name}={Path(sys.executable).with_name(name)}"
+        for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
+    ]
+    base = ["protoc", *plugins, f"-I{root}", f"-I{INCLUDES}"]
+    _run([*base, f"--python_out={root}", f"--mypy_out=quiet:{root}", *names])
+    _run([*base, f"--grpc_python_out={root}", f"--mypy_grpc_out=quiet:{root}", *with_services])
+    _run([*base, "--include_imports", "--include_source_info", f"--descriptor_set_out={made}", *names])
+    for folder in {path.parent for path in sources}:
+        _ensure_packages(folder, root / "tiphys")
+    return len(sources)
+
+
+def _ensure_packages(folder: Path, top: Path) -> None:
+    while folder != top.parent:
+        (folder / "__init__.py").touch()
+        folder = folder.parent
+
+
+def _run(arguments: list[str]) -> None:
+    if protoc.main(arguments) != 0:
+        raise SystemExit(f"protoc failed; see the lines above ({arguments[-1]} was the last file)")
+
+
+if __name__ == "__main__":
+    count = compile_protos()
+    sys.stdout.write(f"{count} .proto files compiled\n" if count else "protos are up to date\n")
