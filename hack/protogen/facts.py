@@ -87,7 +87,7 @@ class Rules:
 
 def load_packages() -> dict[str, Package]:
     """Every package of the core tier by its proto package name."""
-    packages = {}
+    packages: dict[str, Package] = {}
     for entry in json.loads((TABLES / "proto" / "index.json").read_text()):
         if entry["tier"] != "core":
             continue

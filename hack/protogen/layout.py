@@ -177,7 +177,7 @@ def files_of(package: Package) -> list[File]:
         return [File(path_of(package.name), package, reading_order(package, _roots(package), set()))]
     taken: set[str] = set()
     split = {
-        name: [r for r in reading_order(package, tuple(m for m in roots if m in package.messages), taken)]
+        name: list(reading_order(package, tuple(m for m in roots if m in package.messages), taken))
         for name, roots in CORE_FILES.items()
     }
     left = [m for m in package.messages if m not in taken]

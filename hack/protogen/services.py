@@ -242,7 +242,7 @@ def render(resource: Record, package: str, homes: Mapping[str, str]) -> tuple[st
         {homes[name[1:]] for name in re.findall(r"\.(?:k8s|tiphys)(?:\.\w+)+", "\n".join(body)) if name[1:] in homes}
     )
     head = [
-        f"// The typed service of {resource['resource']}. Made by hack/update-protos; the layout is that of wire.proto.",
+        f"// The typed service of {resource['resource']}. Made by hack/update-protos in the layout of wire.proto.",
         'syntax = "proto3";',
         "",
         f"package tiphys.apiserver.{folder.replace('/', '.')};",
@@ -258,7 +258,7 @@ def _messages(service: str, method: Method, full: str) -> list[str]:
     lines: list[str] = []
     if method.name == "Watch":
         lines += _message(
-            f"{service}Event", f"One change.", ((WIRE + "EventType", "type", 1, ""), (full, "object", 2, "")), full
+            f"{service}Event", "One change.", ((WIRE + "EventType", "type", 1, ""), (full, "object", 2, "")), full
         )
         lines.append("")
     if method.name == "BatchCreate":
