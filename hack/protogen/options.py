@@ -70,6 +70,11 @@ def _json_facts(golang: Record) -> list[str]:
         found.append("presence: PRESENCE_ALWAYS")
     if golang.get("ptr"):
         found.append("pointer: true")
+    written = not (golang.get("omitempty") or golang.get("omitzero"))
+    if written and golang.get("optional"):
+        found.append("requirement: REQUIREMENT_OPTIONAL")
+    elif golang.get("required") and not (written and not golang.get("optional")):
+        found.append("requirement: REQUIREMENT_REQUIRED")
     return found
 
 
