@@ -1,4 +1,4 @@
-"""Compiles protos/ to Python beside the .proto files, and to one descriptor set with comments.
+"""Compiles protos/ to Python beside the .proto files, to one descriptor set, and their comments to JSON.
 
 Run by `make protos`, and by the build of the distribution. What it makes is never committed.
 Nothing is done when the outputs are newer than every input.
@@ -6,16 +6,21 @@ Nothing is done when the outputs are newer than every input.
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc_tools
+from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parents[1] / "protos"
 INCLUDES = Path(grpc_tools.__file__).parent / "_proto"
-# Everything with its comments: kubectl explain and server reflection read it.
+# Every file: server reflection reads it.
 DESCRIPTORS = "tiphys/descriptors.binpb"
+# {message: [doc, {field: doc}]} of the API types: OpenAPI, hence kubectl explain, reads it.
+COMMENTS = "tiphys/comments.json"
 
 
 def compile_protos(root: Path = PROTOS) -> int:
@@ -36,9 +41,23 @@ def compile_protos(root: Path = PROTOS) -> int:
     _run([*base, f"--python_out={root}", f"--mypy_out=quiet:{root}", *names])
     _run([*base, f"--grpc_python_out={root}", f"--mypy_grpc_out=quiet:{root}", *with_services])
     _run([*base, "--include_imports", "--include_source_info", f"--descriptor_set_out={made}", *names])
+    everything = descriptor_pb2.FileDescriptorSet.FromString(made.read_bytes())
+    comments = dict(pair for file in everything.file for pair in _comments(file) if file.package.startswith("k8s.io."))
+    (root / COMMENTS).write_text(json.dumps(comments, separators=(",", ":"), ensure_ascii=False))
+    for file in everything.file:
+        file.ClearField("source_code_info")
+    made.write_bytes(everything.SerializeToString())
     for folder in {path.parent for path in sources}:
         _ensure_packages(folder, root / "tiphys")
     return len(sources)
+
+
+def _comments(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, tuple[str, dict[str, str]]]]:
+    """Docs of each top-level message; the API has no nested ones. Paths: descriptor.proto, SourceCodeInfo."""
+    texts = {tuple(place.path): " ".join(place.leading_comments.split()) for place in file.source_code_info.location}
+    for i, message in enumerate(file.message_type):
+        fields = {field.name: texts.get((4, i, 2, j), "") for j, field in enumerate(message.field)}
+        yield f"{file.package}.{message.name}", (texts.get((4, i), ""), {k: v for k, v in fields.items() if v})
 
 
 def _ensure_packages(folder: Path, top: Path) -> None:
