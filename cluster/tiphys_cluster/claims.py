@@ -1,0 +1,91 @@
+"""Which clusters run on this machine: one record each under /run/tiphys, taken and given back under one lock.
+
+The record is how `down` finds the home of a cluster by its name, and how two clusters get different networks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tiphys_cluster.errors import ClusterError
+from tiphys_cluster.layout import Layout
+from tiphys_cluster.settings import NETWORK_COUNT, Settings, write_atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One running (or half-stopped) cluster."""
+
+    home: Path
+    settings: Settings
+
+
+@contextlib.contextmanager
+def machine_lock(run_root: Path) -> Iterator[None]:
+    """Hold the lock on all clusters of this machine; held while one starts or stops.
+
+    The lock is on the directory itself, so that nothing is left when the last cluster is gone. Raises ClusterError when
+    another tiphys holds it.
+    """
+    while True:
+        run_root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise ClusterError(
+                    "another tiphys up or down is running on this machine", "Wait until it ends, then try again."
+                ) from err
+            if not _is_same(run_root, descriptor):
+                continue  # The last cluster went away between open and lock, and took the directory with it.
+            yield
+            with contextlib.suppress(OSError):
+                run_root.rmdir()
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def read_claims(run_root: Path) -> dict[str, Claim]:
+    """Every cluster with a record, by name; unreadable records are passed over."""
+    claims: dict[str, Claim] = {}
+    for path in sorted(run_root.glob("*/cluster.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            data = json.loads(path.read_text())
+            claims[path.parent.name] = Claim(
+                home=Path(data["home"]), settings=Settings.from_json(json.dumps(data["settings"]))
+            )
+    return claims
+
+
+def write_claim(layout: Layout, settings: Settings) -> None:
+    """Record that the cluster runs."""
+    record = {"home": str(layout.home), "settings": json.loads(settings.to_json())}
+    write_atomic(layout.claim, json.dumps(record, indent=2) + "\n")
+
+
+def choose_network(settings: Settings, taken: Collection[int]) -> Settings:
+    """The settings with a network that nobody has: their own if it is free, otherwise the first free one.
+
+    Raises ClusterError when all are taken.
+    """
+    if settings.network not in taken:
+        return settings
+    for index in range(NETWORK_COUNT):
+        if index not in taken:
+            return replace(settings, network=index)
+    raise ClusterError("every network of 198.18.0.0/15 is in use on this machine", "Stop one: tiphys down --name N")

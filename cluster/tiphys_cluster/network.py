@@ -1,0 +1,206 @@
+"""The wiring of a cluster: a switch in a namespace of its own, one namespace per node, one leg to the control plane.
+
+    root namespace          switch namespace             node namespaces
+    tphN 198.18.N.1/24 ---- leg + br0 + port1 ... ------ eth0 198.18.N.11/24, default route to the leg
+
+Nothing else is put into the root namespace: no rule, no route beside the leg's own, no setting. (Bridges there would
+meet what a Docker engine sets: FORWARD DROP and bridge-nf-call-iptables.) So pods' own addresses mean nothing outside
+their node: what leaves it for anywhere but another pod is masqueraded, by a rule in the node's namespace.
+
+The plan is made as values, to be read in tests; apply() runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiphys_component.proc import CommandError, run_command
+
+from tiphys_cluster import kernel, mounts
+from tiphys_cluster.errors import ClusterError
+from tiphys_cluster.layout import Layout, NodeLayout
+from tiphys_cluster.settings import Settings
+
+_TIMEOUT_S = 20.0
+_BRIDGE = "br0"
+
+# A node forwards for its pods. Packets between two pods on one bridge must pass the rule sets too, or the answer to a
+# call over a service address would come back from the pod's own address; the file exists where br_netfilter does.
+_NODE_SYSCTLS = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/bridge/bridge-nf-call-iptables": "1",
+    "net/bridge/bridge-nf-call-ip6tables": "1",
+}
+
+_MASQUERADE = """\
+table ip tiphys-node {{
+  chain postrouting {{
+    type nat hook postrouting priority srcnat + 10; policy accept;
+    ip saddr {pods} ip daddr != {pods} oifname "eth0" masquerade fully-random
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of the plan, with what goes to its standard input."""
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+
+
+def leg_name(settings: Settings) -> str:
+    """The control plane's interface in the root namespace; unique on the machine as the network's index is."""
+    return f"tph{settings.network}"
+
+
+def switch_steps(layout: Layout, settings: Settings) -> list[Step]:
+    """Make the switch namespace, the bridge in it and the control plane's leg."""
+    netns, leg = str(layout.switch_netns), leg_name(settings)
+    return [
+        Step(("unshare", f"--net={netns}", "true")),
+        _ip(
+            f"link add {leg} type veth peer name leg netns {netns}",
+            f"address add {settings.leg_ip}/24 dev {leg}",
+            f"link set {leg} up",
+        ),
+        _ip(
+            "link set lo up",
+            f"link add {_BRIDGE} type bridge forward_delay 0",
+            f"link set {_BRIDGE} up",
+            f"link set leg master {_BRIDGE} up",
+            netns=netns,
+        ),
+    ]
+
+
+def node_steps(layout: Layout, settings: Settings, node: str) -> list[Step]:
+    """Make a node's network namespace, plug it into the switch and set it up to forward for its pods."""
+    netns, port = str(layout.node(node).netns), f"port{settings.nodes.index(node) + 1}"
+    sysctls = "\n".join(
+        f"[ ! -e /proc/sys/{key} ] || echo {value} >/proc/sys/{key}" for key, value in _NODE_SYSCTLS.items()
+    )
+    return [
+        Step(("unshare", f"--net={netns}", "true")),
+        _ip(
+            f"link add {port} type veth peer name eth0 netns {netns}",
+            f"link set {port} master {_BRIDGE} up",
+            netns=str(layout.switch_netns),
+        ),
+        _ip(
+            "link set lo up",
+            "link set eth0 up",
+            f"address add {settings.node_ip(node)}/24 dev eth0",
+            f"route add default via {settings.leg_ip}",
+            netns=netns,
+        ),
+        Step((*_enter(netns), "sh", "-eu"), sysctls + "\n"),
+        Step((*_enter(netns), "nft", "-f", "-"), _MASQUERADE.format(pods=settings.pod_cidr)),
+    ]
+
+
+def mount_namespace_step(layout: Layout, node: str) -> Step:
+    """Make a node's mount namespace.
+
+    It hears of the host's mounts and the host never of its own (slave), while inside it mounts spread (shared), as
+    volumes with mount propagation need. The copies of namespace files are taken out: each would keep a namespace alive
+    for as long as this node lives.
+    """
+    script = f"""
+for held in {layout.run_root}/*/ns; do umount -R -l "$held" 2>/dev/null || true; done
+exec mount --make-rshared /
+"""
+    argv = ("unshare", f"--mount={layout.node(node).mntns}", "--propagation", "slave", "sh", "-eu")
+    return Step(argv, script)
+
+
+def _enter(netns: str) -> tuple[str, ...]:
+    return ("nsenter", f"--net={netns}") if netns else ()
+
+
+def _ip(*lines: str, netns: str = "") -> Step:
+    return Step((*_enter(netns), "ip", "-batch", "-"), "\n".join(lines) + "\n")
+
+
+async def apply(steps: Sequence[Step]) -> None:
+    """Run the steps in order. Raises ClusterError at the first that fails."""
+    for step in steps:
+        try:
+            await run_command(step.argv, timeout_s=_TIMEOUT_S, stdin=step.stdin.encode())
+        except CommandError as err:
+            raise ClusterError(f"cannot set up the network: {err}", "`tiphys down` clears what was made.") from err
+
+
+def prepare_namespace_directory(layout: Layout) -> None:
+    """Make the directory that holds namespaces: a mount of its own that spreads to nobody.
+
+    The kernel refuses to keep a mount namespace's file where it could spread into that namespace.
+    """
+    layout.namespaces.mkdir(parents=True, exist_ok=True)
+    if not is_held(layout.namespaces):
+        kernel.mount(str(layout.namespaces), layout.namespaces, kernel.MS_BIND)
+    kernel.mount("none", layout.namespaces, kernel.MS_PRIVATE)
+
+
+def is_held(namespace: Path) -> bool:
+    """Whether something is mounted on this very path, as on the file of a namespace that lives."""
+    return str(namespace) in mounts.parse_mount_points(Path("/proc/self/mountinfo").read_text())
+
+
+async def ensure_switch(layout: Layout, settings: Settings) -> None:
+    """Have the switch and the control plane's leg; what stands is left alone, what stands half is made anew."""
+    prepare_namespace_directory(layout)
+    if is_held(layout.switch_netns) and has_leg(settings):
+        return
+    await remove_leg(settings)
+    _remake(layout.switch_netns)
+    await apply(switch_steps(layout, settings))
+
+
+async def ensure_node(layout: Layout, settings: Settings, node: str) -> None:
+    """Have a node's namespaces, plugged in; what stands is left alone, what stands half is made anew."""
+    files = layout.node(node)
+    if _is_ready(files):
+        return
+    _remake(files.netns)
+    _remake(files.mntns)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(apply(node_steps(layout, settings, node)), name=f"network of {node}")
+        tasks.create_task(apply([mount_namespace_step(layout, node)]), name=f"mounts of {node}")
+    _mark_ready(files)
+
+
+def _is_ready(files: NodeLayout) -> bool:
+    return _ready_mark(files).exists() and is_held(files.netns) and is_held(files.mntns)
+
+
+def _mark_ready(files: NodeLayout) -> None:
+    files.run.mkdir(parents=True, exist_ok=True)
+    _ready_mark(files).touch()
+
+
+def _ready_mark(files: NodeLayout) -> Path:
+    return files.run / "network-ready"
+
+
+def _remake(namespace: Path) -> None:
+    kernel.unmount_detached(str(namespace))
+    namespace.touch()
+
+
+def has_leg(settings: Settings) -> bool:
+    """Whether the control plane's leg is there."""
+    return Path("/sys/class/net", leg_name(settings)).exists()
+
+
+async def remove_leg(settings: Settings) -> None:
+    """Delete the control plane's leg; succeeds when there is none."""
+    if has_leg(settings):
+        with contextlib.suppress(CommandError):
+            await run_command(("ip", "link", "delete", leg_name(settings)), timeout_s=_TIMEOUT_S)
