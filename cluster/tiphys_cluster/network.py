@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiphys_component.proc import CommandError, run_command
-
 from tiphys_cluster import kernel, mounts
 from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.layout import Layout, NodeLayout
 from tiphys_cluster.settings import Settings
+from tiphys_component.proc import CommandError, run_command
 
 _TIMEOUT_S = 20.0
 _BRIDGE = "br0"
