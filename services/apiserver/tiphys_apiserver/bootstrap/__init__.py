@@ -1,0 +1,1 @@
+"""What a cluster has before its first user: namespaces, priority classes, RBAC policy, the kubernetes Service."""
