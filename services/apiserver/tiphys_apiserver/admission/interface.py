@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from google.protobuf.message import Message
-from tiphys_apimachinery.scheme import ResourceInfo
 
+from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.authentication.interface import UserInfo
 
 

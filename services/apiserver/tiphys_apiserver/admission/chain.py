@@ -1,0 +1,71 @@
+"""The order of the admission plug-ins. It is here and only here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from tiphys_apiserver.admission.interface import AdmissionAttributes, MutatingPlugin, ValidatingPlugin
+from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStorageClass
+from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
+from tiphys_apiserver.admission.plugins.namespace_lifecycle import NamespaceLifecycle
+from tiphys_apiserver.admission.plugins.node_restriction import NodeRestriction
+from tiphys_apiserver.admission.plugins.priority import Priority
+from tiphys_apiserver.admission.plugins.rbac_escalation import RBACEscalation
+from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
+from tiphys_apiserver.admission.plugins.taint_nodes import TaintNodesByCondition
+from tiphys_apiserver.authorization.escalation import EscalationCheck
+from tiphys_apiserver.registry.objects import ObjectAccess
+from tiphys_component.clock import Clock
+
+
+class AdmissionChain:
+    """Runs the plug-ins in order; the first refusal ends the write."""
+
+    def __init__(self, mutating: Sequence[MutatingPlugin], validating: Sequence[ValidatingPlugin]) -> None:
+        self._mutating = tuple(mutating)
+        self._validating = tuple(validating)
+
+    async def admit(self, attributes: AdmissionAttributes) -> None:
+        """Run every mutating plug-in that handles the write."""
+        for plugin in self._mutating:
+            if plugin.handles(attributes):
+                await plugin.admit(attributes)
+
+    async def validate(self, attributes: AdmissionAttributes) -> None:
+        """Run every validating plug-in that handles the write."""
+        for plugin in self._validating:
+            if plugin.handles(attributes):
+                await plugin.validate(attributes)
+
+
+def build_chain(
+    objects: ObjectAccess,
+    *,
+    clock: Clock,
+    rng: Random,
+    escalation: EscalationCheck | None,
+    disabled: frozenset[str] = frozenset(),
+) -> AdmissionChain:
+    """The chain of this server. escalation is None where RBAC is not in use; disabled holds plug-in names."""
+    mutating: list[MutatingPlugin] = [
+        # First: nothing else need be looked at where the namespace is missing or going.
+        NamespaceLifecycle(objects),
+        # Before the plug-ins that look at volumes and secrets: it adds the token volume.
+        ServiceAccount(objects, clock, rng),
+        # Any order from here on: they touch fields of their own.
+        TaintNodesByCondition(),
+        Priority(objects),
+        DefaultTolerationSeconds(),
+        DefaultStorageClass(objects),
+    ]
+    validating: list[ValidatingPlugin] = [
+        # Cheap and about who asks: before anything that counts.
+        NodeRestriction(objects),
+    ]
+    if escalation is not None:
+        validating.append(RBACEscalation(objects, escalation))
+    return AdmissionChain(
+        [plugin for plugin in mutating if plugin.name not in disabled],
+        [plugin for plugin in validating if plugin.name not in disabled],
+    )

@@ -1,0 +1,1 @@
+"""Admission plug-ins, one a file, mutating or validating."""
