@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tiphys_component.clock import Clock, Timer
-
 from tiphys_apiserver.storage.feed import Feed
 from tiphys_apiserver.storage.interface import (
     Compacted,
@@ -24,6 +22,7 @@ from tiphys_apiserver.storage.interface import (
     StoreClosed,
     Watch,
 )
+from tiphys_component.clock import Clock, Timer
 
 
 @dataclass(frozen=True, slots=True)
