@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import cast
 
 from tiphys_apimachinery.scheme import ResourceInfo
-
 from tiphys_apiserver.registry.strategy import Environment, Strategy
 
 # (group, plural) -> module and class under tiphys_apiserver.registry. Imported on first use, so

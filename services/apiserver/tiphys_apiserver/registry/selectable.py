@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import Message
+
 from tiphys_apimachinery.scheme import ResourceInfo
 
 
@@ -14,13 +15,11 @@ class FieldReader:
 
     def __init__(self, resource: ResourceInfo) -> None:
         self._namespaced = resource.namespaced
-        self._paths = tuple(
-            (path, tuple(path.split("."))) for path in resource.selectable_fields
-        )
+        self._paths = tuple((path, tuple(path.split("."))) for path in resource.selectable_fields)
 
     def read(self, obj: Message) -> Mapping[str, str]:
         """Text of each selectable field; empty text where it is unset, true and false for booleans."""
-        metadata: Any = getattr(obj, "metadata")
+        metadata: Any = obj.metadata
         fields = {"metadata.name": metadata.name}
         if self._namespaced:
             fields["metadata.namespace"] = metadata.namespace

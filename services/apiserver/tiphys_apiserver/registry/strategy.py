@@ -24,14 +24,14 @@ from random import Random
 from typing import Any
 
 from google.protobuf.message import Message
+
 from tiphys_apimachinery import defaults, validation
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.scheme import ResourceInfo
-from tiphys_component.clock import Clock
-
 from tiphys_apiserver.authentication.interface import SERVER_USER, UserInfo
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.selectable import FieldReader
+from tiphys_component.clock import Clock
 
 # Ends what a begin_ step opened: True when the write was stored, False when it was not.
 # It must not raise for reasons of the request; a release that fails is retried by a repair loop.
@@ -68,6 +68,8 @@ class WriteContext:
     subresource: str = ""
     dry_run: bool = False
     field_manager: str = ""
+    # The change is the server's own (a binding): the strategy does not judge it, generation stays.
+    trusted: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
@@ -144,15 +146,11 @@ class Strategy:
         if self.has_status:
             copy_field(new, old, "status")
 
-    def validate_update(
-        self, ctx: WriteContext, new: Any, old: Any
-    ) -> list[FieldError]:
+    def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         """Every fault of a changed object: the schema's rules and its immutable fields."""
         return validation.validate(new) + validation.validate_update(new, old)
 
-    async def begin_update(
-        self, ctx: WriteContext, new: Any, old: Any
-    ) -> Finish | None:
+    async def begin_update(self, ctx: WriteContext, new: Any, old: Any) -> Finish | None:
         """Reserve what is new; finish(True) releases what the old object no longer needs."""
         return None
 
@@ -164,20 +162,14 @@ class Strategy:
             if member.name not in ("metadata", "status"):
                 copy_field(new, old, member.name)
 
-    def validate_status_update(
-        self, ctx: WriteContext, new: Any, old: Any
-    ) -> list[FieldError]:
+    def validate_status_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         """Every fault of a new status; the schema's rules by default."""
         return validation.validate(new)
 
-    def prepare_for_subresource_update(
-        self, ctx: WriteContext, new: Any, old: Any
-    ) -> None:
+    def prepare_for_subresource_update(self, ctx: WriteContext, new: Any, old: Any) -> None:
         """The same for ctx.subresource such as ephemeralcontainers, resize, approval, finalize."""
 
-    def validate_subresource_update(
-        self, ctx: WriteContext, new: Any, old: Any
-    ) -> list[FieldError]:
+    def validate_subresource_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         """Every fault of such an update."""
         return self.validate_update(ctx, new, old)
 

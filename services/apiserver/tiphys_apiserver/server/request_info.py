@@ -47,9 +47,7 @@ class RequestInfo:
     trailing: str = ""
 
 
-def parse(
-    method: str, path: str, *, watch: bool = False, selected_name: str = ""
-) -> RequestInfo:
+def parse(method: str, path: str, *, watch: bool = False, selected_name: str = "") -> RequestInfo:
     """What method and path say; path is decoded and without query.
 
     /api and /apis documents, and every other path, are no resource requests. selected_name is the

@@ -1,0 +1,33 @@
+"""create: one object, or many in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tiphys_apimachinery.errors import APIError
+from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.endpoints.hall import Hall
+from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.server.call import Call
+
+
+async def create(hall: Hall, served: Served, call: Call, obj: Any) -> Any:
+    """Store obj, which belongs to the call from here on; the object as stored.
+
+    Raises AlreadyExists, Invalid, BadRequest, Forbidden.
+    """
+    ctx = hall.write_context(call)
+    admit = hall.admit(served, call, Operation.CREATE)
+    return served.from_storage(await served.store.create(ctx, served.to_storage(obj), admit))
+
+
+async def create_batch(hall: Hall, served: Served, call: Call, objects: Sequence[Any]) -> list[Any]:
+    """Create each by itself, in order; for each the object as stored, or the APIError that refused it."""
+    results: list[Any] = []
+    for obj in objects:
+        try:
+            results.append(await create(hall, served, call, obj))
+        except APIError as err:
+            results.append(err)
+    return results

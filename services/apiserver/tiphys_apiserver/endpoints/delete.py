@@ -1,0 +1,48 @@
+"""delete: one object, or all that selectors choose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tiphys.api.meta.v1 import meta_pb2
+from tiphys_apimachinery.errors import NotFound
+from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.endpoints.hall import Hall
+from tiphys_apiserver.endpoints.list import list_objects
+from tiphys_apiserver.registry.deletion import read_options
+from tiphys_apiserver.registry.store import Deleted
+from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.server.call import Call
+from tiphys_apiserver.storage.list_query import ListQuery
+
+
+async def delete(hall: Hall, served: Served, call: Call, options: meta_pb2.DeleteOptions) -> Deleted:
+    """Delete the object, or mark it. Raises NotFound, Conflict, Invalid, Forbidden."""
+    request = read_options(options)
+    if request.propagation is None:
+        request = replace(request, propagation=served.store.strategy.default_propagation)
+    if call.dry_run or request.dry_run:
+        call.dry_run = True
+        request = replace(request, dry_run=True)
+    ctx = hall.write_context(call)
+    if not served.info.namespaced:
+        ctx.namespace = ""
+    admit = hall.admit(served, call, Operation.DELETE, options)
+    deleted = await served.store.delete(ctx, call.info.name, request, admit)
+    return replace(deleted, object=served.from_storage(deleted.object))
+
+
+async def delete_collection(
+    hall: Hall, served: Served, call: Call, query: ListQuery, options: meta_pb2.DeleteOptions
+) -> list[Any]:
+    """Delete each object chosen; those deleted. One that vanishes meanwhile is passed over."""
+    page = await list_objects(served, call, query)
+    gone: list[Any] = []
+    for cached in page.items:
+        one = replace(call, info=replace(call.info, name=cached.name, namespace=cached.namespace))
+        try:
+            gone.append((await delete(hall, served, one, options)).object)
+        except NotFound:
+            continue
+    return gone

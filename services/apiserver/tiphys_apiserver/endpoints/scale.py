@@ -1,0 +1,62 @@
+"""scale: how many replicas are wanted and seen, the same for every kind that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tiphys.api.autoscaling.v1 import autoscaling_pb2
+from tiphys_apimachinery.errors import Conflict, FieldError, Invalid
+from tiphys_apimachinery.labels import Selector, from_label_selector
+from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.endpoints.get import get
+from tiphys_apiserver.endpoints.hall import Hall
+from tiphys_apiserver.registry.metadata import match_name
+from tiphys_apiserver.registry.strategy import copy_field
+from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.server.call import Call
+
+
+def scale_of(obj: Any) -> Any:
+    """The Scale that stands for an object with spec.replicas."""
+    scale: Any = autoscaling_pb2.Scale()
+    for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp"):
+        copy_field(scale.metadata, obj.metadata, name)
+    scale.spec.replicas = obj.spec.replicas
+    scale.status.replicas = obj.status.replicas
+    selector = obj.spec.selector
+    is_map = obj.spec.DESCRIPTOR.fields_by_name["selector"].is_repeated
+    scale.status.selector = str(Selector.from_set(dict(selector)) if is_map else from_label_selector(selector))
+    return scale
+
+
+async def get_scale(served: Served, call: Call) -> Any:
+    """The Scale of the object. Raises NotFound."""
+    return scale_of((await get(served, call)).message())
+
+
+async def update_scale(hall: Hall, served: Served, call: Call, change: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Set the wanted replicas to what change makes of the Scale; the new Scale.
+
+    Raises NotFound, Conflict, Invalid, Forbidden.
+    """
+
+    async def changed(obj: Any) -> Any:
+        current = scale_of(obj)
+        wanted = await change(scale_of(obj))
+        match_name(wanted.metadata, call.info.name, call.info.namespace)
+        asked = wanted.metadata.resourceVersion
+        if asked and asked != current.metadata.resourceVersion:
+            raise Conflict.of(call.info.resource, call.info.name, group=call.info.api_group)
+        if wanted.spec.replicas < 0:
+            error = FieldError.invalid("spec.replicas", wanted.spec.replicas, "must be greater than or equal to 0")
+            raise Invalid.of("Scale", call.info.name, [error], group="autoscaling")
+        obj.spec.replicas = wanted.spec.replicas
+        return obj
+
+    ctx = hall.write_context(call)
+    # The strategy sees an ordinary update: replicas are part of the spec.
+    ctx.subresource = ""
+    admit = hall.admit(served, call, Operation.UPDATE)
+    stored, _ = await served.store.update(ctx, call.info.name, changed, admit)
+    return scale_of(stored)

@@ -1,0 +1,33 @@
+"""update: one object, or one of those of its subresources that are the object itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.endpoints.hall import Hall
+from tiphys_apiserver.registry.metadata import match_name
+from tiphys_apiserver.registry.store import copy_of
+from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.server.call import Call
+
+# Subresources whose body is the object itself.
+OBJECT_SUBRESOURCES = frozenset({"status", "ephemeralcontainers", "resize", "approval", "finalize"})
+
+
+async def update(hall: Hall, served: Served, call: Call, obj: Any) -> tuple[Any, bool]:
+    """Replace the object by obj; the object as stored, and whether it is new.
+
+    Raises NotFound, Conflict, Invalid, BadRequest, Forbidden.
+    """
+    match_name(obj.metadata, call.info.name, call.info.namespace if served.info.namespaced else "")
+    wanted = served.to_storage(obj)
+
+    async def change(_current: Any) -> Any:
+        return copy_of(wanted)
+
+    ctx = hall.write_context(call)
+    admit = hall.admit(served, call, Operation.UPDATE)
+    may_create = served.store.strategy.allow_create_on_update and not call.info.subresource
+    stored, is_new = await served.store.update(ctx, call.info.name, change, admit, may_create=may_create)
+    return served.from_storage(stored), is_new

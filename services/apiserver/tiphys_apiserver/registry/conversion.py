@@ -1,0 +1,43 @@
+"""Resources that are served in a version other than the one they are stored in.
+
+events.k8s.io/v1 Event                      is stored as core/v1 Event
+autoscaling/v1 HorizontalPodAutoscaler      is stored as autoscaling/v2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+from tiphys_apimachinery.scheme import ResourceInfo
+
+Convert = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """Both ways between a served version and the stored one, which is served at home (group, version, plural).
+
+    The functions make new messages and lose nothing that the other version can say. field_names
+    maps names of a field selector to those of the stored version.
+    """
+
+    home: tuple[str, str, str]
+    to_storage: Convert
+    from_storage: Convert
+    field_names: Mapping[str, str]
+
+
+# (group, version, plural) -> module with CONVERTER, imported when the server starts.
+_CONVERTED = {
+    ("events.k8s.io", "v1", "events"): "tiphys_apiserver.registry.events.conversion",
+    ("autoscaling", "v1", "horizontalpodautoscalers"): "tiphys_apiserver.registry.autoscaling.conversion",
+}
+
+
+def converter_for(info: ResourceInfo) -> Converter | None:
+    """The converter of a resource, None where it is stored as it is served."""
+    module = _CONVERTED.get((info.group, info.version, info.plural))
+    return None if module is None else cast(Converter, import_module(module).CONVERTER)

@@ -1,0 +1,374 @@
+"""The generic store of one resource: every write of every kind goes through here, in strategy.py's order.
+
+Reads come from the watch cache. A write begins with the cached object and takes what the store
+has when the two differ, so that it costs one round trip unless another writer came first; no
+refusal is based on a stale object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from tiphys_apimachinery import names
+from tiphys_apimachinery.codec import proto_codec
+from tiphys_apimachinery.errors import (
+    AlreadyExists,
+    APIError,
+    BadRequest,
+    Conflict,
+    FieldError,
+    Invalid,
+    NotFound,
+    ServerTimeout,
+)
+from tiphys_apimachinery.scheme import ResourceInfo
+from tiphys_apiserver.registry import deletion, metadata
+from tiphys_apiserver.registry.deletion import DeleteRequest
+from tiphys_apiserver.registry.storage_errors import storage_errors
+from tiphys_apiserver.registry.strategy import Environment, Finish, Strategy, WriteContext
+from tiphys_apiserver.storage.cacher import Cacher
+from tiphys_apiserver.storage.interface import KeyExists, KeyMissing, KeyValue, RevisionMismatch, Store
+
+# Tries for a name made from generateName. Source: registry/rest/create.go, maxNameGenerationCreateAttempts.
+_NAME_ATTEMPTS = 8
+# Rounds of an update whose change can be made anew on the newest object.
+_UPDATE_ATTEMPTS = 64
+
+
+async def _nothing(_new: Any, _old: Any) -> None:
+    return None
+
+
+AdmissionStep = Callable[[Any, Any], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Admission as the store calls it: (new, old) each; old is None for create, new for delete."""
+
+    mutate: AdmissionStep = _nothing
+    validate: AdmissionStep = _nothing
+
+
+NO_ADMISSION = Admit()
+# Makes the object to store from a private copy of the one stored (None where there is none).
+Change = Callable[[Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete left: the object as last seen, and whether it is gone."""
+
+    object: Any
+    gone: bool
+
+
+class ResourceStore:
+    """Reads and writes of one resource in its storage version. For one loop."""
+
+    def __init__(
+        self, resource: ResourceInfo, strategy: Strategy, store: Store, cacher: Cacher, environment: Environment
+    ) -> None:
+        self.resource = resource
+        self.strategy = strategy
+        self.cacher = cacher
+        self._store = store
+        self._environment = environment
+        self._prefix = f"{resource.storage_key_prefix}/"
+        self._api_version = f"{resource.group}/{resource.version}" if resource.group else resource.version
+        self._message = resource.message
+
+    # -- create
+
+    async def create(self, ctx: WriteContext, obj: Any, admit: Admit = NO_ADMISSION) -> Any:
+        """Store a new object, which belongs to the store from here on; the answer has its resourceVersion.
+
+        Raises AlreadyExists, Invalid, BadRequest, and what admission and allocation raise.
+        """
+        if obj.metadata.resourceVersion:
+            raise BadRequest("resourceVersion should not be set on objects to be created")
+        metadata.match_namespace(obj.metadata, ctx.namespace)
+        generated = not obj.metadata.name and bool(obj.metadata.generateName)
+        original = copy_of(obj) if generated else None
+        for attempt in range(1, _NAME_ATTEMPTS + 1):
+            if generated and original is not None:
+                obj = original if attempt == _NAME_ATTEMPTS else copy_of(original)
+                obj.metadata.name = names.generate_name(obj.metadata.generateName, self._environment.rng)
+            try:
+                return await self._create_once(ctx, obj, admit)
+            except KeyExists as err:
+                if not generated:
+                    raise self._already_exists(obj.metadata.name) from err
+        raise ServerTimeout.of(self.resource.plural, "POST", 1, group=self.resource.group)
+
+    async def _create_once(self, ctx: WriteContext, obj: Any, admit: Admit) -> Any:
+        strategy = self.strategy
+        ctx.name = obj.metadata.name
+        strategy.apply_defaults(obj)
+        await admit.mutate(obj, None)
+        metadata.prepare_create(obj, uid=self._environment.new_uid(), now=ctx.now)
+        del obj.metadata.managedFields[:]
+        strategy.prepare_for_create(ctx, obj)
+        errors = self._name_errors(obj) + metadata.validate_metadata(obj.metadata) + strategy.validate(ctx, obj)
+        self._refuse(obj.metadata.name, errors)
+        await admit.validate(obj, None)
+        key = self.key(obj.metadata.namespace, obj.metadata.name)
+        finish = await strategy.begin_create(ctx, obj)
+        stored = False
+        try:
+            if ctx.dry_run:
+                if await self._read(key) is not None:
+                    raise KeyExists(key)
+                return obj
+            with storage_errors():
+                revision = await self._store.create(key, self._encode(obj), ttl_s=strategy.ttl_s(obj))
+            stored = True
+        finally:
+            await _end(finish, stored)
+        obj.metadata.resourceVersion = str(revision)
+        return obj
+
+    def _name_errors(self, obj: Any) -> list[FieldError]:
+        name = obj.metadata.name
+        if not name:
+            return [FieldError.required("metadata.name", "name or generateName is required")]
+        return [FieldError.invalid("metadata.name", name, why) for why in self.strategy.validate_name(name)]
+
+    # -- update
+
+    async def update(
+        self,
+        ctx: WriteContext,
+        name: str,
+        change: Change,
+        admit: Admit = NO_ADMISSION,
+        *,
+        may_create: bool = False,
+    ) -> tuple[Any, bool]:
+        """Replace an object by what change makes of it; the object as stored, and whether it is new.
+
+        change may be called again with a newer object. ctx.subresource chooses the strategy's
+        step. Where nothing differs nothing is written. Raises NotFound, Conflict, Invalid, and
+        what change and admission raise.
+        """
+        key = self.key(ctx.namespace, name)
+        ctx.name = name
+        current = self._cached(ctx.namespace, name)
+        fresh = False
+        if current is None:
+            current, fresh = await self._read(key), True
+        for _ in range(_UPDATE_ATTEMPTS):
+            if current is None:
+                if not may_create:
+                    raise self._not_found(name)
+                created = await self._create_by_update(ctx, change, admit)
+                if created is not None:
+                    return created, True
+                current, fresh = await self._read(key), True
+                continue
+            try:
+                return await self._update_once(ctx, key, current, change, admit), False
+            except RevisionMismatch as err:
+                current, fresh = self._decode(err.current), True
+            except APIError:
+                if fresh:
+                    raise
+                # The refusal may come from a stale cache: judge again by what the store has.
+                newest = await self._read(key)
+                if newest is not None and newest.metadata.resourceVersion == current.metadata.resourceVersion:
+                    raise
+                current, fresh = newest, True
+        raise self._conflict(name)
+
+    async def _create_by_update(self, ctx: WriteContext, change: Change, admit: Admit) -> Any | None:
+        """Create what an update names and finds absent; None when another writer was quicker."""
+        obj = await change(None)
+        if obj.metadata.resourceVersion or obj.metadata.uid:
+            raise self._conflict(ctx.name) if obj.metadata.resourceVersion else self._not_found(ctx.name)
+        try:
+            return await self._create_once(ctx, obj, admit)
+        except KeyExists:
+            return None
+
+    async def _update_once(self, ctx: WriteContext, key: str, old: Any, change: Change, admit: Admit) -> Any:
+        strategy = self.strategy
+        new = await change(copy_of(old))
+        metadata.match_namespace(new.metadata, ctx.namespace)
+        self._check_version(new, old)
+        if not ctx.trusted:
+            strategy.apply_defaults(new)
+        await admit.mutate(new, old)
+        errors = self._prepare_update(ctx, new, old)
+        self._refuse(new.metadata.name, errors)
+        await admit.validate(new, old)
+        expected = int(old.metadata.resourceVersion)
+        if deletion.is_finished(new.metadata, strategy.holds_object(new)):
+            if not ctx.dry_run:
+                await self._remove(ctx, key, new, expected)
+            return new
+        new.metadata.resourceVersion = old.metadata.resourceVersion
+        if new == old:
+            return old
+        finish = await self._begin_update(ctx, new, old)
+        stored = False
+        try:
+            if ctx.dry_run:
+                return new
+            with storage_errors():
+                revision = await self._store.update(
+                    key, self._encode(new), expected_revision=expected, ttl_s=strategy.ttl_s(new)
+                )
+            stored = True
+        finally:
+            await _end(finish, stored)
+        new.metadata.resourceVersion = str(revision)
+        return new
+
+    async def _begin_update(self, ctx: WriteContext, new: Any, old: Any) -> Finish | None:
+        return None if ctx.trusted or ctx.subresource == "status" else await self.strategy.begin_update(ctx, new, old)
+
+    def _check_version(self, new: Any, old: Any) -> None:
+        """Hold the object sent against the one stored. Raises Conflict, or Invalid where a version is needed."""
+        asked = new.metadata.resourceVersion
+        if asked and asked != old.metadata.resourceVersion:
+            raise self._conflict(old.metadata.name)
+        if not asked and not self.strategy.allow_unconditional_update:
+            error = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
+            raise Invalid.of(self.resource.kind, old.metadata.name, [error], group=self.resource.group)
+        if new.metadata.uid and new.metadata.uid != old.metadata.uid:
+            why = (
+                f"Precondition failed: UID in precondition: {new.metadata.uid}, UID in object meta: {old.metadata.uid}"
+            )
+            raise self._conflict(old.metadata.name, why)
+
+    def _prepare_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        strategy = self.strategy
+        metadata.prepare_update(new, old)
+        if not new.metadata.managedFields:
+            new.metadata.managedFields.MergeFrom(old.metadata.managedFields)
+        if ctx.trusted:
+            return []
+        if ctx.subresource == "status":
+            strategy.prepare_for_status_update(ctx, new, old)
+            errors = strategy.validate_status_update(ctx, new, old)
+        elif ctx.subresource:
+            strategy.prepare_for_subresource_update(ctx, new, old)
+            errors = strategy.validate_subresource_update(ctx, new, old)
+        else:
+            strategy.prepare_for_update(ctx, new, old)
+            errors = strategy.validate_update(ctx, new, old)
+        metadata.raise_generation(new, old)
+        return metadata.validate_metadata_update(new.metadata, old.metadata) + errors
+
+    # -- delete
+
+    async def delete(
+        self, ctx: WriteContext, name: str, request: DeleteRequest, admit: Admit = NO_ADMISSION
+    ) -> Deleted:
+        """Delete an object, or mark it where finalizers, grace or its kind keep it for a while.
+
+        Raises NotFound, Conflict when a precondition fails, and what admission raises.
+        """
+        key = self.key(ctx.namespace, name)
+        ctx.name = name
+        current = await self._read(key)
+        for _ in range(_UPDATE_ATTEMPTS):
+            if current is None:
+                raise self._not_found(name)
+            deletion.check_preconditions(request, current, self.resource.plural, self.resource.group)
+            await admit.validate(None, current)
+            try:
+                return await self._delete_once(ctx, key, current, request)
+            except RevisionMismatch as err:
+                current = self._decode(err.current)
+        raise self._conflict(name)
+
+    async def _delete_once(self, ctx: WriteContext, key: str, old: Any, request: DeleteRequest) -> Deleted:
+        strategy = self.strategy
+        grace = strategy.grace_period_s(ctx, old, request.grace_period_s)
+        new = copy_of(old)
+        propagation = request.propagation
+        deletion.apply_propagation(new.metadata, propagation)
+        deletion.mark_deleted(new.metadata, grace, ctx.now)
+        strategy.prepare_for_delete(ctx, new)
+        expected = int(old.metadata.resourceVersion)
+        if deletion.is_finished(new.metadata, strategy.holds_object(new)):
+            if not ctx.dry_run:
+                await self._remove(ctx, key, old, expected)
+            return Deleted(old, True)
+        if new != old and not ctx.dry_run:
+            with storage_errors():
+                revision = await self._store.update(key, self._encode(new), expected_revision=expected)
+            new.metadata.resourceVersion = str(revision)
+        return Deleted(new, False)
+
+    async def _remove(self, ctx: WriteContext, key: str, obj: Any, expected: int) -> None:
+        try:
+            with storage_errors():
+                await self._store.delete(key, expected_revision=expected)
+        except KeyMissing as err:
+            raise RevisionMismatch(key, None) from err
+        await self.strategy.after_delete(ctx, obj)
+
+    # -- keys and bytes
+
+    def key(self, namespace: str, name: str) -> str:
+        """Key of an object in the store."""
+        return f"{self._prefix}{namespace}/{name}" if self.resource.namespaced else f"{self._prefix}{name}"
+
+    def _cached(self, namespace: str, name: str) -> Any | None:
+        """A private copy of the cached object."""
+        found = self.cacher.get_nowait(namespace, name)
+        return None if found is None else self._message.FromString(found.raw)
+
+    async def _read(self, key: str) -> Any | None:
+        """What the store has now."""
+        with storage_errors():
+            return self._decode(await self._store.get(key))
+
+    def _decode(self, found: KeyValue | None) -> Any | None:
+        if found is None:
+            return None
+        obj: Any = self._message.FromString(proto_codec.decode_envelope(found.value)[2])
+        obj.metadata.resourceVersion = str(found.mod_revision)
+        return obj
+
+    def _encode(self, obj: Any) -> bytes:
+        """The bytes to store: the version is the store's own revision and is not among them."""
+        version = obj.metadata.resourceVersion
+        obj.metadata.ClearField("resourceVersion")
+        raw = obj.SerializeToString(deterministic=True)
+        if version:
+            obj.metadata.resourceVersion = version
+        return proto_codec.encode_envelope(self._api_version, self.resource.kind, raw)
+
+    # -- refusals
+
+    def _refuse(self, name: str, errors: Sequence[FieldError]) -> None:
+        if errors:
+            raise Invalid.of(self.resource.kind, name, errors, group=self.resource.group)
+
+    def _not_found(self, name: str) -> NotFound:
+        return NotFound.of(self.resource.plural, name, group=self.resource.group)
+
+    def _already_exists(self, name: str) -> AlreadyExists:
+        return AlreadyExists.of(self.resource.plural, name, group=self.resource.group)
+
+    def _conflict(self, name: str, why: str = Conflict.MODIFIED) -> Conflict:
+        return Conflict.of(self.resource.plural, name, group=self.resource.group, why=why)
+
+
+async def _end(finish: Finish | None, stored: bool) -> None:
+    if finish is not None:
+        await finish(stored)
+
+
+def copy_of(obj: Message) -> Any:
+    """A deep copy that may be changed."""
+    clone = type(obj)()
+    clone.CopyFrom(obj)
+    return clone

@@ -1,0 +1,136 @@
+"""Every resource that the server has: its store, its strategy, its cache, and the versions it is served in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+
+from tiphys_apimachinery.codec import json_codec
+from tiphys_apimachinery.scheme import ResourceInfo, Scheme
+from tiphys_apiserver.registry.catalog import strategy_for
+from tiphys_apiserver.registry.conversion import Converter, converter_for
+from tiphys_apiserver.registry.store import ResourceStore
+from tiphys_apiserver.registry.strategy import Environment
+from tiphys_apiserver.storage.cacher import Cacher
+from tiphys_apiserver.storage.interface import Store
+from tiphys_apiserver.storage.objects import CachedObject, ObjectFormat
+from tiphys_component.app import start_loop
+
+# Resources that are answered and not stored: reviews, the collection of bindings, component statuses.
+_STORED_VERBS = frozenset({"create", "delete"})
+
+
+class Served:
+    """One resource in one version. converter is None where that is the version it is stored in."""
+
+    __slots__ = ("converter", "format", "info", "store")
+
+    def __init__(self, info: ResourceInfo, store: ResourceStore, converter: Converter | None) -> None:
+        self.info = info
+        self.store = store
+        self.converter = converter
+        self.format = object_format(info)
+
+    def to_storage(self, obj: Any) -> Any:
+        """The object in the stored version."""
+        return obj if self.converter is None else self.converter.to_storage(obj)
+
+    def from_storage(self, obj: Any) -> Any:
+        """The object in the served version."""
+        return obj if self.converter is None else self.converter.from_storage(obj)
+
+    def view(self, cached: CachedObject) -> CachedObject:
+        """A cached object in the served version."""
+        if self.converter is None:
+            return cached
+        return CachedObject(cached.key, cached.rv, self.from_storage(cached.message()), self.format)
+
+
+class ResourceTable:
+    """All resources by path and by class. Caches run in the task group given to start."""
+
+    def __init__(self, scheme: Scheme, store: Store, environment: Environment) -> None:
+        self._served: dict[tuple[str, str, str], Served] = {}
+        self._by_class: dict[type[Message], Served] = {}
+        self._by_kind: dict[tuple[str, str], Served] = {}
+        stored: list[ResourceInfo] = [info for info in scheme.resources() if set(info.verbs) >= _STORED_VERBS]
+        for info in stored:
+            if converter_for(info) is None:
+                self._add(info, self._new_store(info, store, environment), None)
+        for info in stored:
+            converter = converter_for(info)
+            if converter is not None:
+                home = self._served[converter.home]
+                self._add(info, home.store, converter)
+
+    def _new_store(self, info: ResourceInfo, store: Store, environment: Environment) -> ResourceStore:
+        strategy = strategy_for(info, environment)
+        made = object_format(info, strategy.selectable_fields)
+        cacher = Cacher(f"{info.storage_key_prefix}/", made, store, environment.clock)
+        return ResourceStore(info, strategy, store, cacher, environment)
+
+    def _add(self, info: ResourceInfo, store: ResourceStore, converter: Converter | None) -> None:
+        served = Served(info, store, converter)
+        self._served[(info.group, info.version, info.plural)] = served
+        self._by_kind[(served.format.api_version, info.kind)] = served
+
+    def find(self, group: str, version: str, plural: str) -> Served | None:
+        """The resource under a path, None where there is none."""
+        return self._served.get((group, version, plural))
+
+    def of_class(self, cls: type[Message]) -> Served:
+        """The resource whose objects are messages of the class. Raises KeyError."""
+        served = self._by_class.get(cls)
+        if served is None:
+            for candidate in self._served.values():
+                if candidate.info.message is cls:
+                    served = self._by_class[cls] = candidate
+                    break
+            else:
+                raise KeyError(cls.DESCRIPTOR.full_name)
+        return served
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._served.values())
+
+    def stores(self) -> list[ResourceStore]:
+        """Each store once."""
+        return [served.store for served in self._served.values() if served.converter is None]
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Fill the caches and keep them true, as tasks of the group."""
+        for store in self.stores():
+            start_loop(group, _follow(store), f"cache of {store.resource.plural}.{store.resource.group}")
+
+    async def wait_ready(self) -> None:
+        """Return when every cache is filled and every strategy has rebuilt what it derives."""
+        for store in self.stores():
+            await store.cacher.ready()
+        for store in self.stores():
+            await store.strategy.start()
+
+
+async def _follow(store: ResourceStore) -> None:
+    """Keep one cache true until cancelled; a store that was closed ends nothing but its reads."""
+    await store.cacher.run()
+    await asyncio.get_running_loop().create_future()
+
+
+def api_version_of(info: ResourceInfo) -> str:
+    """apiVersion of the resource's objects."""
+    return f"{info.group}/{info.version}" if info.group else info.version
+
+
+def object_format(info: ResourceInfo, read_fields: Callable[[Any], Mapping[str, str]] | None = None) -> ObjectFormat:
+    """How the resource's objects are read and written."""
+    return ObjectFormat(
+        info.message,
+        api_version=api_version_of(info),
+        kind=info.kind,
+        dumps=json_codec.dumps,
+        field_names=info.selectable_fields,
+        read_fields=read_fields,
+    )

@@ -1,0 +1,63 @@
+"""One request on its way through the server, whichever door it came in by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tiphys_apiserver.authentication.interface import ANONYMOUS_USER, Credentials, UserInfo
+from tiphys_apiserver.authorization.impersonation import Impersonation
+from tiphys_apiserver.authorization.interface import Attributes
+from tiphys_apiserver.server.request_info import RequestInfo
+
+# Subresources whose requests are streams or tunnels.
+LASTING_SUBRESOURCES = frozenset({"exec", "attach", "portforward", "proxy", "log"})
+
+
+@dataclass(slots=True)
+class Call:
+    """What is asked (info), by whom, and how a write is to be done.
+
+    user is the caller until the chain has authenticated and impersonated; then it is whom the
+    request acts as. warnings are told to the caller beside the answer.
+    """
+
+    info: RequestInfo
+    credentials: Credentials
+    impersonation: Impersonation | None = None
+    user: UserInfo = ANONYMOUS_USER
+    label_selector: str = ""
+    field_selector: str = ""
+    dry_run: bool = False
+    field_manager: str = ""
+    field_validation: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """Tell the caller something beside the answer."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the request is a stream or a tunnel, and so holds no seat of flow control."""
+        return self.info.verb == "watch" or self.info.subresource in LASTING_SUBRESOURCES
+
+    def attributes(self) -> Attributes:
+        """The question to put to the authorizer."""
+        info = self.info
+        if not info.is_resource_request:
+            return Attributes(self.user, info.verb, False, path=info.path)
+        return Attributes(
+            self.user,
+            info.verb,
+            True,
+            path=info.path,
+            api_group=info.api_group,
+            api_version=info.api_version,
+            resource=info.resource,
+            subresource=info.subresource,
+            namespace=info.namespace,
+            name=info.name,
+            field_selector=self.field_selector,
+            label_selector=self.label_selector,
+        )

@@ -1,0 +1,74 @@
+"""The chain: what every request passes before its endpoint, in this order and only here.
+
+    count > authenticate > impersonate > flow control > authorize > endpoint (admission, registry)
+
+Both doors run it. An error of any link is an APIError; the door writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tiphys_apimachinery.errors import ServiceUnavailable, Unauthorized
+from tiphys_apiserver.authentication.interface import Authenticator
+from tiphys_apiserver.authorization.forbidden import forbidden
+from tiphys_apiserver.authorization.impersonation import impersonate
+from tiphys_apiserver.authorization.interface import Authorizer
+from tiphys_apiserver.server.call import Call
+from tiphys_apiserver.server.flow_control import FlowControl
+
+R = TypeVar("R")
+
+# Asked by load balancers and probes that have no credentials.
+# Source: kube-apiserver --authorization-always-allow-paths.
+ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
+
+
+class Chain:
+    """Lets requests through to their endpoints, or refuses them."""
+
+    def __init__(self, authenticator: Authenticator, authorizer: Authorizer, flow: FlowControl) -> None:
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._flow = flow
+        self._stopping = False
+        # Requests between entry and answer; watches and tunnels too.
+        self.in_flight = 0
+
+    def stop(self) -> None:
+        """Refuse what comes from now on; what is inside goes on."""
+        self._stopping = True
+
+    async def run(self, call: Call, endpoint: Callable[[], Awaitable[R]]) -> R:
+        """The endpoint's answer. Raises Unauthorized, Forbidden, TooManyRequests, and what the endpoint raises."""
+        if self._stopping and call.info.is_resource_request:
+            raise ServiceUnavailable("the server is shutting down")
+        self.in_flight += 1
+        try:
+            await self._authenticate(call)
+            with self._flow.seat(call.info.verb, call.user, lasting=call.lasts):
+                await self._authorize(call)
+                return await endpoint()
+        finally:
+            self.in_flight -= 1
+
+    async def _authenticate(self, call: Call) -> None:
+        user = await self._authenticator.authenticate(call.credentials)
+        if user is None:
+            raise Unauthorized.of()
+        call.user = user
+        if call.impersonation is not None:
+            call.user = await impersonate(self._authorizer, user, call.impersonation)
+
+    async def _authorize(self, call: Call) -> None:
+        if not call.info.is_resource_request and _is_always_allowed(call.info.path):
+            return
+        attributes = call.attributes()
+        decision = await self._authorizer.authorize(attributes)
+        if not decision.allowed:
+            raise forbidden(attributes, decision.reason)
+
+
+def _is_always_allowed(path: str) -> bool:
+    return path in ALWAYS_ALLOWED or path.startswith(("/livez/", "/readyz/", "/healthz/"))
