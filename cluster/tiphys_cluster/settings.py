@@ -22,13 +22,18 @@ _FIRST_NODE_HOST = 11
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A cluster's own choices; network is the index of its /24 in 198.18.0.0/15, unique on the machine."""
+    """A cluster's own choices.
+
+    network is the index of its /24 in 198.18.0.0/15, unique on the machine; etcd_port and the next one are etcd's, 0 as
+    long as there is no etcd.
+    """
 
     name: str
     store: StoreKind = "sqlite"
     port_offset: int = 0
     network: int = 0
     nodes: tuple[str, ...] = ("node-1",)
+    etcd_port: int = 0
 
     service_cidr = "10.96.0.0/12"
     kubernetes_service_ip = "10.96.0.1"

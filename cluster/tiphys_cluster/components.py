@@ -1,0 +1,272 @@
+"""The one table of what a cluster runs: every process, its arguments, its ports, and where it lives.
+
+Order is start order. stage is stop order, highest first: agents before the API server they report to, that before its
+store, containerd last of the node's, so that pods can still be stopped through it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tiphys_cluster import containerd
+from tiphys_cluster.child import ChildSpec
+from tiphys_cluster.images.builtin import PAUSE
+from tiphys_cluster.layout import Layout, NodeLayout
+from tiphys_cluster.settings import Settings
+
+STAGE_STORE = 1
+STAGE_RUNTIME = 2
+STAGE_APISERVER = 3
+STAGE_AGENTS = 4
+
+APISERVER = "kube-apiserver"
+ETCD = "etcd"
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What every entry of the table is made from. tracking is the root of the cgroup hierarchy for processes."""
+
+    layout: Layout
+    settings: Settings
+    tracking: str
+
+    def cgroup(self, process: str) -> str:
+        """The cgroup of a process."""
+        return f"{self.tracking}/{self.layout.cgroup}/system/{process}"
+
+
+def store(place: Place) -> list[ChildSpec]:
+    """etcd, when it is the store: on loopback ports of its own, with its data in the cluster's home."""
+    if place.settings.store != "etcd":
+        return []
+    url = f"http://{_LOOPBACK}:{place.settings.etcd_port}"
+    peer = f"http://{_LOOPBACK}:{place.settings.etcd_port + 1}"
+    argv = (
+        "etcd",
+        f"--data-dir={place.layout.store / 'etcd'}",
+        f"--name={place.settings.name}",
+        f"--listen-client-urls={url}",
+        f"--advertise-client-urls={url}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster={place.settings.name}={peer}",
+        "--logger=zap",
+        "--log-level=warn",
+    )
+    return [_control(place, ETCD, "", argv, stage=STAGE_STORE, ports=(place.settings.etcd_port,))]
+
+
+def apiserver(place: Place) -> ChildSpec:
+    """The API server: on loopback for people, on the leg for nodes and pods."""
+    layout, settings, ports, pki = place.layout, place.settings, place.settings.ports, place.layout.pki
+    if settings.store == "etcd":
+        storage = ("--storage=etcd", f"--etcd-servers=http://{_LOOPBACK}:{place.settings.etcd_port}")
+    else:
+        storage = ("--storage=sqlite", f"--sqlite-path={layout.store / 'tiphys.db'}")
+    argv = (
+        f"--bind-address={_LOOPBACK}",
+        f"--advertise-address={settings.leg_ip}",
+        f"--secure-port={ports.apiserver}",
+        f"--grpc-port={ports.apiserver_grpc}",
+        *storage,
+        f"--tls-cert-file={pki / 'apiserver.crt'}",
+        f"--tls-private-key-file={pki / 'apiserver.key'}",
+        f"--client-ca-file={pki / 'ca.crt'}",
+        f"--kubelet-certificate-authority={pki / 'ca.crt'}",
+        f"--kubelet-client-certificate={pki / 'apiserver-kubelet-client.crt'}",
+        f"--kubelet-client-key={pki / 'apiserver-kubelet-client.key'}",
+        f"--service-account-key-file={pki / 'sa.pub'}",
+        f"--service-account-signing-key-file={pki / 'sa.key'}",
+        f"--service-account-issuer=https://kubernetes.default.svc.{settings.cluster_domain}",
+        f"--service-cluster-ip-range={settings.service_cidr}",
+        "--authorization-mode=Node,RBAC",
+    )
+    taken = (ports.apiserver, ports.apiserver_grpc)
+    return _control(place, APISERVER, "tiphys_apiserver.main", argv, stage=STAGE_APISERVER, ports=taken)
+
+
+def control_plane(place: Place) -> list[ChildSpec]:
+    """What works beside the API server, as its clients."""
+    layout, settings, ports, pki = place.layout, place.settings, place.settings.ports, place.layout.pki
+    controller_manager = (
+        f"--kubeconfig={layout.conf('controller-manager')}",
+        f"--bind-address={_LOOPBACK}",
+        f"--secure-port={ports.controller_manager}",
+        f"--grpc-port={ports.controller_manager_grpc}",
+        f"--service-account-private-key-file={pki / 'sa.key'}",
+        f"--root-ca-file={pki / 'ca.crt'}",
+        f"--cluster-cidr={settings.pod_cidr}",
+        "--allocate-node-cidrs=true",
+        *_serving(layout, "controller-manager"),
+    )
+    scheduler = (
+        f"--kubeconfig={layout.conf('scheduler')}",
+        f"--bind-address={_LOOPBACK}",
+        f"--secure-port={ports.scheduler}",
+        f"--grpc-port={ports.scheduler_grpc}",
+        *_serving(layout, "scheduler"),
+    )
+    dns = (
+        f"--kubeconfig={layout.conf('cluster-dns')}",
+        f"--bind-address={settings.leg_ip}",
+        f"--dns-port={ports.dns}",
+        f"--metrics-port={ports.dns_metrics}",
+        f"--grpc-port={ports.dns_grpc}",
+        f"--cluster-domain={settings.cluster_domain}",
+        f"--cluster-dns-ip={settings.dns_service_ip}",
+        *_serving(layout, "cluster-dns"),
+    )
+    return [
+        _control(
+            place,
+            "kube-controller-manager",
+            "tiphys_controller_manager.main",
+            controller_manager,
+            ports=(ports.controller_manager, ports.controller_manager_grpc),
+        ),
+        _control(
+            place,
+            "kube-scheduler",
+            "tiphys_scheduler.main",
+            scheduler,
+            ports=(ports.scheduler, ports.scheduler_grpc),
+        ),
+        _control(
+            place,
+            "cluster-dns",
+            "tiphys_cluster_dns.main",
+            dns,
+            address=settings.leg_ip,
+            ports=(ports.dns, ports.dns_metrics, ports.dns_grpc),
+        ),
+    ]
+
+
+def runtime(place: Place, node: str) -> ChildSpec:
+    """A node's containerd."""
+    files = place.layout.node(node)
+    return _on_node(place, node, "containerd", "", containerd.command(files), stage=STAGE_RUNTIME)
+
+
+def agents(place: Place, node: str) -> list[ChildSpec]:
+    """A node's own processes beside containerd."""
+    files, ports = place.layout.node(node), place.settings.ports
+    return [
+        _on_node(place, node, "tiphys-cni", "tiphys_cni.service", _cni_argv(files), stage=STAGE_RUNTIME),
+        _on_node(
+            place,
+            node,
+            "kubelet",
+            "tiphys_kubelet.main",
+            _kubelet_argv(place, node),
+            ports=(ports.kubelet, ports.kubelet_grpc),
+        ),
+        _on_node(
+            place,
+            node,
+            "kube-proxy",
+            "tiphys_kube_proxy.main",
+            _kube_proxy_argv(place, node),
+            ports=(ports.kube_proxy_health, ports.kube_proxy_grpc),
+        ),
+    ]
+
+
+def _cni_argv(files: NodeLayout) -> tuple[str, ...]:
+    return (f"--socket={files.cni_socket}",)
+
+
+def _kubelet_argv(place: Place, node: str) -> tuple[str, ...]:
+    layout, settings, files = place.layout, place.settings, place.layout.node(node)
+    return (
+        f"--kubeconfig={files.kubelet_conf}",
+        f"--hostname-override={node}",
+        f"--node-ip={settings.node_ip(node)}",
+        f"--address={settings.node_ip(node)}",
+        f"--port={settings.ports.kubelet}",
+        f"--grpc-port={settings.ports.kubelet_grpc}",
+        f"--root-dir={files.kubelet_root}",
+        f"--pod-manifest-path={files.manifests}",
+        f"--pod-log-dir={files.pod_logs}",
+        f"--container-runtime-endpoint=unix://{files.containerd_socket}",
+        f"--cgroup-root=/{layout.cgroup}/{node}",
+        f"--cluster-dns={settings.dns_service_ip}",
+        f"--cluster-domain={settings.cluster_domain}",
+        f"--client-ca-file={layout.pki / 'ca.crt'}",
+        f"--tls-cert-file={files.pki / 'kubelet.crt'}",
+        f"--tls-private-key-file={files.pki / 'kubelet.key'}",
+        f"--pod-infra-container-image={PAUSE}",
+    )
+
+
+def _kube_proxy_argv(place: Place, node: str) -> tuple[str, ...]:
+    settings, files = place.settings, place.layout.node(node)
+    return (
+        f"--kubeconfig={files.kube_proxy_conf}",
+        f"--hostname-override={node}",
+        f"--bind-address={settings.node_ip(node)}",
+        f"--cluster-cidr={settings.pod_cidr}",
+        f"--healthz-port={settings.ports.kube_proxy_health}",
+        f"--grpc-port={settings.ports.kube_proxy_grpc}",
+        f"--tls-cert-file={files.pki / 'kube-proxy.crt'}",
+        f"--tls-private-key-file={files.pki / 'kube-proxy.key'}",
+        f"--client-ca-file={place.layout.pki / 'ca.crt'}",
+    )
+
+
+def _serving(layout: Layout, component: str) -> tuple[str, ...]:
+    return (
+        f"--tls-cert-file={layout.pki / component}.crt",
+        f"--tls-private-key-file={layout.pki / component}.key",
+        f"--client-ca-file={layout.pki / 'ca.crt'}",
+    )
+
+
+def _control(
+    place: Place,
+    name: str,
+    module: str,
+    argv: tuple[str, ...],
+    *,
+    stage: int = STAGE_AGENTS,
+    address: str = _LOOPBACK,
+    ports: tuple[int, ...] = (),
+) -> ChildSpec:
+    return ChildSpec(
+        name=name,
+        module=module,
+        argv=argv,
+        log=str(place.layout.log(name)),
+        cgroup=place.cgroup(name),
+        stage=stage,
+        address=address,
+        ports=ports,
+    )
+
+
+def _on_node(
+    place: Place,
+    node: str,
+    component: str,
+    module: str,
+    argv: tuple[str, ...],
+    *,
+    stage: int = STAGE_AGENTS,
+    ports: tuple[int, ...] = (),
+) -> ChildSpec:
+    files, name = place.layout.node(node), f"{component}-{node}"
+    return ChildSpec(
+        name=name,
+        module=module,
+        argv=argv,
+        log=str(place.layout.log(name)),
+        cgroup=place.cgroup(name),
+        netns=str(files.netns),
+        mntns=str(files.mntns),
+        stage=stage,
+        address=place.settings.node_ip(node),
+        ports=ports,
+        node=node,
+    )
