@@ -1,0 +1,109 @@
+"""The life of a process."""
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tiphys_component import app
+
+REFUSE = app.StartupError("address 127.0.0.1:1 is in use", "choose another with --secure-port")
+
+
+async def _end() -> None:
+    await asyncio.sleep(0)
+
+
+async def _refuse() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_raise(REFUSE))
+
+
+async def _raise(err: Exception) -> None:
+    raise err
+
+
+async def _signal_self() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(10)
+
+
+async def _fail() -> None:
+    await _raise(KeyError("boom"))
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "text"),
+    [
+        pytest.param(_end, 0, "stopped", id="returns"),
+        pytest.param(_signal_self, 0, "signal=SIGTERM", id="stopped by a signal"),
+        pytest.param(_refuse, 2, "choose another with --secure-port", id="expected failure, inside a group"),
+        pytest.param(_fail, 1, "boom", id="unexpected failure"),
+    ],
+)
+def test_exit_code_and_last_line(main: object, code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(main, name="test") == code  # type: ignore[arg-type]
+    out = "".join(capsys.readouterr())
+    assert text in out
+    assert ("Traceback" in out) == (code == 1)
+
+
+def test_service_that_ignores_its_cancel_is_abandoned() -> None:
+    script = (
+        "import asyncio, os, signal\n"
+        "from tiphys_component import app\n"
+        "async def main():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    while True:\n"
+        "        try: await asyncio.sleep(9)\n"
+        "        except asyncio.CancelledError: pass\n"
+        "raise SystemExit(app.run(main, name='test', grace_s=0.01))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert b"not stopped within 0.01 s" in done.stdout + done.stderr
+
+
+async def test_end_of_a_loop_that_should_not_end_fails_the_group() -> None:
+    with pytest.raises(ExceptionGroup) as failed:
+        async with asyncio.TaskGroup() as group:
+            app.start_loop(group, _end(), "reflector")
+    assert "reflector ended" in str(app.leaves(failed.value)[0])
+
+
+async def test_services_end_together() -> None:
+    stopped = asyncio.Event()
+
+    class Patient:
+        async def run(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+
+    class Brief:
+        async def run(self) -> None:
+            await asyncio.sleep(0)
+
+    with pytest.raises(ExceptionGroup):
+        await app.run_services(patient=Patient(), brief=Brief())
+    assert stopped.is_set()
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.EADDRINUSE, "address 10.0.0.1:53 is in use"),
+        (errno.EADDRNOTAVAIL, "address 10.0.0.1:53 is not of this machine"),
+        (errno.EACCES, "no permission to listen on 10.0.0.1:53"),
+        (errno.EMFILE, "cannot listen on 10.0.0.1:53"),
+    ],
+)
+def test_listen_error_names_address_and_flag(number: int, text: str) -> None:
+    err = app.listen_error(OSError(number, os.strerror(number)), "10.0.0.1:53", "--bind-address")
+    assert text in err.message
+    assert "--bind-address" in err.advice
