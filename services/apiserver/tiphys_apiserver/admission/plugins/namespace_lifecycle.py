@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tiphys.api.core.v1.namespace_pb2 import Namespace
-from tiphys_apimachinery.errors import NotFound, StatusCause, StatusDetails
+from tiphys_apimachinery.errors import StatusCause, StatusDetails
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
 from tiphys_apiserver.admission.refusal import refuse
 from tiphys_apiserver.registry.objects import ObjectAccess
@@ -40,9 +40,7 @@ class NamespaceLifecycle:
         """Raises NotFound for a missing namespace, Forbidden for a terminating or an immortal one."""
         if attributes.operation is Operation.DELETE:
             raise refuse(attributes, "this namespace may not be deleted")
-        namespace: Any = self._objects.get_nowait(Namespace, attributes.namespace)
-        if namespace is None:
-            namespace = await self._read_through(attributes.namespace)
+        namespace: Any = await self._objects.get(Namespace, attributes.namespace)
         if not namespace.metadata.HasField("deletionTimestamp") and namespace.status.phase != "Terminating":
             return
         why = f"unable to create new content in namespace {attributes.namespace} because it is being terminated"
@@ -52,10 +50,3 @@ class NamespaceLifecycle:
         )
         error.details = replace(error.details or StatusDetails(), causes=(cause,))
         raise error
-
-    async def _read_through(self, name: str) -> Any:
-        """The namespace as stored: one made a moment ago may not have reached the cache yet."""
-        try:
-            return await self._objects.modify(Namespace, name, "", lambda namespace: None)
-        except NotFound:
-            raise NotFound.of("namespaces", name) from None

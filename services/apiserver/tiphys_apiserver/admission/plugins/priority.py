@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tiphys.api.scheduling.v1.scheduling_pb2 import PriorityClass
+from tiphys_apimachinery.errors import NotFound
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
 from tiphys_apiserver.admission.refusal import refuse
 from tiphys_apiserver.registry.objects import ObjectAccess
@@ -35,9 +36,11 @@ class Priority:
         spec = pod.spec
         found: Any = None
         if spec.priorityClassName:
-            found = self._objects.get_nowait(PriorityClass, spec.priorityClassName)
-            if found is None:
-                raise refuse(attributes, f"no PriorityClass with name {spec.priorityClassName} was found")
+            try:
+                found = await self._objects.get(PriorityClass, spec.priorityClassName)
+            except NotFound:
+                why = f"no PriorityClass with name {spec.priorityClassName} was found"
+                raise refuse(attributes, why) from None
         else:
             found = default_class(await self._objects.list(PriorityClass))
             if found is not None:

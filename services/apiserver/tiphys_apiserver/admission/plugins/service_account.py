@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from tiphys.api.core.v1.service_account_pb2 import ServiceAccount as ServiceAccountMessage
+from tiphys_apimachinery.errors import NotFound
 from tiphys_apimachinery.names import random_suffix
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
 from tiphys_apiserver.admission.refusal import refuse
@@ -64,17 +65,15 @@ class ServiceAccount:
 
     async def _account(self, attributes: AdmissionAttributes, name: str) -> Any:
         namespace = attributes.namespace
-        patience_s = _PATIENCE_S if name == DEFAULT_NAME else _POLL_S
+        patience_s = _PATIENCE_S if name == DEFAULT_NAME else 0.0
         give_up = self._clock.monotonic() + patience_s
         while True:
-            account = self._objects.get_nowait(ServiceAccountMessage, name, namespace)
-            if account is not None:
-                return account
-            if self._clock.monotonic() >= give_up:
-                raise refuse(
-                    attributes,
-                    f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found',
-                )
+            try:
+                return await self._objects.get(ServiceAccountMessage, name, namespace)
+            except NotFound:
+                if self._clock.monotonic() >= give_up:
+                    why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
+                    raise refuse(attributes, why) from None
             await self._clock.sleep(_POLL_S)
 
 

@@ -52,11 +52,10 @@ def default_container(container: Any) -> None:
 
 
 def pull_policy(image: str) -> str:
-    """Always for the tag latest or none, else IfNotPresent; a digest counts as a tag."""
-    if "@" in image:
-        return IF_NOT_PRESENT
-    tag = image.rpartition("/")[2].partition(":")[2]
-    return ALWAYS if tag in ("", "latest") else IF_NOT_PRESENT
+    """Always for the tag latest, also where neither tag nor digest is given; else IfNotPresent."""
+    name, _, digest = image.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return ALWAYS if tag == "latest" or not (tag or digest) else IF_NOT_PRESENT
 
 
 def default_volume(volume: Any) -> None:
