@@ -31,8 +31,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 import grpc
-from tiphys.api.meta.v1 import meta_pb2
 
+from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.field_error import FieldError, FieldErrorType, aggregate_message, quote
 
 __all__ = [

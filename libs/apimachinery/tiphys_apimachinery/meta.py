@@ -11,6 +11,7 @@ from collections.abc import Iterable, MutableSequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from google.protobuf.message import Message
+
 from tiphys.api.meta.v1 import meta_pb2
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Objects as bytes and back: protobuf, JSON, YAML, tables."""

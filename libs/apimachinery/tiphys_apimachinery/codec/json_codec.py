@@ -1,0 +1,148 @@
+"""API objects in JSON, exactly as Kubernetes writes and reads them.
+
+The functions keep one set of compiled code for the process; a message's code is made on first use.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar
+
+import orjson
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from tiphys_apimachinery.codec.json_decode import DecoderCompiler, Unusual
+from tiphys_apimachinery.codec.json_encode import EncoderCompiler, load_raw
+from tiphys_apimachinery.codec.json_strict import DecodeError, FieldSink, decode_message, duplicate_members
+from tiphys_apimachinery.errors import BadRequest
+from tiphys_apimachinery.schema import descriptor_of, has_type_meta, is_recursive, object_options
+
+__all__ = ["DecodeError", "FieldSink", "dumps", "from_json", "loads", "parse", "to_json", "type_meta"]
+
+M = TypeVar("M", bound=Message)
+
+# upb refuses to read messages nested deeper than 100; what is stored must be readable.
+_MAX_DEPTH = 90
+
+
+@functools.cache
+def _encoders() -> EncoderCompiler:
+    return EncoderCompiler(load_raw)
+
+
+@functools.cache
+def _decoders() -> DecoderCompiler:
+    return DecoderCompiler()
+
+
+@functools.cache
+def type_meta(descriptor: Descriptor) -> tuple[str, str]:
+    """apiVersion and kind of a top-level message; both empty for a part."""
+    if not has_type_meta(descriptor):
+        return "", ""
+    options = object_options(descriptor)
+    # Status, DeleteOptions and their like belong to no group of their own: they say v1.
+    group = "" if options.group == "meta.k8s.io" and descriptor.name not in _META_KINDS else options.group
+    return f"{group}/{options.version}" if group else options.version, descriptor.name
+
+
+_META_KINDS = frozenset({"PartialObjectMetadata", "PartialObjectMetadataList", "TableOptions"})
+
+
+def to_json(message: Message, *, with_type_meta: bool = True) -> dict[str, Any]:
+    """The message as plain JSON values, members in Go's order, a top-level one with its kind first.
+
+    The caller owns the result.
+    """
+    descriptor = descriptor_of(message)
+    value: dict[str, Any] = _encoders().encoder(descriptor)(message)
+    if not with_type_meta:
+        return value
+    api_version, kind = type_meta(descriptor)
+    return {"kind": kind, "apiVersion": api_version, **value} if kind else value
+
+
+def dumps(message: Message, *, with_type_meta: bool = True) -> bytes:
+    """The message as JSON text without white space."""
+    return orjson.dumps(to_json(message, with_type_meta=with_type_meta))
+
+
+def from_json(cls: type[M], data: Any, sink: FieldSink | None = None) -> M:
+    """The message that plain JSON values stand for; apiVersion and kind are not looked at.
+
+    Unknown members are reported to the sink and left out. Raises BadRequest for a value that does
+    not fit, with the words of Kubernetes; nothing of the input is changed or kept.
+    """
+    descriptor = descriptor_of(cls)
+    if is_recursive(descriptor) and _depth(data) > _MAX_DEPTH:
+        raise _cannot_be_handled(descriptor, "exceeded max depth")
+    try:
+        return cls(**_decoders().decoder(descriptor)(data))
+    except (Unusual, TypeError, ValueError, RecursionError):
+        # Not an error yet: the slow road finds out what it was, and takes what is merely rare.
+        return _from_unusual(cls, data, sink if sink is not None else FieldSink())
+
+
+def _from_unusual(cls: type[M], data: Any, sink: FieldSink) -> M:
+    try:
+        return cls(**decode_message(descriptor_of(cls), data, sink))
+    except DecodeError as error:
+        raise _cannot_be_handled(descriptor_of(cls), str(error)) from error
+
+
+def parse(data: bytes) -> Any:
+    """Plain values of JSON text; raises BadRequest for what is no JSON."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        text = str(error)
+        if "unexpected end of data" in text or "EOF" in text:
+            text = "unexpected end of JSON input"
+        raise BadRequest(f"couldn't get version/kind; json parse error: {text}") from error
+
+
+def loads(data: bytes, cls: type[M], *, strict: bool = False, sink: FieldSink | None = None) -> M:
+    """The message in JSON text. With strict, unknown and repeated members are an error; with a sink
+    they are reported; with neither they are dropped.
+
+    Raises BadRequest.
+    """
+    if strict and sink is None:
+        sink = FieldSink()
+    message = from_json(cls, parse(data), sink)
+    if sink is not None:
+        sink.duplicate += duplicate_members(data)
+    if strict and sink is not None and (findings := sink.messages()):
+        raise _cannot_be_handled(descriptor_of(cls), f"strict decoding error: {', '.join(findings)}")
+    return message
+
+
+def strict_error(cls: type[Message], sink: FieldSink) -> BadRequest | None:
+    """The error for what a sink collected while an object of this class was read; None if nothing."""
+    findings = sink.messages()
+    if not findings:
+        return None
+    return _cannot_be_handled(descriptor_of(cls), f"strict decoding error: {', '.join(findings)}")
+
+
+def _cannot_be_handled(descriptor: Descriptor, why: str) -> BadRequest:
+    api_version, kind = type_meta(descriptor)
+    if not kind:
+        return BadRequest(why)
+    version = api_version.rpartition("/")[2]
+    return BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
+
+
+def _depth(value: Any) -> int:
+    """Levels of objects and lists, counted without recursion."""
+    deepest = 0
+    stack = [(value, 1)]
+    while stack:
+        item, level = stack.pop()
+        deepest = max(deepest, level)
+        if isinstance(item, dict):
+            stack.extend((child, level + 1) for child in item.values() if isinstance(child, (dict, list)))
+        elif isinstance(item, list):
+            stack.extend((child, level + 1) for child in item if isinstance(child, (dict, list)))
+    return deepest

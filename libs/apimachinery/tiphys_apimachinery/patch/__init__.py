@@ -1,0 +1,1 @@
+"""The kinds of patch, each a pure function over plain JSON."""
