@@ -1,0 +1,11 @@
+"""The executables that are installed, by name. A new plugin is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tiphys_cni.ipam import host_local
+from tiphys_cni.main import bridge, loopback
+from tiphys_cni.skel import Plugin
+
+PLUGINS: Mapping[str, Plugin] = {plugin.name: plugin for plugin in (bridge.PLUGIN, loopback.PLUGIN, host_local.PLUGIN)}
