@@ -13,11 +13,13 @@ from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.images.builtin import PAUSE
 from tiphys_cluster.layout import Layout, NodeLayout
 from tiphys_cluster.settings import Settings
+from tiphys_cluster.spawn import zygote_argv
 
 STAGE_STORE = 1
 STAGE_RUNTIME = 2
 STAGE_APISERVER = 3
 STAGE_AGENTS = 4
+STAGE_KEEPER = 5
 
 APISERVER = "kube-apiserver"
 ETCD = "etcd"
@@ -35,6 +37,11 @@ class Place:
     def cgroup(self, process: str) -> str:
         """The cgroup of a process."""
         return f"{self.tracking}/{self.layout.cgroup}/system/{process}"
+
+
+def keeper(place: Place) -> ChildSpec:
+    """What brings the zygote back."""
+    return _control(place, "keeper", "tiphys_cluster.keeper", zygote_argv(place.layout), stage=STAGE_KEEPER)
 
 
 def store(place: Place) -> list[ChildSpec]:

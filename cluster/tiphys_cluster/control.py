@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,15 +11,13 @@ from typing import Any, Self
 from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.errors import ClusterError, NotRunningError
 from tiphys_cluster.layout import Layout
-from tiphys_cluster.processes import ProcessId
+from tiphys_cluster.processes import ProcessId, read_record
+from tiphys_cluster.spawn import spawn_zygote, zygote_argv
 from tiphys_component.clock import Clock
 
 _START_TIMEOUT_S = 15.0
 _ANSWER_TIMEOUT_S = 60.0
 _POLL_S = 0.005
-
-# One thread in numpy's BLAS: the zygote must have no other, and its children would miss them.
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 class ZygoteError(ClusterError):
@@ -89,42 +84,21 @@ class ZygoteClient:
 
 def read_zygote(layout: Layout) -> ProcessId | None:
     """The zygote that runs for this cluster, None when none does."""
-    try:
-        record = json.loads(layout.zygote_pid.read_text())
-        process = ProcessId(record["pid"], record["start"])
-    except (OSError, ValueError, KeyError):
-        return None
-    return process if process.is_alive() else None
+    return read_record(layout.zygote_pid)
 
 
 async def ensure_zygote(layout: Layout, *, clock: Clock) -> ZygoteClient:
     """A connection to the cluster's zygote, which is started when none runs. Raises ClusterError."""
     if read_zygote(layout) is not None:
         return await ZygoteClient.connect(layout.zygote_socket)
-    process = _spawn(layout)
+    process = spawn_zygote(zygote_argv(layout))
     deadline = clock.monotonic() + _START_TIMEOUT_S
     while True:
         try:
             return await ZygoteClient.connect(layout.zygote_socket)
         except NotRunningError:
             # A socket says nothing before it exists: it can only be tried.
-            if process.poll() is not None or clock.monotonic() > deadline:
+            # Exit code 0: another one was faster, and its socket will be there.
+            if process.poll() not in (None, 0) or clock.monotonic() > deadline:
                 raise ClusterError("the zygote did not start", f"See {layout.log('zygote')}.") from None
             await clock.sleep(_POLL_S)
-
-
-def _spawn(layout: Layout) -> subprocess.Popen[bytes]:
-    layout.run.mkdir(parents=True, exist_ok=True)
-    layout.logs.mkdir(parents=True, exist_ok=True)
-    layout.zygote_socket.unlink(missing_ok=True)
-    paths = [str(path) for path in (layout.zygote_socket, layout.children, layout.zygote_pid)]
-    with layout.log("zygote").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tiphys_cluster.zygote", *paths],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env={**os.environ, **_ENVIRONMENT},
-            start_new_session=True,
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from dataclasses import dataclass
@@ -63,3 +64,13 @@ def processes_in_namespaces(inodes: set[int], kind: str) -> list[ProcessId]:
             if (entry / "ns" / kind).stat().st_ino in inodes and (process := identify(int(entry.name))):
                 found.append(process)
     return found
+
+
+def read_record(path: Path) -> ProcessId | None:
+    """The process named in a record, if it runs."""
+    try:
+        record = json.loads(path.read_text())
+        process = ProcessId(record["pid"], record["start"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return process if process.is_alive() else None

@@ -75,6 +75,7 @@ class Startup:
             tasks.create_task(network.ensure_switch(self._layout, self._settings), name="switch")
             zygote = await ensure_zygote(self._layout, clock=self._clock)
         async with zygote:
+            await zygote.start(components.keeper(place))
             await self._start_nodes_runtime(zygote, place)
             await self._start_control_plane(zygote, place)
             await self._load_images(archives.result())

@@ -20,6 +20,7 @@ but it hears of their end through a pidfd and starts them again as its own.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -39,7 +40,7 @@ from tiphys_cluster.processes import ProcessId, identify
 from tiphys_cluster.settings import write_atomic
 from tiphys_cluster.supervisor import Child, State, Supervisor
 from tiphys_component.clock import Clock, SystemClock
-from tiphys_component.log import Logger, get_logger
+from tiphys_component.log import Logger, configure, get_logger
 
 _MAX_LINE = 1 << 20
 _SEND_TIMEOUT_S = 2.0
@@ -54,9 +55,10 @@ class _Connection:
 class Zygote:
     """The zygote's loop. One per process; run() returns after a shutdown."""
 
-    def __init__(self, socket_path: Path, records: Path, *, clock: Clock, log: Logger) -> None:
+    def __init__(self, socket_path: Path, records: Path, *, lock: int, clock: Clock, log: Logger) -> None:
         self._socket_path = socket_path
         self._records = records
+        self._lock = lock
         self._clock = clock
         self._log = log
         self._supervisor = Supervisor()
@@ -77,7 +79,6 @@ class Zygote:
 
     def run(self) -> None:
         """Adopt what an earlier zygote left, then serve until a shutdown is done."""
-        self._records.mkdir(parents=True, exist_ok=True)
         self._socket_path.unlink(missing_ok=True)
         self._listener.bind(str(self._socket_path))
         os.chmod(self._socket_path, 0o600)
@@ -144,7 +145,7 @@ class Zygote:
             if not self._shutting_down:
                 self._supervisor.forget(child.spec.name)
         else:
-            wait_s = round(child.deadline - self._clock.monotonic(), 2)
+            wait_s = max(0.0, round(child.deadline - self._clock.monotonic(), 2))
             self._log.warning("child ended, will start again", child=child.spec.name, pid=pid, how=how, wait_s=wait_s)
 
     def _adopt(self) -> None:
@@ -206,7 +207,7 @@ class Zygote:
             sock.close()
         for connection in self._connections.values():
             connection.sock.close()
-        for descriptor in self._pidfds.values():
+        for descriptor in (*self._pidfds.values(), self._lock):
             os.close(descriptor)
 
     def _write_record(self, spec: ChildSpec, pid: int) -> None:
@@ -369,14 +370,35 @@ def _flush_output() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """python -m tiphys_cluster.zygote SOCKET RECORDS PIDFILE: serve until told to shut down."""
-    socket_path, records, pid_file = (Path(text) for text in (sys.argv[1:] if argv is None else argv))
+    """python -m tiphys_cluster.zygote SOCKET RECORDS PIDFILE LOG: serve until told to shut down."""
+    socket_path, records, pid_file, _ = (Path(text) for text in (sys.argv[1:] if argv is None else argv))
+    configure()
+    log = get_logger("zygote")
+    lock = _lock(records)
+    if lock is None:
+        log.info("another zygote serves this cluster", socket=str(socket_path))
+        return 0
     kernel.become_subreaper()
     process = identify(os.getpid())
     write_atomic(pid_file, json.dumps({"pid": os.getpid(), "start": process.start if process else 0}))
-    Zygote(socket_path, records, clock=SystemClock(), log=get_logger("zygote")).run()
+    Zygote(socket_path, records, lock=lock, clock=SystemClock(), log=log).run()
     pid_file.unlink(missing_ok=True)
     return 0
+
+
+def _lock(records: Path) -> int | None:
+    """A descriptor that holds the lock of this cluster's zygotes, None when another holds it.
+
+    Children close their copy at once, so the lock ends with the zygote itself.
+    """
+    records.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(records, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 if __name__ == "__main__":
