@@ -10,9 +10,8 @@ import contextlib
 import json
 import shutil
 import signal
-from pathlib import Path
 
-from tiphys_cluster import cgroups, network
+from tiphys_cluster import cgroups, claims, network
 from tiphys_cluster.control import ZygoteClient, ZygoteError, read_zygote
 from tiphys_cluster.errors import ClusterError, NotRunningError
 from tiphys_cluster.layout import Layout
@@ -44,7 +43,8 @@ class Teardown:
         await self._kill_rest()
         self._progress.step("removing mounts, network and cgroups")
         self._unmount()
-        await network.remove_leg(self._settings)
+        if self._owns_network():
+            await network.remove_leg(self._settings)
         await self._remove_cgroups()
         shutil.rmtree(self._layout.run, ignore_errors=True)
         if delete_home:
@@ -110,6 +110,15 @@ class Teardown:
         except OSError as err:
             raise ClusterError(f"cannot unmount: {err}", "Run tiphys down again.") from err
 
+    def _owns_network(self) -> bool:
+        # A cluster that is down keeps its number in its home, while another one may have taken it.
+        others = claims.read_claims(self._layout.run_root)
+        return all(
+            claim.settings.network != self._settings.network
+            for name, claim in others.items()
+            if name != self._layout.name
+        )
+
     async def _remove_cgroups(self) -> None:
         deadline = self._clock.monotonic() + _KILL_TIMEOUT_S
         left = cgroups.trees(self._layout.cgroup)
@@ -118,8 +127,3 @@ class Teardown:
                 names = ", ".join(str(tree) for tree in left)
                 raise ClusterError(f"cgroups can't be removed: {names}", "Run tiphys down again.")
             await self._clock.sleep(_STEP_S)
-
-
-def has_traces(layout: Layout) -> bool:
-    """Whether anything of a cluster is on the machine beside its home."""
-    return layout.run.exists() or bool(cgroups.trees(layout.cgroup)) or Path(layout.run).is_mount()

@@ -53,7 +53,7 @@ def check(
     own_ports are held by the cluster itself and may be in use.
     """
     problems = [
-        *_check_root(machine),
+        *_check_root("up", machine),
         *_check_programs(settings, machine, needs_compiler=needs_compiler),
         *_check_ports(settings, machine, own_ports),
         *_check_disk(home, machine),
@@ -62,12 +62,18 @@ def check(
         raise PreflightError(tuple(problems))
 
 
-def _check_root(machine: Machine) -> Iterable[ClusterError]:
+def _check_root(verb: str, machine: Machine) -> Iterable[ClusterError]:
     if machine.effective_uid() != 0:
         yield ClusterError(
-            "tiphys up must run as root: it makes network namespaces and starts containers",
-            "Run it again with sudo: sudo -E tiphys up",
+            f"tiphys {verb} must run as root: it works with network namespaces, mounts and containers",
+            f'Run it with sudo: sudo "$(command -v tiphys)" {verb}',
         )
+
+
+def check_root(verb: str, machine: Machine | None = None) -> None:
+    """Raises ClusterError unless this process is root's."""
+    for problem in _check_root(verb, machine or Machine()):
+        raise problem
 
 
 def _check_programs(settings: Settings, machine: Machine, *, needs_compiler: bool) -> Iterable[ClusterError]:

@@ -1,0 +1,70 @@
+"""tiphys up"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import click
+from rich.console import Console
+
+from tiphys_cli.console import ProgressLines, run
+from tiphys_cli.options import DEFAULT_NAME, home_option, name_option, run_root_option
+from tiphys_cluster.choices import Machine, Wish
+from tiphys_cluster.claims import machine_lock
+from tiphys_cluster.images.builtin import HTTPD
+from tiphys_cluster.settings import StoreKind
+from tiphys_cluster.up import Started, Startup
+from tiphys_component.clock import SystemClock
+
+
+@click.command("up")
+@name_option
+@home_option
+@click.option(
+    "--store", type=click.Choice(["sqlite", "etcd"]), default=None, help="What keeps the data.  [default: sqlite]"
+)
+@click.option("--port-offset", type=int, default=None, metavar="N", help="Shift every port by N, for a second cluster.")
+@run_root_option
+def command(name: str, home: Path | None, store: str | None, port_offset: int | None, run_root: Path) -> None:
+    """Start a cluster on this machine: control plane, and one node with its own containerd.
+
+    On a cluster that runs, put back what is missing and change nothing else. Options that are not given stay as they
+    were at the last start. The data outlives `tiphys down`, and is found again in --home.
+    """
+    began = time.monotonic()
+    console = Console(soft_wrap=True)
+    wish = Wish(name=name, home=home, store=cast("StoreKind | None", store), port_offset=port_offset)
+    started = run(_start(wish, run_root, console))
+    _say_what_to_try(console, started, time.monotonic() - began)
+
+
+async def _start(wish: Wish, run_root: Path, console: Console) -> Started:
+    machine = replace(Machine(), run_root=run_root)
+    with ProgressLines(console) as progress, machine_lock(run_root):
+        return await Startup(wish, machine=machine, clock=SystemClock(), progress=progress).run()
+
+
+def _say_what_to_try(console: Console, started: Started, took_s: float) -> None:
+    settings, layout = started.settings, started.layout
+    state = "is up already" if started.was_running else f"is up after {took_s:.1f} s"
+    console.print(f"\n[bold]Cluster {settings.name} {state}.[/] Point kubectl at it:\n", highlight=False)
+    lines = [f"    export KUBECONFIG={layout.admin_conf}", "", "Then try:", ""]
+    if shutil.which("kubectl") is None:
+        lines[2:2] = ["(kubectl was not found; Debian has it: apt-get install kubernetes-client)", ""]
+    lines += [
+        "    kubectl get nodes -o wide",
+        f"    kubectl create deployment hello --image={HTTPD}:1 --replicas=3",
+        "    kubectl expose deployment hello --port=80 --target-port=8080",
+        "    kubectl run -it --rm box --image=busybox --image-pull-policy=IfNotPresent -- wget -qO- http://hello",
+        "",
+        f"`tiphys status{_name(settings.name)}` shows what runs, `tiphys down{_name(settings.name)}` stops it.",
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False)
+
+
+def _name(name: str) -> str:
+    return "" if name == DEFAULT_NAME else f" --name {name}"
