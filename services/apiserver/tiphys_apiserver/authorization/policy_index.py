@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tiphys_apimachinery.labels import Selector, from_label_selector
 from tiphys_apiserver.authentication.interface import UserInfo
 from tiphys_apiserver.authorization.interface import Attributes
 from tiphys_apiserver.authorization.rules import PolicyRule, resource_matches, url_matches
@@ -23,6 +24,9 @@ class Role:
     name: str
     namespace: str
     rules: tuple[PolicyRule, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # Selectors of the cluster roles whose rules count as this role's too.
+    aggregates: tuple[Selector, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def subjects_of(user: UserInfo) -> Iterator[Subject]:
 
 def build_index(roles: Iterable[Role], bindings: Iterable[Binding]) -> PolicyIndex:
     """Join bindings with their roles. A binding whose role is missing grants nothing until the role comes."""
-    by_key = {(role.namespace, role.name): role.rules for role in roles}
+    by_key = resolve_aggregation(list(roles))
     cluster: dict[Subject, list[Grant]] = {}
     namespaced: dict[tuple[str, Subject], list[Grant]] = {}
     for binding in bindings:
@@ -131,10 +135,37 @@ def build_index(roles: Iterable[Role], bindings: Iterable[Binding]) -> PolicyInd
     return PolicyIndex(cluster, namespaced)
 
 
+def resolve_aggregation(roles: Sequence[Role]) -> dict[tuple[str, str], tuple[PolicyRule, ...]]:
+    """The rules of each role by (namespace, name), with those that it takes over from others by their labels.
+
+    The aggregation controller writes the same into the role's own rules a moment later; here it counts at once.
+    """
+    cluster_roles = [role for role in roles if not role.namespace]
+    rules = {(role.namespace, role.name): role.rules for role in roles}
+    aggregating = [role for role in cluster_roles if role.aggregates]
+    # An aggregated role may be aggregated in turn (view into edit into admin): go on until nothing grows.
+    changed = bool(aggregating)
+    while changed:
+        changed = False
+        for role in aggregating:
+            key = (role.namespace, role.name)
+            found = dict.fromkeys(rules[key])
+            for other in cluster_roles:
+                if other is not role and any(selector.matches(other.labels) for selector in role.aggregates):
+                    found.update(dict.fromkeys(rules[("", other.name)]))
+            if len(found) > len(rules[key]):
+                rules[key] = tuple(found)
+                changed = True
+    return rules
+
+
 def role_from_message(role: Any) -> Role:
     """The value of a Role or ClusterRole message."""
     rules = tuple(PolicyRule.from_message(rule) for rule in role.rules)
-    return Role(role.metadata.name, role.metadata.namespace, rules)
+    aggregates: tuple[Selector, ...] = ()
+    if "aggregationRule" in role.DESCRIPTOR.fields_by_name:
+        aggregates = tuple(from_label_selector(selector) for selector in role.aggregationRule.clusterRoleSelectors)
+    return Role(role.metadata.name, role.metadata.namespace, rules, dict(role.metadata.labels), aggregates)
 
 
 def binding_from_message(binding: Any) -> Binding:

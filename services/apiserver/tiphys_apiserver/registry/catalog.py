@@ -10,7 +10,16 @@ from tiphys_apiserver.registry.strategy import Environment, Strategy
 
 # (group, plural) -> module and class under tiphys_apiserver.registry. Imported on first use, so
 # that starting does not pay for kinds that nobody touches.
-STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {}
+_RBAC = "rbac.authorization.k8s.io"
+STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
+    ("", "namespaces"): ("core.namespace", "NamespaceStrategy"),
+    ("", "pods"): ("core.pod", "PodStrategy"),
+    ("", "podtemplates"): ("core.pod", "PodTemplateStrategy"),
+    (_RBAC, "roles"): ("rbac.role", "RoleStrategy"),
+    (_RBAC, "clusterroles"): ("rbac.role", "RoleStrategy"),
+    (_RBAC, "rolebindings"): ("rbac.binding", "BindingStrategy"),
+    (_RBAC, "clusterrolebindings"): ("rbac.binding", "BindingStrategy"),
+}
 
 
 def strategy_for(resource: ResourceInfo, environment: Environment) -> Strategy:
