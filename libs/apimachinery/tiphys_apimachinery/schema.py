@@ -160,6 +160,20 @@ def part_of(descriptor: Descriptor, name: str) -> Descriptor:
     return cast(Descriptor, descriptor.fields_by_name[name].message_type)
 
 
+@functools.cache
+def is_union(descriptor: Descriptor) -> bool:
+    """Whether the message is a choice among many: pointers to structs and nothing else."""
+    fields = fields_of(descriptor)
+    return len(fields) > 3 and all(
+        field.is_singular
+        and field.is_pointer
+        and field.message is not None
+        and not field.is_always_written
+        and not field.is_inline
+        for field in fields
+    )
+
+
 def message_kind(descriptor: Descriptor) -> Kind:
     """How the message looks in JSON."""
     special = _SPECIAL.get(descriptor.full_name)

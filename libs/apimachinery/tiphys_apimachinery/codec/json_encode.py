@@ -15,7 +15,16 @@ import orjson
 from google.protobuf.descriptor import Descriptor
 
 from tiphys_apimachinery.codec import special
-from tiphys_apimachinery.schema import Field, Kind, descriptor_of, fields_of, message_kind, only_field, part_of
+from tiphys_apimachinery.schema import (
+    Field,
+    Kind,
+    descriptor_of,
+    fields_of,
+    is_union,
+    message_kind,
+    only_field,
+    part_of,
+)
 
 Encode = Callable[[Any], Any]
 
@@ -63,7 +72,9 @@ class EncoderCompiler:
             "_micro_time": _micro_time,
             "_duration": special.duration_text,
             "_quantity": special.quantity_text,
+            "_index": _index,
         }
+        self._namespace["_namespace"] = self._namespace
         self._raw = raw
 
     def encoder(self, descriptor: Descriptor) -> Encode:
@@ -86,7 +97,10 @@ class EncoderCompiler:
         kind = message_kind(descriptor)
         if kind is not Kind.STRUCT:
             return self._special(descriptor, kind)
-        body = [line for field in fields_of(descriptor) for line in self._field(field, "m")]
+        if is_union(descriptor):
+            body = self._union("m", "d", descriptor)
+        else:
+            body = [line for field in fields_of(descriptor) for line in self._field(field, "m")]
         source = "\n    ".join([f"def {name}(m):", "d = {}", *body, "return d"])
         code = compile(source, f"<encoder of {descriptor.full_name}>", "exec")
         exec(code, self._namespace)
@@ -100,6 +114,9 @@ class EncoderCompiler:
         if field.is_inline and field.message is not None:
             inner = f"i_{field.name}"
             yield f"{inner} = {value}"
+            if is_union(field.message):
+                yield from self._union(inner, "d", field.message)
+                return
             for part in fields_of(field.message):
                 yield from self._field(part, inner)
             return
@@ -113,6 +130,22 @@ class EncoderCompiler:
             yield from self._scalar(field, owner, value, target)
         else:
             yield from self._struct(field, owner, value, target)
+
+    def _union(self, owner: str, target: str, descriptor: Descriptor) -> list[str]:
+        """Lines for a message of which one member or another is set: asks upb which, not each in turn."""
+        table = f"u_{_function_name(descriptor)}"
+        self._namespace[table] = {
+            field.name: (field.json, self._reference(field.message))
+            for field in fields_of(descriptor)
+            if field.message is not None
+        }
+        return [
+            f"p = {owner}.ListFields()",
+            "if len(p) > 1: p.sort(key=_index)",
+            "for f, v in p:",
+            f"    n, e = {table}[f.name]",
+            f"    {target}[n] = _namespace[e](v)",
+        ]
 
     def _scalar(self, field: Field, owner: str, value: str, target: str) -> Iterator[str]:
         text = _EXPRESSIONS[field.kind]
@@ -157,8 +190,6 @@ class EncoderCompiler:
 
     def _collection(self, field: Field) -> str:
         if field.is_map:
-            if field.kind in (Kind.STRING, Kind.BOOL, Kind.INT):
-                return "dict(sorted(v.items())) if len(v) > 1 else dict(v)"
             return f"{{k: {self._item(field, 'v[k]')} for k in sorted(v)}}"
         if field.kind in (Kind.STRING, Kind.BOOL, Kind.INT):
             return "list(v)"
@@ -214,6 +245,12 @@ def _function_name(descriptor: Descriptor) -> str:
 
 def _compile_and_call(compiler: EncoderCompiler, descriptor: Descriptor, message: Any) -> Any:
     return compiler.encoder(descriptor)(message)
+
+
+def _index(present: tuple[Any, Any]) -> int:
+    """Place of a listed field in the declaration; ListFields goes by number."""
+    index: int = present[0].index
+    return index
 
 
 def _float(value: float) -> float | int:
