@@ -11,6 +11,7 @@ import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tiphys.options.v1 import options_pb2
+from tiphys_apimachinery.schema import part_of
 
 JSON = dict[str, Any]
 Comments = Mapping[str, tuple[str, Mapping[str, str]]]
@@ -127,8 +128,9 @@ def _add_properties(
     for field in message.fields:
         facts = field.GetOptions().Extensions[options_pb2.field]
         if facts.inline:
-            inner_docs = comments.get(field.message_type.full_name, ("", {}))[1]
-            _add_properties(field.message_type, comments, reference, properties, required, inner_docs)
+            inner = part_of(message, field.name)
+            inner_docs = comments.get(inner.full_name, ("", {}))[1]
+            _add_properties(inner, comments, reference, properties, required, inner_docs)
             continue
         properties[field.json_name] = _property(field, facts, docs.get(field.name, ""), reference)
         if _is_required(facts):

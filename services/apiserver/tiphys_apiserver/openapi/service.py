@@ -8,12 +8,15 @@ from functools import partial
 
 import orjson
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 
+from tiphys.api.meta.v1 import meta_pb2
+from tiphys_apimachinery.schema import descriptor_of
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme
 from tiphys_apiserver.openapi import v2, v3
-from tiphys_apiserver.openapi.schemas import load_comments
+from tiphys_apiserver.openapi.schemas import JSON, load_comments
 
-_META_KINDS = ("DeleteOptions", "Status", "Patch")
+_META_KINDS: tuple[type[Message], ...] = (meta_pb2.DeleteOptions, meta_pb2.Status, meta_pb2.Patch)
 
 
 def kinds_of(scheme: Scheme) -> dict[str, Descriptor]:
@@ -21,15 +24,16 @@ def kinds_of(scheme: Scheme) -> dict[str, Descriptor]:
     found: dict[str, Descriptor] = {}
     for resource in scheme.resources():
         prefix = f"{resource.group}/{resource.version}/"
-        found[prefix + resource.kind] = resource.message.DESCRIPTOR
+        found[prefix + resource.kind] = descriptor_of(resource.message)
         if resource.list_message is not None:
-            found[f"{prefix}{resource.kind}List"] = resource.list_message.DESCRIPTOR
+            found[f"{prefix}{resource.kind}List"] = descriptor_of(resource.list_message)
         for sub in resource.subresources.values():
             group, version = (sub.group, sub.version) if sub.version else (resource.group, resource.version)
-            message = scheme.message_by_kind(f"{group}/{version}" if group else version, sub.kind)
-            found[f"{group}/{version}/{sub.kind}"] = message.DESCRIPTOR
-    for kind in _META_KINDS:
-        found[f"meta/v1/{kind}"] = scheme.message_by_kind("v1", kind).DESCRIPTOR
+            kind = scheme.kind(f"{group}/{version}" if group else version, sub.kind)
+            if kind is not None:
+                found[f"{group}/{version}/{sub.kind}"] = descriptor_of(kind.message)
+    for message in _META_KINDS:
+        found[f"meta/v1/{message.DESCRIPTOR.name}"] = descriptor_of(message)
     return found
 
 
@@ -76,11 +80,9 @@ class OpenAPIService:
     def _kinds(self) -> Mapping[str, Descriptor]:
         return kinds_of(self._scheme)
 
-    def _document_v2(self) -> v2.JSON:
+    def _document_v2(self) -> JSON:
         return v2.document(self._resources(), self._kinds(), load_comments(), release=self._release)
 
     def _document_v3(self, group: str, version: str) -> bytes:
-        document = v3.document(
-            group, version, self._resources(), self._kinds(), load_comments(), release=self._release
-        )
+        document = v3.document(group, version, self._resources(), self._kinds(), load_comments(), release=self._release)
         return v3.encode(document)
