@@ -34,7 +34,7 @@ class Child:
     spec: ChildSpec
     state: State = State.STOPPED
     pid: int = 0
-    started: float = 0.0
+    started: float | None = None
     restarts: int = 0
     failures: int = 0
     deadline: float = 0.0
@@ -78,7 +78,7 @@ class Supervisor:
     def started(self, name: str, pid: int, now: float) -> None:
         """Note that the child runs as pid."""
         child = self._children[name]
-        if child.started:
+        if child.started is not None:
             child.restarts += 1
         child.state, child.pid, child.started = State.RUNNING, pid, now
 
@@ -112,7 +112,7 @@ class Supervisor:
 
     @staticmethod
     def _back_off(child: Child, now: float) -> None:
-        if now - child.started >= STABLE_S:
+        if child.started is not None and now - child.started >= STABLE_S:
             child.failures = 0
         delay = 0.0 if child.failures == 0 else backoff_delay(child.failures - 1, base_s=BASE_S, cap_s=CAP_S)
         child.failures += 1

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tiphys_cluster import claims
+from tiphys_cluster.errors import ClusterError
+from tiphys_cluster.layout import Layout
+from tiphys_cluster.settings import NETWORK_COUNT, Settings
+
+
+def test_a_claim_names_the_home_and_the_settings(tmp_path: Path) -> None:
+    settings = Settings("a", network=5)
+    claims.write_claim(Layout("a", tmp_path / "home", tmp_path / "run"), settings)
+
+    claim = claims.read_claims(tmp_path / "run")["a"]
+
+    assert (claim.home, claim.settings) == (tmp_path / "home", settings)
+
+
+def test_damaged_claims_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "cluster.json").write_text("{")
+
+    assert claims.read_claims(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("own", "taken", "chosen"),
+    [(0, set(), 0), (7, {0, 1}, 7), (0, {0}, 1), (3, {3, 0, 1}, 2)],
+    ids=["first", "kept", "next", "gap"],
+)
+def test_a_network_is_kept_if_free_else_the_first_free_is_taken(own: int, taken: set[int], chosen: int) -> None:
+    assert claims.choose_network(Settings("a", network=own), taken).network == chosen
+
+
+def test_no_free_network_is_an_error() -> None:
+    with pytest.raises(ClusterError, match="every network"):
+        claims.choose_network(Settings("a"), range(NETWORK_COUNT))
+
+
+def test_a_second_holder_of_the_lock_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with (
+        claims.machine_lock(run),
+        pytest.raises(ClusterError, match="another tiphys"),
+        claims.machine_lock(run),
+    ):
+        raise AssertionError("the lock was given twice")
+
+
+def test_the_lock_leaves_no_directory_behind(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with claims.machine_lock(run):
+        assert run.is_dir()
+
+    assert not run.exists()
+
+
+def test_the_lock_keeps_a_directory_that_is_used(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with claims.machine_lock(run):
+        (run / "a").mkdir()
+
+    assert (run / "a").is_dir()

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiphys_cluster import network
+from tiphys_cluster.layout import Layout
+from tiphys_cluster.settings import Settings
+
+LAYOUT = Layout("a", Path("/home-of-a"), Path("/r"))
+
+
+def text(steps: list[network.Step]) -> str:
+    return "\n".join(f"{' '.join(step.argv)}\n{step.stdin}" for step in steps)
+
+
+def test_the_leg_is_the_only_thing_made_in_the_root_namespace() -> None:
+    plan = network.switch_steps(LAYOUT, Settings("a", network=9))
+
+    outside = [step for step in plan if step.argv[0] == "ip"]
+
+    assert [line.split()[:3] for line in outside[0].stdin.splitlines()] == [
+        ["link", "add", "tph9"],
+        ["address", "add", "198.18.9.1/24"],
+        ["link", "set", "tph9"],
+    ]
+    assert len(outside) == 1
+
+
+def test_two_nodes_get_different_ports_and_addresses() -> None:
+    settings = Settings("a", nodes=("one", "two"))
+    plans = [text(network.node_steps(LAYOUT, settings, node)) for node in settings.nodes]
+
+    assert "port1" in plans[0]
+    assert "198.18.0.11/24" in plans[0]
+    assert "port2" in plans[1]
+    assert "198.18.0.12/24" in plans[1]
+
+
+def test_a_node_reaches_everything_over_the_leg_and_masquerades_its_pods() -> None:
+    plan = text(network.node_steps(LAYOUT, Settings("a", network=2), "node-1"))
+
+    assert "route add default via 198.18.2.1" in plan
+    assert 'ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 oifname "eth0" masquerade' in plan
+
+
+def test_interface_names_fit_the_kernel_for_every_network() -> None:
+    assert len(network.leg_name(Settings("x" * 31, network=511))) <= 15
+
+
+def test_namespaces_of_other_clusters_are_let_go_in_a_nodes_mounts() -> None:
+    step = network.mount_namespace_step(LAYOUT, "node-1")
+
+    assert step.argv[:2] == ("unshare", "--mount=/r/a/ns/node-1.mnt")
+    assert "/r/*/ns" in step.stdin
+    assert step.stdin.rstrip().endswith("mount --make-rshared /")
