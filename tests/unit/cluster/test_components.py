@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tiphys_cluster import components
+from tiphys_cluster.child import ChildSpec
+from tiphys_cluster.components import Place
+from tiphys_cluster.layout import Layout
+from tiphys_cluster.settings import Settings
+
+
+def place(**changes: object) -> Place:
+    settings = Settings("a", **{"nodes": ("one", "two"), **changes})  # type: ignore[arg-type]
+    return Place(Layout("a", Path("/h"), Path("/r")), settings, "/cg")
+
+
+def table(where: Place) -> list[ChildSpec]:
+    nodes = where.settings.nodes
+    agents = [spec for node in nodes for spec in (components.runtime(where, node), *components.agents(where, node))]
+    return [
+        components.keeper(where),
+        *components.store(where),
+        components.apiserver(where),
+        *components.control_plane(where),
+        *agents,
+    ]
+
+
+def test_every_process_has_a_name_a_log_and_a_cgroup_of_its_own() -> None:
+    specs = table(place(store="etcd", etcd_port=23790))
+
+    for attribute in ("name", "log", "cgroup"):
+        values = [getattr(spec, attribute) for spec in specs]
+        assert len(set(values)) == len(values), attribute
+    assert {spec.cgroup.rpartition("/")[0] for spec in specs} == {"/cg/tiphys-a/system"}
+
+
+def test_no_two_processes_of_one_address_listen_on_one_port() -> None:
+    taken = [(spec.address, port) for spec in table(place()) for port in spec.ports]
+
+    assert len(set(taken)) == len(taken)
+
+
+def test_an_offset_moves_every_port() -> None:
+    plain = [port for spec in table(place()) for port in spec.ports]
+    moved = [port for spec in table(place(port_offset=1000)) for port in spec.ports]
+
+    assert moved == [port + 1000 for port in plain]
+
+
+def test_what_belongs_to_a_node_runs_in_its_namespaces_and_nothing_else_does() -> None:
+    for spec in table(place()):
+        assert spec.netns == (f"/r/a/ns/{spec.node}.net" if spec.node else "")
+        assert spec.mntns == (f"/r/a/ns/{spec.node}.mnt" if spec.node else "")
+
+
+def test_agents_stop_before_the_apiserver_and_that_before_its_store() -> None:
+    stages = {spec.name: spec.stage for spec in table(place(store="etcd", etcd_port=23790))}
+
+    assert stages["keeper"] > stages["kubelet-one"] > stages["kube-apiserver"] > stages["etcd"]
+    assert stages["kubelet-one"] > stages["containerd-one"]
+
+
+@pytest.mark.parametrize("store", ["sqlite", "etcd"])
+def test_the_apiserver_is_told_its_store(store: str) -> None:
+    argv = components.apiserver(place(store=store, etcd_port=23790)).argv
+
+    assert any(store in flag for flag in argv)
+    assert any("http://127.0.0.1:23790" in flag for flag in argv) == (store == "etcd")
+
+
+def test_specs_survive_the_way_to_the_zygote() -> None:
+    for spec in table(place()):
+        assert ChildSpec.from_dict(spec.to_dict()) == spec
