@@ -51,3 +51,23 @@ verify: dev ## what is generated and committed must be fresh
 .PHONY: system
 system: ## packages of the operating system that tests and clusters need
 	@hack/install-system-packages
+
+# Options for the cluster: make up ARGS="--name other --store etcd --port-offset 1000"
+ARGS ?=
+
+.PHONY: up
+up: system dev ## a cluster on this machine, with everything that it needs; ARGS="--store etcd" and so on
+	@$(if $(findstring etcd,$(ARGS)),hack/install-system-packages etcd)
+	@$(BIN)/tiphys up $(ARGS)
+
+.PHONY: down
+down: dev ## stop it and take it off the machine; ARGS="--delete" also deletes its data
+	@$(BIN)/tiphys down $(ARGS)
+
+.PHONY: status
+status: dev ## what runs
+	@$(BIN)/tiphys status $(ARGS)
+
+.PHONY: images
+images: system dev ## build the images that need no registry into the machine's cache
+	@$(BIN)/python -m tiphys_cluster.images.builtin

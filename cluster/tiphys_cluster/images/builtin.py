@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.images.oci import Entry, Image, architecture, archive
+from tiphys_cluster.layout import CACHE
 from tiphys_cluster.settings import write_atomic
 
 PAUSE = "tiphys.dev/pause:1"
@@ -176,3 +178,14 @@ def _make_httpd(busybox: str, program: bytes, version: str) -> bytes:
 
 
 _PATH = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
+
+
+def main() -> int:
+    """python -m tiphys_cluster.images.builtin: build into the machine's cache."""
+    for path in ensure_archives(CACHE / "images"):
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
