@@ -63,6 +63,8 @@ class CacherSettings:
     hot_json_bytes: int = 64 << 20
     # Keys of one page while filling from the store.
     fill_page: int = 1000
+    # The state loaded at start is so many revisions old, so that watches begun before a restart go on after it.
+    resume_revisions: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ class Cacher:
 
     async def _fill(self, now: int) -> int:
         """Begin with a state a little old, where the store has it, so that watches resume across restarts."""
-        wanted = max(1, now - self._settings.history_events)
+        wanted = max(1, now - self._settings.resume_revisions)
         try:
             objects, revision = await self._read_all(wanted)
         except Compacted as err:

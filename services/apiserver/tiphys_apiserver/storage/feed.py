@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from tiphys_apiserver.storage.interface import Compacted, Event, StorageError, StoreClosed
 
@@ -135,8 +135,12 @@ class QueuedWatch:
 class Feed:
     """All watches of one store. ``revision`` is the last one whose events have been queued for everybody."""
 
-    def __init__(self, revision: int, *, capacity: int = DEFAULT_CAPACITY) -> None:
+    def __init__(
+        self, revision: int, *, capacity: int = DEFAULT_CAPACITY, on_waiting: Callable[[], None] | None = None
+    ) -> None:
+        """``on_waiting`` is called when somebody begins to wait for a revision that has not come by."""
         self.revision = revision
+        self._on_waiting = on_waiting
         self._capacity = capacity
         self._watches: dict[str, list[QueuedWatch]] = {}
         self._with_waiting: set[QueuedWatch] = set()
@@ -189,6 +193,8 @@ class Feed:
     def note_waiting(self, watch: QueuedWatch) -> None:
         """Look at this watch's waiters after each publication until there are none."""
         self._with_waiting.add(watch)
+        if self._on_waiting is not None:
+            self._on_waiting()
 
     @property
     def has_waiting(self) -> bool:

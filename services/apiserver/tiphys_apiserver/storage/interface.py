@@ -129,8 +129,8 @@ class ListPage:
 class Event:
     """One change of one key.
 
-    ``value`` is the new value, or for DELETE the last one there was. ``prev_value`` is the value before, None if
-    the key is new or the store has forgotten it. A DELETE has the revision of the deletion, and of the creation.
+    ``value`` is the new value, or for DELETE the last one there was. ``prev_value`` is the value before where the
+    store has it at hand, else None. A DELETE has the revision of the deletion, and of the creation.
     """
 
     type: EventType
@@ -213,7 +213,7 @@ class Store(Protocol):
     def watch(self, prefix: str, *, after_revision: int) -> AbstractAsyncContextManager[Watch]:
         """Every event under ``prefix`` with a revision above ``after_revision``, once, in order, past and future.
 
-        ``prefix`` ends with a slash. Raises Compacted on entering if events in between are forgotten.
+        ``prefix`` ends with a slash. Entering, or the first reading, raises Compacted if some of them are forgotten.
         """
 
     async def revision(self) -> int:

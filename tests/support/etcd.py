@@ -1,0 +1,83 @@
+"""A real etcd of a test's own: one member on free ports, its data in a folder that goes away."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+
+class EtcdMember:
+    """An etcd process that can be killed and started again over the same data."""
+
+    def __init__(self, folder: Path, *, binary: str = "etcd") -> None:
+        found = shutil.which(binary)
+        if found is None:
+            raise FileNotFoundError(f"{binary} is not installed; apt-get install etcd-server")
+        self._binary = found
+        self._folder = folder
+        self._client_port, self._peer_port = _free_port(), _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Address for clients, as in 127.0.0.1:1234."""
+        return f"127.0.0.1:{self._client_port}"
+
+    def start(self) -> None:
+        """Start, and return when it serves."""
+        client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
+        command = [
+            self._binary,
+            "--name=test",
+            f"--data-dir={self._folder / 'data'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=test={peer}",
+            "--logger=zap",
+            "--log-level=error",
+        ]
+        with (self._folder / "etcd.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._wait_healthy()
+
+    def _wait_healthy(self) -> None:
+        assert self._process is not None
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"etcd ended: {(self._folder / 'etcd.log').read_text()[-2000:]}")
+            try:
+                with urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=1) as answer:
+                    if b'"true"' in answer.read():
+                        return
+            except (urllib.error.URLError, OSError):
+                # Not listening yet: ask again when the process has had some time.
+                with_patience()
+        raise TimeoutError("etcd did not become healthy in 20 s")
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+def with_patience() -> None:
+    """A short wait for a process outside that tells nobody when it is ready."""
+    subprocess.run(["sleep", "0.05"], check=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
