@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tiphys.api.meta.v1 import meta_pb2
-from tiphys_apimachinery import validation
+from tiphys_apimachinery import formats as validation
 from tiphys_apimachinery.field_error import quote
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)

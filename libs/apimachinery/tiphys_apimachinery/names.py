@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from tiphys_apimachinery import validation
+from tiphys_apimachinery import formats as validation
 
 # No vowels and no look-alikes, so that no word and no misreading comes out.
 # Source: apimachinery pkg/util/rand.

@@ -1,319 +1,347 @@
-"""Checks of text formats, by name, with the messages of Kubernetes.
+"""Checks what the schema says about fields: required, enums, ranges, formats, immutability.
 
-Each checker takes a value and returns what is wrong with it, nothing when it is right; the caller
-puts the field's path before it. `checker(name)` finds one by the name that a schema's `format`
-option carries. Source of rules and words: apimachinery pkg/util/validation.
+Compiled per message from the descriptors; rules across fields belong to the kind's strategy. The
+checkers of text formats are offered here too, so that a strategy needs this one module.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Callable
-from typing import Final
-from urllib.parse import urlsplit
+import functools
+from collections.abc import Iterator
+from typing import Any, Final
 
-Checker = Callable[[str], list[str]]
+from google.protobuf.message import Message
 
-LABEL_MAX: Final = 63
-SUBDOMAIN_MAX: Final = 253
-QUALIFIED_NAME_MAX: Final = 63
-LABEL_VALUE_MAX: Final = 63
-PORT_NAME_MAX: Final = 15
-CONFIG_KEY_MAX: Final = 253
-ANNOTATIONS_MAX_BYTES: Final = 256 * 1024
-
-_LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
-_WILDCARD: Final = rf"\*\.{_SUBDOMAIN}"
-_DNS1035: Final = r"[a-z]([-a-z0-9]*[a-z0-9])?"
-_QUALIFIED: Final = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
-_LABEL_VALUE: Final = rf"({_QUALIFIED})?"
-_PERCENT: Final = r"[0-9]+%"
-_CONFIG_KEY: Final = r"[-._a-zA-Z0-9]+"
-_ENV_NAME: Final = r"[ -<>-~]+"
-_C_IDENTIFIER: Final = r"[A-Za-z_][A-Za-z0-9_]*"
-_HTTP_HEADER: Final = r"[-A-Za-z0-9]+"
-_UUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-
-_ALPHANUMERIC_ENDS: Final = "and must start and end with an alphanumeric character"
-_LABEL_TEXT: Final = (
-    f"a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', {_ALPHANUMERIC_ENDS}"
+from tiphys_apimachinery.codec import json_codec
+from tiphys_apimachinery.field_error import FieldError
+from tiphys_apimachinery.formats import (
+    ANNOTATIONS_MAX_BYTES,
+    CONFIG_KEY_MAX,
+    LABEL_MAX,
+    LABEL_VALUE_MAX,
+    PORT_NAME_MAX,
+    QUALIFIED_NAME_MAX,
+    SUBDOMAIN_MAX,
+    Checker,
+    checker,
+    formats,
+    is_absolute_path,
+    is_c_identifier,
+    is_cidr,
+    is_config_map_key,
+    is_descending_free_path,
+    is_dns1035_label,
+    is_dns1123_label,
+    is_dns1123_subdomain,
+    is_environment_name,
+    is_http_header_name,
+    is_image_reference,
+    is_ip,
+    is_label_value,
+    is_path_segment,
+    is_percent,
+    is_port_name,
+    is_port_number,
+    is_qualified_name,
+    is_url,
+    is_uuid,
+    is_wildcard_dns1123_subdomain,
+    pattern_text,
+    range_text,
+    too_long_text,
 )
-_SUBDOMAIN_TEXT: Final = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
-    + _ALPHANUMERIC_ENDS
-)
-_WILDCARD_TEXT: Final = (
-    "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must"
-    " consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
-)
-_DNS1035_TEXT: Final = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an"
-    " alphabetic character, and end with an alphanumeric character"
-)
-_QUALIFIED_TEXT: Final = f"must consist of alphanumeric characters, '-', '_' or '.', {_ALPHANUMERIC_ENDS}"
-_LABEL_VALUE_TEXT: Final = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.',"
-    f" {_ALPHANUMERIC_ENDS}"
-)
-_CONFIG_KEY_TEXT: Final = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
-_HTTP_HEADER_TEXT: Final = "a valid HTTP header must consist of alphanumeric characters or '-'"
-_ENV_NAME_TEXT: Final = (
-    "a valid environment variable name must consist only of printable ASCII characters other than '='"
-)
-_PERCENT_TEXT: Final = "a valid percent string must be a numeric string followed by an ending '%'"
-_C_IDENTIFIER_TEXT: Final = (
-    "a valid C identifier must start with alphabetic character or '_', followed by a string of"
-    " alphanumeric characters or '_'"
-)
+from tiphys_apimachinery.schema import Field, Kind, descriptor_of
+from tiphys_apimachinery.walkers import WalkerCompiler, read
 
-_LABEL_RE: Final = re.compile(_LABEL)
-_SUBDOMAIN_RE: Final = re.compile(_SUBDOMAIN)
-_WILDCARD_RE: Final = re.compile(_WILDCARD)
-_DNS1035_RE: Final = re.compile(_DNS1035)
-_QUALIFIED_RE: Final = re.compile(_QUALIFIED)
-_LABEL_VALUE_RE: Final = re.compile(_LABEL_VALUE)
-_PERCENT_RE: Final = re.compile(_PERCENT)
-_CONFIG_KEY_RE: Final = re.compile(_CONFIG_KEY)
-_ENV_NAME_RE: Final = re.compile(_ENV_NAME)
-_C_IDENTIFIER_RE: Final = re.compile(_C_IDENTIFIER)
-_HTTP_HEADER_RE: Final = re.compile(_HTTP_HEADER)
-_UUID_RE: Final = re.compile(_UUID)
+__all__ = [
+    "ANNOTATIONS_MAX_BYTES",
+    "CONFIG_KEY_MAX",
+    "LABEL_MAX",
+    "LABEL_VALUE_MAX",
+    "PORT_NAME_MAX",
+    "QUALIFIED_NAME_MAX",
+    "SUBDOMAIN_MAX",
+    "Checker",
+    "checker",
+    "formats",
+    "is_absolute_path",
+    "is_c_identifier",
+    "is_cidr",
+    "is_config_map_key",
+    "is_descending_free_path",
+    "is_dns1035_label",
+    "is_dns1123_label",
+    "is_dns1123_subdomain",
+    "is_environment_name",
+    "is_http_header_name",
+    "is_image_reference",
+    "is_ip",
+    "is_label_value",
+    "is_path_segment",
+    "is_percent",
+    "is_port_name",
+    "is_port_number",
+    "is_qualified_name",
+    "is_url",
+    "is_uuid",
+    "is_wildcard_dns1123_subdomain",
+    "pattern_text",
+    "range_text",
+    "too_long_text",
+    "validate_fields",
+    "validate_immutable",
+    "validate_status",
+]
 
-
-def too_long_text(max_bytes: int) -> str:
-    """Message for text over max_bytes."""
-    return f"must be no more than {max_bytes} bytes"
-
-
-def range_text(low: int, high: int) -> str:
-    """Message for a number outside low to high."""
-    return f"must be between {low} and {high}, inclusive"
+IMMUTABLE_TEXT: Final = "field is immutable"
 
 
-def pattern_text(message: str, pattern: str, *examples: str) -> str:
-    """Message for text that does not match the pattern, with examples of what would."""
-    if not examples:
-        return f"{message} (regex used for validation is '{pattern}')"
-    listed = " or ".join(f"'{example}', " for example in examples)
-    return f"{message} (e.g. {listed}regex used for validation is '{pattern}')"
+def validate_fields(message: Message) -> list[FieldError]:
+    """What is wrong with single fields of an object, status and metadata left out, in schema order.
+
+    Metadata has rules that depend on the kind, and status is checked when it is written.
+    """
+    findings: list[_Finding] = []
+    _validators().walker(descriptor_of(message))(message, None, findings)
+    return [finding.error() for finding in findings]
 
 
-def is_dns1123_label(value: str) -> list[str]:
-    """Checks a name of one DNS label, such as a namespace's."""
-    errors = [too_long_text(LABEL_MAX)] if len(value) > LABEL_MAX else []
-    if _LABEL_RE.fullmatch(value) is None:
-        errors.append(pattern_text(_LABEL_TEXT, _LABEL, "my-name", "123-abc"))
-    return errors
-
-
-def is_dns1123_subdomain(value: str) -> list[str]:
-    """Checks a dotted DNS name, which most objects' names are."""
-    errors = [too_long_text(SUBDOMAIN_MAX)] if len(value) > SUBDOMAIN_MAX else []
-    if _SUBDOMAIN_RE.fullmatch(value) is None:
-        errors.append(pattern_text(_SUBDOMAIN_TEXT, _SUBDOMAIN, "example.com"))
-    return errors
-
-
-def is_wildcard_dns1123_subdomain(value: str) -> list[str]:
-    """Checks a DNS name that begins with an asterisk label, as an ingress rule's host may."""
-    errors = [too_long_text(SUBDOMAIN_MAX)] if len(value) > SUBDOMAIN_MAX else []
-    if _WILDCARD_RE.fullmatch(value) is None:
-        errors.append(pattern_text(_WILDCARD_TEXT, _WILDCARD, "*.example.com"))
-    return errors
-
-
-def is_dns1035_label(value: str) -> list[str]:
-    """Checks a DNS label that begins with a letter, such as a service's name."""
-    errors = [too_long_text(LABEL_MAX)] if len(value) > LABEL_MAX else []
-    if _DNS1035_RE.fullmatch(value) is None:
-        errors.append(pattern_text(_DNS1035_TEXT, _DNS1035, "my-name", "abc-123"))
-    return errors
-
-
-def is_qualified_name(value: str) -> list[str]:
-    """Checks a key of labels, annotations, taints and resources: a name with an optional DNS prefix."""
-    parts = value.split("/")
-    if len(parts) > 2:
-        return [
-            "a qualified name "
-            + pattern_text(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc")
-            + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-        ]
-    errors: list[str] = []
-    if len(parts) == 2:
-        if not parts[0]:
-            errors.append("prefix part must be non-empty")
-        else:
-            errors += [f"prefix part {text}" for text in is_dns1123_subdomain(parts[0])]
-    name = parts[-1]
-    if not name:
-        errors.append("name part must be non-empty")
-    elif len(name) > QUALIFIED_NAME_MAX:
-        errors.append(f"name part {too_long_text(QUALIFIED_NAME_MAX)}")
-    if _QUALIFIED_RE.fullmatch(name) is None:
-        text = pattern_text(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc")
-        errors.append(f"name part {text}")
-    return errors
-
-
-def is_label_value(value: str) -> list[str]:
-    """Checks the value of a label; empty is right."""
-    errors = [too_long_text(LABEL_VALUE_MAX)] if len(value) > LABEL_VALUE_MAX else []
-    if _LABEL_VALUE_RE.fullmatch(value) is None:
-        errors.append(pattern_text(_LABEL_VALUE_TEXT, _LABEL_VALUE, "MyValue", "my_value", "12345"))
-    return errors
-
-
-def is_port_number(value: int) -> list[str]:
-    """Checks a port of TCP, UDP or SCTP."""
-    return [] if 1 <= value <= 65535 else [range_text(1, 65535)]
-
-
-def is_port_name(value: str) -> list[str]:
-    """Checks a port's name: an IANA service name of at most 15 characters."""
-    errors = [too_long_text(PORT_NAME_MAX)] if len(value) > PORT_NAME_MAX else []
-    if re.fullmatch(r"[-a-z0-9]+", value) is None:
-        errors.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
-    if re.search(r"[a-z]", value) is None:
-        errors.append("must contain at least one letter (a-z)")
-    if "--" in value:
-        errors.append("must not contain consecutive hyphens")
-    if value and (value[0] == "-" or value[-1] == "-"):
-        errors.append("must not begin or end with a hyphen")
-    return errors
-
-
-def is_ip(value: str) -> list[str]:
-    """Checks an IPv4 or IPv6 address without zone."""
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
-    return [] if "%" not in value else ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
-
-
-def is_cidr(value: str) -> list[str]:
-    """Checks an address with a prefix length; bits behind the prefix are let through."""
-    try:
-        ipaddress.ip_interface(value)
-    except ValueError:
-        return ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
-    prefix = value.rpartition("/")
-    if not prefix[1] or not prefix[2].isdecimal() or "%" in value:
-        return ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
-    return []
-
-
-def is_percent(value: str) -> list[str]:
-    """Checks a whole percentage such as 25%."""
-    return [] if _PERCENT_RE.fullmatch(value) else [pattern_text(_PERCENT_TEXT, _PERCENT, "1%", "93%")]
-
-
-def is_config_map_key(value: str) -> list[str]:
-    """Checks a key of a ConfigMap or Secret, which may become a file name."""
-    errors = [too_long_text(CONFIG_KEY_MAX)] if len(value) > CONFIG_KEY_MAX else []
-    if _CONFIG_KEY_RE.fullmatch(value) is None:
-        errors.append(pattern_text(_CONFIG_KEY_TEXT, _CONFIG_KEY, "key.name", "KEY_NAME", "key-name"))
-    if value == ".":
-        errors.append("must not be '.'")
-    elif value == "..":
-        errors.append("must not be '..'")
-    elif value.startswith(".."):
-        errors.append("must not start with '..'")
-    return errors
-
-
-def is_environment_name(value: str) -> list[str]:
-    """Checks the name of an environment variable: printable ASCII without the equals sign."""
-    return [] if _ENV_NAME_RE.fullmatch(value) else [_ENV_NAME_TEXT]
-
-
-def is_c_identifier(value: str) -> list[str]:
-    """Checks a name as C takes it."""
-    if _C_IDENTIFIER_RE.fullmatch(value):
+def validate_status(message: Message) -> list[FieldError]:
+    """What is wrong with single fields of an object's status."""
+    status = descriptor_of(message).fields_by_name.get("status")
+    if status is None or status.message_type is None:
         return []
-    return [pattern_text(_C_IDENTIFIER_TEXT, _C_IDENTIFIER, "my_name", "MY_NAME", "MyName")]
+    findings: list[_Finding] = []
+    _validators().walker(status.message_type)(getattr(message, "status"), (None, "status", None), findings)  # noqa: B009
+    return [finding.error() for finding in findings]
 
 
-def is_http_header_name(value: str) -> list[str]:
-    """Checks the name of an HTTP header."""
-    if _HTTP_HEADER_RE.fullmatch(value):
-        return []
-    return [pattern_text(_HTTP_HEADER_TEXT, _HTTP_HEADER, "X-Header-Name")]
+def validate_immutable(new: Message, old: Message) -> list[FieldError]:
+    """Fields that changed although the schema says immutable; items of lists and maps are not looked into."""
+    findings: list[_Finding] = []
+    _comparers().walker(descriptor_of(new))(new, old, None, findings)
+    return [finding.error() for finding in findings]
 
 
-def is_path_segment(value: str) -> list[str]:
-    """Checks a name that may stand in a URL path, as RBAC names are."""
-    if value in (".", ".."):
-        return [f"may not be '{value}'"]
-    return [f"may not contain '{bad}'" for bad in "/%" if bad in value]
+# A path is (path before, member, index or key or None): made at every step of a walk, where joining
+# text would cost more than the checks; turned into text only when there is something to report.
+_Path = tuple[Any, str, Any]
 
 
-def is_image_reference(value: str) -> list[str]:
-    """Checks that an image is named and has no space around it; the runtime judges the rest."""
-    if not value:
-        return ["must be non-empty"]
-    return ["must not have leading or trailing whitespace"] if value.strip() != value else []
+class _Finding:
+    """A field error whose path is not yet text."""
+
+    __slots__ = ("_detail", "_kind", "_path", "_value")
+
+    def __init__(self, kind: str, path: _Path, value: Any, detail: Any) -> None:
+        self._kind = kind
+        self._path = path
+        self._value = value
+        self._detail = detail
+
+    def error(self) -> FieldError:
+        path = "".join(_path_parts(self._path)).removeprefix(".")
+        if self._kind == "required":
+            return FieldError.required(path)
+        if self._kind == "enum":
+            return FieldError.not_supported(path, self._value, self._detail)
+        value = json_codec.to_json(self._value) if isinstance(self._value, Message) else self._value
+        return FieldError.invalid(path, value, self._detail)
 
 
-def is_absolute_path(value: str) -> list[str]:
-    """Checks a path that begins at the root."""
-    return [] if value.startswith("/") else ["must be an absolute path"]
+def _path_parts(path: _Path | None) -> Iterator[str]:
+    if path is None:
+        return
+    before, member, key = path
+    yield from _path_parts(before)
+    yield f".{member}"
+    if key is not None:
+        yield f"[{key}]"
 
 
-def is_descending_free_path(value: str) -> list[str]:
-    """Checks a path without a step upwards."""
-    return ["must not contain '..'"] if ".." in value.split("/") else []
+@functools.cache
+def _validators() -> _ValidationCompiler:
+    return _ValidationCompiler()
 
 
-def is_uuid(value: str) -> list[str]:
-    """Checks a lower-case UUID."""
-    return [] if _UUID_RE.fullmatch(value) else ["must be a valid UUID"]
+@functools.cache
+def _comparers() -> _ImmutabilityCompiler:
+    return _ImmutabilityCompiler()
 
 
-def is_url(value: str) -> list[str]:
-    """Checks an absolute URL with a host."""
-    parts = urlsplit(value)
-    return [] if parts.scheme and parts.netloc else ["must be a valid URL"]
+class _ValidationCompiler(WalkerCompiler):
+    arguments = ", p, e"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.namespace.update(_required=_required, _enum=_enum, _range=_range, _format=_format, _share=_share)
+
+    def concerns(self, field: Field) -> bool:
+        """Metadata and status of an object are left out."""
+        return field.name not in ("metadata", "status") or field.kind is not Kind.STRUCT
+
+    def own_lines(self, field: Field, owner: str) -> list[str]:
+        options = field.options
+        value, has = read(owner, field), f"{owner}.HasField({field.name!r})"
+        path = f"(p, {field.json!r}, None)"
+        checks = self._value_checks(field)
+        lines: list[str] = []
+        missing = self._missing(field, value, has)
+        if options.required and missing:
+            lines.append(f"if {missing}: _required(e, {path})")
+        if not checks:
+            return lines
+        if field.is_list:
+            return [*lines, f"for i, x in enumerate({value}):", f"    q = (p, {field.json!r}, i)", *_indent(checks)]
+        if field.is_map:
+            return [*lines, f"for i, x in {value}.items():", f"    q = (p, {field.json!r}, i)", *_indent(checks)]
+        present = self._present(field, value, has)
+        if not present:
+            return [*lines, f"x = {value}; q = {path}", *checks]
+        return [*lines, f"if {present}:", f"    x = {value}; q = {path}", *_indent(checks)]
+
+    def _missing(self, field: Field, value: str, has: str) -> str:
+        """Condition under which a required field counts as absent; empty where it never does."""
+        if not field.is_singular or field.kind in (Kind.STRING, Kind.BYTES):
+            return f"not {value}"
+        if field.is_pointer or field.kind in (Kind.INT_OR_STRING, Kind.RAW, Kind.TIME, Kind.MICRO_TIME, Kind.QUANTITY):
+            return f"not {has}"
+        if field.kind is Kind.INT and field.options.minimum > 0:
+            return f"not {value}"
+        if field.kind is Kind.STRUCT and field.message is not None and not self._is_needed(field.message):
+            return f"not {value}.ByteSize()"
+        # Of a struct with required parts the parts are reported, as Kubernetes does.
+        return ""
+
+    def _present(self, field: Field, value: str, has: str) -> str:
+        """Condition under which a field's value is checked at all."""
+        if field.is_pointer or field.message is not None:
+            return has
+        if field.kind is Kind.STRING:
+            return value
+        if field.kind is Kind.INT and (field.options.required or not field.is_always_written):
+            # Zero is absent, which is reported, if it is wrong, as missing.
+            return value
+        return ""
+
+    def _value_checks(self, field: Field) -> list[str]:
+        """Lines that check one value `x` at path `q`."""
+        options, lines = field.options, []
+        if options.enum:
+            name = f"n_{abs(hash(tuple(options.enum)))}"
+            self.namespace[name] = frozenset(options.enum)
+            lines.append(f"if x not in {name}: _enum(e, q, x, {name})")
+        if options.HasField("minimum") or options.HasField("maximum"):
+            low = options.minimum if options.HasField("minimum") else None
+            high = options.maximum if options.HasField("maximum") else None
+            conditions = [f"x < {low}"] if low is not None else []
+            conditions += [f"x > {high}"] if high is not None else []
+            lines.append(f"if {' or '.join(conditions)}: _range(e, q, x, {low}, {high})")
+        if options.format == "percentOrInt":
+            lines.append("_share(e, q, x)")
+        elif options.format:
+            name = f"c_{options.format}"
+            self.namespace[name] = checker(options.format)
+            lines.append(f"t = {name}(x)")
+            lines.append("if t: _format(e, q, x, t)")
+        return lines
+
+    def descend(self, field: Field, owner: str, call: str) -> list[str]:
+        value, has = read(owner, field), f"{owner}.HasField({field.name!r})"
+        if field.is_list:
+            return [f"for i, x in enumerate({value}): {call}(x, (p, {field.json!r}, i), e)"]
+        if field.is_map:
+            return [f"v = {value}", f"for i in v: {call}(v[i], (p, {field.json!r}, i), e)"]
+        line = f"{call}({value}, (p, {field.json!r}, None), e)"
+        if field.is_pointer or not (field.is_always_written or field.options.required or field.json == "spec"):
+            return [f"if {has}: {line}"]
+        return [line]
 
 
-def _is_port_text(value: str) -> list[str]:
-    return is_port_number(int(value)) if value.isdecimal() else [range_text(1, 65535)]
+class _ImmutabilityCompiler(WalkerCompiler):
+    arguments = ", o, p, e"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.namespace.update(_changed=_changed)
+
+    def concerns(self, field: Field) -> bool:
+        """Parts in lists and maps come and go, so only single parts are walked."""
+        return field.options.immutable or field.is_singular
+
+    def own_lines(self, field: Field, owner: str) -> list[str]:
+        if not field.options.immutable:
+            return []
+        new, old = read(owner, field), read(_old(owner), field)
+        differs = f"{new} != {old}"
+        if field.is_pointer:
+            has = f"HasField({field.name!r})"
+            differs = f"{owner}.{has} != {_old(owner)}.{has} or {differs}"
+        return [f"if {differs}: _changed(e, (p, {field.json!r}, None), {new})"]
+
+    def descend(self, field: Field, owner: str, call: str) -> list[str]:
+        if not field.is_singular or field.options.immutable:
+            return []
+        has = f"HasField({field.name!r})"
+        new, old = read(owner, field), read(_old(owner), field)
+        line = f"{call}({new}, {old}, (p, {field.json!r}, None), e)"
+        # What appears or goes as a whole is a matter of the part itself, not of its members.
+        return [f"if {owner}.{has} and {_old(owner)}.{has}: {line}"] if field.is_pointer else [line]
 
 
-_CHECKERS: Final[dict[str, Checker]] = {
-    "dns1123Label": is_dns1123_label,
-    "dns1123Subdomain": is_dns1123_subdomain,
-    "wildcardDns1123Subdomain": is_wildcard_dns1123_subdomain,
-    "dns1035Label": is_dns1035_label,
-    "qualifiedName": is_qualified_name,
-    "labelKey": is_qualified_name,
-    "labelValue": is_label_value,
-    "port": _is_port_text,
-    "portName": is_port_name,
-    "ip": is_ip,
-    "cidr": is_cidr,
-    "percent": is_percent,
-    "configMapKey": is_config_map_key,
-    "cIdentifierEnv": is_environment_name,
-    "cIdentifier": is_c_identifier,
-    "httpHeaderName": is_http_header_name,
-    "pathSegment": is_path_segment,
-    "imageRef": is_image_reference,
-    "absolutePath": is_absolute_path,
-    "relativePath": is_descending_free_path,
-    "uuid": is_uuid,
-    "url": is_url,
-}
+def _old(owner: str) -> str:
+    """Expression for the old side of a message expression; inline parts are read from their owner."""
+    return "o" if owner == "m" else f"o.{owner.removeprefix('i_')}"
 
 
-def checker(name: str) -> Checker:
-    """The checker of a format; raises KeyError for a name that no format has."""
-    return _CHECKERS[name]
+def _indent(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
-def formats() -> frozenset[str]:
-    """Names of all formats."""
-    return frozenset(_CHECKERS)
+def _required(findings: list[_Finding], path: _Path) -> None:
+    findings.append(_Finding("required", path, "", ""))
+
+
+def _enum(findings: list[_Finding], path: _Path, value: str, allowed: frozenset[str]) -> None:
+    findings.append(_Finding("enum", path, value, sorted(allowed)))
+
+
+def _range(findings: list[_Finding], path: _Path, value: int, low: int | None, high: int | None) -> None:
+    if low is not None and high is not None:
+        text = range_text(low, high)
+    elif low is not None:
+        text = f"must be greater than or equal to {low}"
+    else:
+        text = f"must be less than or equal to {high}"
+    findings.append(_Finding("invalid", path, value, text))
+
+
+def _format(findings: list[_Finding], path: _Path, value: str, texts: list[str]) -> None:
+    findings.extend(_Finding("invalid", path, value, text) for text in texts)
+
+
+def _share(findings: list[_Finding], path: _Path, value: Any) -> None:
+    """A count or a percentage, as of pods that may be missing."""
+    if value.type:
+        if is_percent(value.strVal):
+            findings.append(_Finding("invalid", path, value.strVal, "must be an integer or percentage (e.g '5%')"))
+    elif value.intVal < 0:
+        findings.append(_Finding("invalid", path, value.intVal, "must be greater than or equal to 0"))
+
+
+def _changed(findings: list[_Finding], path: _Path, value: Any) -> None:
+    shown = value
+    if not isinstance(value, (Message, str, int, float, bytes)):
+        shown = _plain(value)
+    findings.append(_Finding("invalid", path, shown, IMMUTABLE_TEXT))
+
+
+def _plain(value: Any) -> Any:
+    """A repeated or map field as plain values."""
+    if hasattr(value, "items"):
+        return {key: _plain_item(item) for key, item in value.items()}
+    return [_plain_item(item) for item in value]
+
+
+def _plain_item(value: Any) -> Any:
+    return json_codec.to_json(value, with_type_meta=False) if isinstance(value, Message) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery import errors
 from tiphys_apimachinery.errors import FieldError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.labels import Operator, Requirement, Selector, SelectorError, from_label_selector
 

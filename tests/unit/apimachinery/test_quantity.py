@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tiphys_apimachinery.quantity import Format, Quantity, QuantityError, bytes_value, canonical, cpu_millis
 
 
