@@ -107,7 +107,7 @@ class Strategy:
 
     def validate_name(self, name: str) -> list[str]:
         """What is wrong with a new object's name, in words; most kinds take a DNS-1123 subdomain."""
-        return validation.name_errors("dns1123Subdomain", name)
+        return validation.is_dns1123_subdomain(name)
 
     def selectable_fields(self, obj: Message) -> Mapping[str, str]:
         """Values that a field selector may ask for; the schema's selectable_fields by default."""
@@ -130,7 +130,7 @@ class Strategy:
 
     def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
         """Every fault of a new object; the schema's rules by default (subclasses add to them)."""
-        return validation.validate(obj)
+        return validation.validate_fields(obj)
 
     async def begin_create(self, ctx: WriteContext, obj: Message) -> Finish | None:
         """Reserve what the object needs (addresses, ports) and write it into obj.
@@ -148,7 +148,7 @@ class Strategy:
 
     def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         """Every fault of a changed object: the schema's rules and its immutable fields."""
-        return validation.validate(new) + validation.validate_update(new, old)
+        return validation.validate_fields(new) + validation.validate_immutable(new, old)
 
     async def begin_update(self, ctx: WriteContext, new: Any, old: Any) -> Finish | None:
         """Reserve what is new; finish(True) releases what the old object no longer needs."""
@@ -164,7 +164,7 @@ class Strategy:
 
     def validate_status_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         """Every fault of a new status; the schema's rules by default."""
-        return validation.validate(new)
+        return validation.validate_status(new)
 
     def prepare_for_subresource_update(self, ctx: WriteContext, new: Any, old: Any) -> None:
         """The same for ctx.subresource such as ephemeralcontainers, resize, approval, finalize."""
