@@ -1,0 +1,1 @@
+"""Ways to put a rule set into the kernel."""
