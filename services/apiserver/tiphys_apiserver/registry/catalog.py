@@ -13,6 +13,14 @@ from tiphys_apiserver.registry.strategy import Environment, Strategy
 _RBAC = "rbac.authorization.k8s.io"
 STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     ("", "namespaces"): ("core.namespace", "NamespaceStrategy"),
+    ("", "replicationcontrollers"): ("core.replication_controller", "ReplicationControllerStrategy"),
+    ("", "services"): ("core.service", "ServiceStrategy"),
+    ("apps", "daemonsets"): ("apps.daemon_set", "DaemonSetStrategy"),
+    ("apps", "deployments"): ("apps.deployment", "DeploymentStrategy"),
+    ("apps", "replicasets"): ("apps.replica_set", "ReplicaSetStrategy"),
+    ("apps", "statefulsets"): ("apps.stateful_set", "StatefulSetStrategy"),
+    ("batch", "cronjobs"): ("batch.cron_job", "CronJobStrategy"),
+    ("batch", "jobs"): ("batch.job", "JobStrategy"),
     ("", "pods"): ("core.pod", "PodStrategy"),
     ("", "podtemplates"): ("core.pod", "PodTemplateStrategy"),
     (_RBAC, "roles"): ("rbac.role", "RoleStrategy"),
