@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tiphys_apiserver.storage.feed import Feed
 from tiphys_apiserver.storage.interface import (
@@ -23,6 +24,8 @@ from tiphys_apiserver.storage.interface import (
     Watch,
 )
 from tiphys_component.clock import Clock, Timer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class MemoryStore:
         if key in self._rows:
             raise KeyExists(key)
         insort(self._keys, key)
-        return self._put(key, value, None, ttl_s)
+        return await _after_watches(self._put(key, value, None, ttl_s))
 
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """Replace a key."""
@@ -96,7 +99,7 @@ class MemoryStore:
         current = self._rows.get(key)
         if current is None or current.mod_revision != expected_revision:
             raise RevisionMismatch(key, current)
-        return self._put(key, value, current, ttl_s)
+        return await _after_watches(self._put(key, value, current, ttl_s))
 
     def _put(self, key: str, value: bytes, previous: KeyValue | None, ttl_s: int) -> int:
         self._revision += 1
@@ -115,7 +118,7 @@ class MemoryStore:
             raise KeyMissing(key)
         if expected_revision is not None and current.mod_revision != expected_revision:
             raise RevisionMismatch(key, current)
-        return self._remove(current)
+        return await _after_watches(self._remove(current))
 
     def _remove(self, current: KeyValue) -> KeyValue:
         self._revision += 1
@@ -191,3 +194,9 @@ class MemoryStore:
                 raise Compacted(self._compacted)
             if revision > self._revision:
                 raise FutureRevision(self._revision)
+
+
+async def _after_watches(result: T) -> T:
+    """The result, one turn of the loop later: whoever sees its write return also finds it in the watch caches."""
+    await asyncio.sleep(0)
+    return result
