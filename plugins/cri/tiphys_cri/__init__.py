@@ -1,1 +1,1 @@
-"""The client of container runtimes (CRI v1, containerd) and a runtime in memory for tests."""
+"""The only room that speaks to a container runtime: CRI v1, containerd's own API beside it, and a runtime in memory."""
