@@ -1,0 +1,408 @@
+"""One pod's worker: asks pod_state what to do, does it, and asks again.
+
+A worker owns its pod: nobody else touches its sandboxes, containers, volumes or status. It sleeps until something
+happens: the API's object changed, the runtime's picture changed, a probe has a new verdict, or a time has come. Work
+that may take long is dropped when the pod is deleted, or is to end sooner than it was to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from tiphys.api.core.v1.pod_pb2 import Pod, PodStatus
+from tiphys.api.core.v1.service_pb2 import Service
+from tiphys_apimachinery.errors import APIError, Conflict, NotFound
+from tiphys_component.backoff import Backoff as RetryBackoff
+from tiphys_component.clock import Clock
+from tiphys_component.log import get_logger
+from tiphys_component.proc import to_thread
+from tiphys_cri.errors import CRIError
+from tiphys_kubelet import pod_state
+from tiphys_kubelet.api import ApiClient, EventSink
+from tiphys_kubelet.objects import ObjectCache
+from tiphys_kubelet.observation import PodObservation
+from tiphys_kubelet.pleg import PodLifecycle
+from tiphys_kubelet.pod_spec import DEFAULT_GRACE_S, pod_key, spec_hash
+from tiphys_kubelet.pod_state import (
+    CreateSandbox,
+    KillContainer,
+    KillPod,
+    Plan,
+    PodInputs,
+    RemoveContainer,
+    StartContainer,
+    StartFailure,
+    StopOrder,
+    Waiting,
+)
+from tiphys_kubelet.pod_status import StatusInputs, make_status
+from tiphys_kubelet.probes.manager import ProbeManager
+from tiphys_kubelet.runtime.images import ERR_IMAGE_PULL, ImageError
+from tiphys_kubelet.runtime.labels import log_directory
+from tiphys_kubelet.runtime.pod_runtime import PodContext, PodRuntime, StartError
+from tiphys_kubelet.status_manager import StatusManager
+from tiphys_kubelet.volumes.interface import VolumeError
+from tiphys_kubelet.volumes.manager import MountedVolumes, VolumeManager, VolumeSurroundings, next_refresh
+
+RETRY_BASE_S = 0.5
+RETRY_CAP_S = 60.0
+# How long a failed pull is shown as such before it is shown as a back-off.
+PULL_ERROR_SHOWN_S = 1.0
+DEADLINE = Waiting("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all workers share. `services` gives the cluster's Services, `host_ips` the node's addresses."""
+
+    client: ApiClient
+    clock: Clock
+    events: EventSink
+    lifecycle: PodLifecycle
+    runtime: PodRuntime
+    volumes: VolumeManager
+    objects: ObjectCache
+    probes: ProbeManager
+    statuses: StatusManager
+    services: Callable[[], Sequence[Service]] = tuple
+    host_ips: Sequence[str] = ()
+    runtime_name: str = "containerd"
+    release_cgroup: Callable[[Pod], None] = lambda pod: None
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What a worker remembers between two decisions; all of it may be lost."""
+
+    backoffs: dict[str, pod_state.Backoff] = field(default_factory=dict)
+    failures: dict[str, StartFailure] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    told_backoff: dict[str, int] = field(default_factory=dict)
+    volumes: MountedVolumes | None = None
+    volumes_stale: bool = False
+    failed: Waiting | None = None
+    ended: bool = False
+
+
+class PodWorker:
+    """Takes one pod through its life; `run` returns when the pod is gone and nothing of it is left."""
+
+    def __init__(self, pod: Pod, shared: Surroundings) -> None:
+        self.pod = pod
+        self._shared = shared
+        self._memory = _Memory()
+        self._removed = False
+        self._stop: StopOrder | None = None
+        self._wake = asyncio.Event()
+        self._work: asyncio.Task[None] | None = None
+        self._log = get_logger("kubelet.worker", pod=pod_key(pod))
+
+    def update(self, pod: Pod) -> None:
+        """The API's object changed."""
+        changed_meta = (
+            pod.metadata.labels != self.pod.metadata.labels or pod.metadata.annotations != self.pod.metadata.annotations
+        )
+        self.pod = pod
+        self._memory.volumes_stale = self._memory.volumes_stale or changed_meta
+        self._renew_stop()
+        self._wake.set()
+
+    def remove(self) -> None:
+        """The API has no such pod any more."""
+        self._removed = True
+        self._renew_stop()
+        self._wake.set()
+
+    def observed(self) -> None:
+        """The runtime's picture or a probe's verdict changed: report it at once, then decide."""
+        self.report()
+        self._wake.set()
+
+    def objects_changed(self) -> None:
+        """A ConfigMap or Secret that the pod refers to changed: what failed for want of it may work now."""
+        self._memory.volumes_stale = True
+        for name, failure in list(self._memory.failures.items()):
+            if failure.reason == "CreateContainerConfigError":
+                del self._memory.failures[name]
+        self._wake.set()
+
+    def report(self) -> None:
+        """Makes the pod's status anew and hands it on."""
+        shared, memory = self._shared, self._memory
+        inputs = StatusInputs(
+            pod=self.pod,
+            observed=self._observation(),
+            previous=self._status(),
+            now=shared.clock.now(),
+            host_ips=shared.host_ips,
+            waiting=memory.waiting,
+            probes=shared.probes.verdicts(self._uid),
+            runtime_name=shared.runtime_name,
+            ended=memory.ended,
+            failed=memory.failed,
+        )
+        shared.statuses.set(self.pod, make_status(inputs))
+
+    def explain(self) -> Plan:
+        """What would be done for the pod now, and what it waits for."""
+        return pod_state.plan(self._inputs())
+
+    async def run(self) -> None:
+        """Works until the pod is gone."""
+        retry = RetryBackoff(RETRY_BASE_S, RETRY_CAP_S)
+        self._renew_stop()
+        while True:
+            self._wake.clear()
+            try:
+                wake_at = await self._step()
+                retry.reset()
+            except _Done:
+                return
+            except (CRIError, APIError, VolumeError, OSError, StartError) as err:
+                wake_at = self._shared.clock.now() + timedelta(seconds=retry.next())
+                self._log.warning("pod can't be brought on, will retry", err=str(err), kind=type(err).__name__)
+            except Exception as err:
+                # A fault of ours in one pod must not end the other pods.
+                wake_at = self._shared.clock.now() + timedelta(seconds=retry.next())
+                self._log.exception("pod worker failed, will retry", err=repr(err))
+            await self._sleep(wake_at)
+
+    async def _step(self) -> datetime | None:
+        """Decides once and does it; the time to look again, None if nothing is due."""
+        plan = pod_state.plan(self._inputs())
+        self._memory.waiting = plan.waiting
+        self._memory.ended = plan.ended
+        self._tell_backoffs(plan)
+        self.report()
+        self._shared.probes.sync(self.pod, self._observation())
+        if plan.ended and self._is_leaving():
+            await self._finish()
+            raise _Done
+        if plan.actions:
+            await self._interruptibly(self._execute(plan.actions))
+            self._wake.set()
+            return None
+        await self._keep_volumes(plan)
+        return self._next_look(plan)
+
+    async def _sleep(self, until: datetime | None) -> None:
+        if until is None:
+            await self._wake.wait()
+            return
+        left_s = (until - self._shared.clock.now()).total_seconds()
+        timer = self._shared.clock.call_later(max(0.0, left_s), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    async def _interruptibly(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does the work; an urgent change cancels it, and the next decision goes on from what was reached."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._work = group.create_task(work)
+        except BaseExceptionGroup as err:
+            raise _first(err) from err
+        finally:
+            self._work = None
+
+    async def _execute(self, actions: Sequence[pod_state.Action]) -> None:
+        for action in actions:
+            match action:
+                case CreateSandbox(attempt):
+                    await self._create_sandbox(attempt)
+                case StartContainer():
+                    await self._start(action)
+                case KillContainer(target, _, message):
+                    await self._shared.runtime.kill_container(
+                        self.pod, target, grace_s=None, message=message, pod_ip=self._pod_ip()
+                    )
+                case KillPod(grace_s, message):
+                    await self._kill_pod(grace_s, message)
+                case RemoveContainer(target):
+                    await self._shared.runtime.remove_container(target)
+
+    async def _create_sandbox(self, attempt: int) -> None:
+        """The sandbox takes longest; volumes are set up meanwhile. What fails with them is tried again at the start."""
+        self._memory.volumes = None
+
+        async def prepare() -> None:
+            try:
+                await self._prepare()
+            except (VolumeError, APIError) as err:
+                self._log.debug("volumes are not ready yet", err=str(err))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._shared.runtime.create_sandbox(self.pod, attempt))
+            group.create_task(prepare())
+
+    async def _prepare(self) -> PodContext:
+        """Reads what the pod refers to and sets its volumes up. Raises VolumeError or APIError."""
+        shared = self._shared
+        objects = await shared.objects.objects_of(self.pod)
+        if self._memory.volumes is None or self._memory.volumes_stale:
+            self._memory.volumes_stale = False
+            surroundings = VolumeSurroundings(
+                objects=objects,
+                pod_ips=[ip.ip for ip in self._status().podIPs],
+                host_ips=shared.host_ips,
+                allocatable=shared.runtime.settings.allocatable,
+            )
+            try:
+                self._memory.volumes = await shared.volumes.ensure(self.pod, surroundings)
+            except VolumeError as err:
+                shared.events.event(self.pod, "Warning", "FailedMount", str(err))
+                self._memory.volumes_stale = True
+                raise
+        return PodContext(self.pod, objects, self._memory.volumes, shared.services(), shared.host_ips)
+
+    async def _start(self, action: StartContainer) -> None:
+        container, memory = action.container, self._memory
+        context = await self._prepare()
+        if action.after is not None and action.after.finished_at_ns:
+            finished_at = pod_state.to_datetime(action.after.finished_at_ns)
+            memory.backoffs[container.name] = pod_state.next_backoff(memory.backoffs.get(container.name), finished_at)
+        try:
+            await self._shared.runtime.start_container(context, action, self._observation())
+            memory.failures.pop(container.name, None)
+        except (StartError, ImageError) as err:
+            now = self._shared.clock.now()
+            if isinstance(err, StartError):
+                retry_at = now + timedelta(seconds=err.retry_s)
+            elif err.reason == ERR_IMAGE_PULL:
+                retry_at = min(err.retry_at, now + timedelta(seconds=PULL_ERROR_SHOWN_S))
+            else:
+                retry_at = err.retry_at
+            memory.failures[container.name] = StartFailure(err.reason, err.message, retry_at, spec_hash(container))
+
+    async def _kill_pod(self, grace_s: int | None, message: str) -> None:
+        if self._stop is None and message:
+            self._shared.events.event(self.pod, "Normal", "SandboxChanged", message)
+            message = ""
+        self._shared.probes.stop_liveness(self._uid)
+        await self._shared.runtime.kill_pod(self.pod, self._observation(), grace_s=grace_s, message="")
+
+    async def _keep_volumes(self, plan: Plan) -> None:
+        """Brings the content of volumes up to date when it is due."""
+        if plan.ended or self._memory.volumes is None:
+            return
+        due = next_refresh(self._memory.volumes)
+        if due is not None and self._shared.clock.now() >= due:
+            self._memory.volumes_stale = True
+        if self._memory.volumes_stale:
+            await self._prepare()
+
+    async def _finish(self) -> None:
+        """Takes away what is left of a pod that has ended and is being deleted; may run twice."""
+        shared, uid, meta = self._shared, self._uid, self.pod.metadata
+        await shared.statuses.flush(uid)
+        await shared.volumes.tear_down(uid)
+        if not self._removed:
+            # Gone already is well, and so is a younger pod of the same name in its place.
+            with suppress(NotFound, Conflict):
+                await shared.client.delete(Pod, meta.name, meta.namespace, grace_period_s=0, preconditions_uid=uid)
+        await shared.runtime.remove_pod(self._observation())
+        directory = log_directory(shared.runtime.settings.sandbox.log_root, self.pod)
+        await to_thread(shutil.rmtree, directory, ignore_errors=True)
+        shared.release_cgroup(self.pod)
+        shared.probes.stop(uid)
+        shared.objects.forget(uid)
+        shared.statuses.forget(uid)
+
+    def _inputs(self) -> PodInputs:
+        now = self._shared.clock.now()
+        deadline = self._deadline()
+        if deadline is not None and now >= deadline:
+            self._memory.failed = self._memory.failed or DEADLINE
+            self._renew_stop()
+        return PodInputs(
+            pod=self.pod,
+            observed=self._observation(),
+            now=now,
+            probes=self._shared.probes.verdicts(self._uid),
+            backoffs=self._memory.backoffs,
+            failures=self._memory.failures,
+            stop=self._stop,
+        )
+
+    def _deadline(self) -> datetime | None:
+        spec, status = self.pod.spec, self._status()
+        if not spec.HasField("activeDeadlineSeconds") or not status.HasField("startTime"):
+            return None
+        if status.phase in ("Succeeded", "Failed"):
+            return None
+        began = pod_state.to_datetime(status.startTime.seconds * 1_000_000_000)
+        return began + timedelta(seconds=spec.activeDeadlineSeconds)
+
+    def _next_look(self, plan: Plan) -> datetime | None:
+        times = [plan.wake_at, self._deadline()]
+        if self._memory.volumes is not None and not plan.ended:
+            times.append(next_refresh(self._memory.volumes))
+        return min((time for time in times if time is not None), default=None)
+
+    def _renew_stop(self) -> None:
+        """Works out whether the pod must end; what is under way is dropped when it must end sooner than it was to."""
+        order = self._stop_order()
+        before = self._stop
+        self._stop = order
+        sooner = order is not None and (before is None or order.grace_s < before.grace_s)
+        if sooner and self._work is not None:
+            self._work.cancel()
+
+    def _stop_order(self) -> StopOrder | None:
+        """Source: the documented grace periods: it can only shrink, and is at least one second."""
+        meta, spec = self.pod.metadata, self.pod.spec
+        own = spec.terminationGracePeriodSeconds if spec.HasField("terminationGracePeriodSeconds") else DEFAULT_GRACE_S
+        if self._is_leaving():
+            grace = meta.deletionGracePeriodSeconds if meta.HasField("deletionGracePeriodSeconds") else own
+        elif self._memory.failed is not None:
+            grace = own
+        else:
+            return None
+        if self._stop is not None:
+            grace = min(grace, self._stop.grace_s)
+        return StopOrder(max(1, grace))
+
+    def _is_leaving(self) -> bool:
+        return self._removed or self.pod.metadata.HasField("deletionTimestamp")
+
+    def _tell_backoffs(self, plan: Plan) -> None:
+        """Says once for each end of a container that it is held back."""
+        for name, waiting in plan.waiting.items():
+            latest = self._observation().latest(name)
+            attempt = latest.attempt if latest is not None else -1
+            if waiting.reason == pod_state.CRASH_LOOP and self._memory.told_backoff.get(name) != attempt:
+                self._memory.told_backoff[name] = attempt
+                meta = self.pod.metadata
+                message = f"Back-off restarting failed container {name} in pod {meta.name}_{meta.namespace}({meta.uid})"
+                self._shared.events.event(self.pod, "Warning", "BackOff", message, container=name)
+
+    def _observation(self) -> PodObservation:
+        return self._shared.lifecycle.observation(self._uid)
+
+    def _status(self) -> PodStatus:
+        return self._shared.statuses.get(self._uid) or self.pod.status
+
+    def _pod_ip(self) -> str:
+        sandbox = self._observation().sandbox
+        return sandbox.ips[0] if sandbox is not None and sandbox.ips else ""
+
+    @property
+    def _uid(self) -> str:
+        return self.pod.metadata.uid
+
+
+class _Done(Exception):
+    """The pod is gone."""
+
+
+def _first(err: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first real exception of a group."""
+    inner = err.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -1,0 +1,1 @@
+"""From a pod to what the runtime is asked for: configs of sandboxes and containers, images, hooks, cgroups."""

@@ -1,0 +1,1 @@
+"""The HTTPS face of the kubelet: logs, exec, attach, port-forward, pods, metrics."""

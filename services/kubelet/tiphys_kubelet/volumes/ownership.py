@@ -1,0 +1,29 @@
+"""Giving a volume to the pod's fsGroup."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+
+def set_group(path: Path, group: int, *, read_only: bool = False) -> None:
+    """Gives everything at and below the path to the group, readable, and writable unless read_only. Blocks.
+
+    Directories get the setgid bit, so that what is made in them belongs to the group too.
+    """
+    _set_one(path, group, read_only)
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            _set_one(Path(folder) / name, group, read_only)
+
+
+def _set_one(path: Path, group: int, read_only: bool) -> None:
+    info = path.lstat()
+    os.lchown(path, -1, group)
+    if stat.S_ISLNK(info.st_mode):
+        return
+    mode = stat.S_IMODE(info.st_mode) | (0o440 if read_only else 0o660)
+    if stat.S_ISDIR(info.st_mode):
+        mode |= 0o2110
+    path.chmod(mode)
