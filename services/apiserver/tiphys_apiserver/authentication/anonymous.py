@@ -9,11 +9,11 @@ class AnonymousFallback:
     """Takes a request without any credential for system:anonymous; a bad credential stays an error."""
 
     def __init__(self, inner: Authenticator) -> None:
-        self._inner = inner
+        self.inner = inner
 
     async def authenticate(self, credentials: Credentials) -> UserInfo | None:
         """The inner authenticator's answer, or the anonymous user where nothing was presented."""
-        user = await self._inner.authenticate(credentials)
+        user = await self.inner.authenticate(credentials)
         if user is not None:
             return user
         if credentials.bearer_token or credentials.peer_certificate_der:

@@ -79,7 +79,7 @@ class ResourceStore:
         self._store = store
         self._environment = environment
         self._prefix = f"{resource.storage_key_prefix}/"
-        self._api_version = f"{resource.group}/{resource.version}" if resource.group else resource.version
+        self._api_version = resource.api_version
         self._message = resource.message
 
     # -- create

@@ -119,16 +119,11 @@ async def _follow(store: ResourceStore) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def api_version_of(info: ResourceInfo) -> str:
-    """apiVersion of the resource's objects."""
-    return f"{info.group}/{info.version}" if info.group else info.version
-
-
 def object_format(info: ResourceInfo, read_fields: Callable[[Any], Mapping[str, str]] | None = None) -> ObjectFormat:
     """How the resource's objects are read and written."""
     return ObjectFormat(
         info.message,
-        api_version=api_version_of(info),
+        api_version=info.api_version,
         kind=info.kind,
         dumps=json_codec.dumps,
         field_names=info.selectable_fields,

@@ -29,7 +29,7 @@ def to_storage(scaler: Any) -> Any:
     if kept:
         try:
             stored = json_codec.from_json(v2.HorizontalPodAutoscaler, orjson.loads(kept), None)
-        except ValueError as err:
+        except (orjson.JSONDecodeError, BadRequest) as err:
             raise BadRequest(f"annotation {ANNOTATION} can't be read: {err}") from err
     copy_field(stored, scaler, "metadata")
     stored.metadata.annotations.pop(ANNOTATION, None)

@@ -1,0 +1,108 @@
+"""patch: changes parts of an object, in one of four ways; again on the newest object when another writer came first."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from tiphys_apimachinery.codec import json_codec
+from tiphys_apimachinery.errors import BadRequest, UnsupportedMediaType
+from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.endpoints.hall import Hall
+from tiphys_apiserver.registry.metadata import match_name
+from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.server.call import Call
+
+
+class PatchKind(enum.Enum):
+    """How a patch is written; the value is its content type."""
+
+    JSON = "application/json-patch+json"
+    MERGE = "application/merge-patch+json"
+    STRATEGIC = "application/strategic-merge-patch+json"
+    APPLY = "application/apply-patch+yaml"
+
+
+BY_CONTENT_TYPE: Mapping[str, PatchKind] = {kind.value: kind for kind in PatchKind}
+# What is left to send where server-side apply is not served.
+_SERVED = (PatchKind.JSON.value, PatchKind.MERGE.value, PatchKind.STRATEGIC.value)
+# Operations of one JSON patch. Source: apiserver pkg/endpoints/handlers/patch.go, maxJSONPatchOperations.
+_MAX_OPERATIONS = 10000
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A patch as it came; force is of server-side apply only."""
+
+    kind: PatchKind
+    body: bytes
+    force: bool = False
+
+
+async def patch(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[Any, bool]:
+    """Patch the object; the object as stored, and whether it is new (False but for apply).
+
+    Raises NotFound, Conflict, Invalid (a patch that does not fit the object), BadRequest, Forbidden.
+    """
+    document = read_document(wanted)
+
+    async def change(stored: Any) -> Any:
+        current = served.from_storage(stored)
+        patched = patch_object(served.info.message, current, wanted.kind, document, call)
+        match_name(patched.metadata, call.info.name, call.info.namespace if served.info.namespaced else "")
+        return served.to_storage(patched)
+
+    ctx = hall.write_context(call)
+    admit = hall.admit(served, call, Operation.UPDATE)
+    stored, is_new = await served.store.update(ctx, call.info.name, change, admit)
+    return served.from_storage(stored), is_new
+
+
+def read_document(wanted: Patch) -> Any:
+    """The patch as plain values. Raises BadRequest, and UnsupportedMediaType for apply."""
+    if wanted.kind is PatchKind.APPLY:
+        raise UnsupportedMediaType.of(_SERVED)
+    try:
+        document = orjson.loads(wanted.body)
+    except orjson.JSONDecodeError as err:
+        raise BadRequest(f"error decoding patch: {err}") from err
+    if wanted.kind is PatchKind.JSON:
+        if not isinstance(document, list):
+            raise BadRequest("error decoding patch: a JSON patch is a list of operations")
+        if len(document) > _MAX_OPERATIONS:
+            raise BadRequest(
+                f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(document)}"
+            )
+    elif not isinstance(document, dict):
+        raise BadRequest("error decoding patch: a merge patch is an object")
+    return document
+
+
+def patch_object(cls: Any, current: Any, kind: PatchKind, document: Any, call: Call) -> Any:
+    """The object that a patch makes of current. Raises BadRequest, Invalid."""
+    # Imported when first needed: starting does not pay for them.
+    from tiphys_apimachinery.patch import json_patch, merge, strategic
+
+    before = json_codec.to_json(current)
+    if kind is PatchKind.JSON:
+        after = json_patch.apply_patch(before, document)
+    elif kind is PatchKind.MERGE:
+        after = merge.apply_patch(before, document)
+    else:
+        after = strategic.apply_patch(cls, before, document)
+    if not isinstance(after, dict):
+        raise BadRequest("the patch leaves no object")
+    sink = json_codec.FieldSink() if call.field_validation != "Ignore" else None
+    patched = json_codec.from_json(cls, after, sink)
+    if sink is not None:
+        if call.field_validation == "Strict":
+            error = json_codec.strict_error(cls, sink)
+            if error is not None:
+                raise error
+        for text in sink.messages():
+            call.warn(text)
+    return patched

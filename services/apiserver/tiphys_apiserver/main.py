@@ -1,0 +1,205 @@
+"""Starts the API server: builds its parts in order, and takes them down in the reverse one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+
+from tiphys_apiserver.options import Options
+from tiphys_apiserver.server.assembly import Assembly, assemble
+from tiphys_apiserver.storage.interface import StorageError, Store
+from tiphys_component import app, log
+from tiphys_component.app import StartupError, start_loop
+from tiphys_component.clock import Clock, SystemClock
+from tiphys_component.health import Health, NotReady
+from tiphys_component.metrics import Registry
+from tiphys_component.options import parse
+from tiphys_component.proc import quiet_collector
+from tiphys_component.tls import TLSFiles, client_ssl_context, grpc_channel_credentials, server_ssl_context
+
+NAME = "kube-apiserver"
+_log = log.get_logger(NAME)
+
+# Of the grace that app.run gives: what requests in flight may take to finish.
+_DRAIN_S = 5.0
+
+
+class ApiServer:
+    """The service. `ports` and `ready` are for those who run it in their own process."""
+
+    def __init__(self, options: Options, clock: Clock | None = None) -> None:
+        self._options = options
+        self._clock = clock or SystemClock()
+        self.ready = asyncio.Event()
+        self.secure_port = 0
+        self.grpc_port = 0
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises StartupError where something is missing or taken."""
+        options = self._options
+        serving = _serving_files(options)
+        tls = server_ssl_context(serving)
+        async with open_store(options, self._clock) as store:
+            health = Health()
+            _add_store_check(health, store)
+            set_ready = health.gate("poststarthook/bootstrap")
+            stopping = _Stopping()
+            health.add_readiness("shutdown", stopping.check)
+            metrics = Registry(process_metrics=True)
+            parts = await assemble(
+                options, store, self._clock, health, metrics, _kubelet_tls(options), uuid4_text, random.SystemRandom()
+            )
+            async with asyncio.TaskGroup() as group:
+                parts.table.start(group)
+                await parts.rest.listen(options.hosts(), options.secure_port, tls)
+                if options.insecure_port:
+                    await parts.plain.listen(
+                        (options.insecure_bind_address,), options.insecure_port, None, flag="--insecure-port"
+                    )
+                self.secure_port = parts.rest.ports[0]
+                try:
+                    await self._start(parts, serving, group)
+                    set_ready()
+                    self.ready.set()
+                    quiet_collector()
+                    _log.info("ready", port=self.secure_port, grpc_port=self.grpc_port, store=options.store)
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    stopping.begin()
+                    await _stop(parts)
+                    # The group's own tasks end last: what was in flight read from their caches.
+
+    async def _start(self, parts: Assembly, serving: TLSFiles, group: asyncio.TaskGroup) -> None:
+        await parts.table.wait_ready()
+        await parts.bootstrap(self.secure_port)
+        if self._options.grpc_port >= 0:
+            from tiphys_apiserver.rpc.server import start_rpc
+
+            parts.rpc = await start_rpc(parts, self._options, serving)
+            self.grpc_port = parts.rpc.port
+        if parts.kubernetes_service is not None:
+            start_loop(group, parts.kubernetes_service.run(), "kubernetes service")
+
+
+class _Stopping:
+    """Makes the server unready once it has been told to stop."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def begin(self) -> None:
+        self._begun = True
+
+    def check(self) -> None:
+        if self._begun:
+            raise NotReady("process is shutting down")
+
+
+async def _stop(parts: Assembly) -> None:
+    """Refuse new requests, end watches, let the others finish."""
+    parts.chain.stop()
+    parts.resources.end_watches()
+    if parts.rpc is not None:
+        await parts.rpc.stop()
+    await parts.rest.close(_DRAIN_S)
+    await parts.plain.close(_DRAIN_S)
+
+
+def uuid4_text() -> str:
+    """A random UUID as text; quicker than uuid.uuid4 by leaving out its object."""
+    data = bytearray(os.urandom(16))
+    data[6] = data[6] & 0x0F | 0x40
+    data[8] = data[8] & 0x3F | 0x80
+    text = data.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@asynccontextmanager
+async def open_store(options: Options, clock: Clock) -> AsyncIterator[Store]:
+    """The store that the options name, closed at the end. Raises StartupError."""
+    if options.store == "etcd":
+        from tiphys_apiserver.storage.etcd.connection import EtcdOptions
+        from tiphys_apiserver.storage.etcd.store import open_etcd
+
+        etcd = EtcdOptions(
+            endpoints=[url.rpartition("://")[2].rstrip("/") for url in options.etcd_servers],
+            credentials=_etcd_credentials(options),
+            root=f"{options.etcd_prefix.rstrip('/')}/",
+        )
+        try:
+            async with open_etcd(etcd, clock) as opened:
+                yield opened
+        except StorageError as err:
+            raise _store_trouble(err, "see that etcd runs and that --etcd-servers names it") from err
+        return
+    if options.store == "memory":
+        from tiphys_apiserver.storage.memory.store import MemoryStore
+
+        memory = MemoryStore(clock)
+        try:
+            yield memory
+        finally:
+            await memory.close()
+        return
+    from tiphys_apiserver.storage.sqlite.store import SqliteStore
+
+    try:
+        sqlite = await SqliteStore.open(options.store_file, clock)
+    except (StorageError, OSError) as err:
+        raise _store_trouble(err, "free the file, or give another with --store-file") from err
+    try:
+        yield sqlite
+    finally:
+        await sqlite.close()
+
+
+def _etcd_credentials(options: Options) -> grpc.ChannelCredentials | None:
+    if not any(url.startswith("https://") for url in options.etcd_servers):
+        return None
+    return grpc_channel_credentials(TLSFiles(options.etcd_certfile, options.etcd_keyfile, options.etcd_cafile))
+
+
+def _store_trouble(err: Exception, advice: str) -> StartupError:
+    return StartupError(f"the store can't be used: {err}", advice)
+
+
+def _add_store_check(health: Health, store: Store) -> None:
+    async def check() -> None:
+        await store.revision()
+
+    health.add_liveness("ping", lambda: None)
+    health.add_readiness("etcd", check)
+
+
+def _serving_files(options: Options) -> TLSFiles:
+    cert, key = options.tls_cert_file, options.tls_private_key_file
+    if cert is None or key is None:
+        raise StartupError(
+            "no certificate to serve with",
+            "give --tls-cert-file and --tls-private-key-file; `tiphys up` makes them",
+        )
+    return TLSFiles(cert, key, options.client_ca_file)
+
+
+def _kubelet_tls(options: Options) -> ssl.SSLContext:
+    cert, key = options.kubelet_client_certificate, options.kubelet_client_key
+    files = TLSFiles(cert, key, options.kubelet_certificate_authority)
+    context = client_ssl_context(files)
+    if options.kubelet_certificate_authority is None:
+        # As kube-apiserver without the flag: the kubelet's certificate is taken unseen.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server with these flags until a signal; the exit code."""
+    options = parse(Options, argv, prog=NAME)
+    log.configure(options.log_level, options.log_format)
+    return app.run(lambda: ApiServer(options).run(), name=NAME)

@@ -1,0 +1,188 @@
+"""The HTTP door: from a request on a connection through the chain to its answer. Errors become answers here."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from aiohttp.web import BaseRequest
+
+from tiphys_apimachinery.errors import APIError, InternalError, NotAcceptable
+from tiphys_apiserver.authentication.interface import Credentials
+from tiphys_apiserver.authorization.impersonation import Impersonation, read_headers
+from tiphys_apiserver.rest.connection import ConnectionServer, connection_of
+from tiphys_apiserver.rest.exchange import JSON_TYPE, Answer, Exchange
+from tiphys_apiserver.rest.negotiate import JSON_FORMAT, Format, choose_format
+from tiphys_apiserver.rest.plain_paths import PlainPaths
+from tiphys_apiserver.rest.read_options import read_write_options
+from tiphys_apiserver.rest.render import status_answer
+from tiphys_apiserver.rest.resources import Resources
+from tiphys_apiserver.server.call import Call
+from tiphys_apiserver.server.chain import Chain
+from tiphys_apiserver.server.request_info import parse
+from tiphys_apiserver.server.request_metrics import RequestMetrics
+from tiphys_component.app import listen_error
+from tiphys_component.clock import Clock
+from tiphys_component.log import get_logger
+
+_log = get_logger(__name__)
+
+_WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_BEARER = "bearer "
+# Tokens of WebSocket clients in browsers, which can't set headers.
+_WEBSOCKET_BEARER = "base64url.bearer.authorization.k8s.io."
+
+
+class RestServer:
+    """Serves HTTP on any number of addresses."""
+
+    def __init__(
+        self, chain: Chain, resources: Resources, paths: PlainPaths, metrics: RequestMetrics, clock: Clock
+    ) -> None:
+        self._chain = chain
+        self._resources = resources
+        self._paths = paths
+        self._metrics = metrics
+        self._clock = clock
+        self._http: ConnectionServer | None = None
+        self._listeners: list[asyncio.Server] = []
+        self.ports: list[int] = []
+
+    async def listen(
+        self, hosts: Sequence[str], port: int, tls: ssl.SSLContext | None, *, flag: str = "--secure-port"
+    ) -> None:
+        """Accept connections. Port 0 takes a free one for the first host and the same for the others.
+
+        Raises StartupError when an address can't be listened on.
+        """
+        loop = asyncio.get_running_loop()
+        if self._http is None:
+            self._http = ConnectionServer(self.handle)
+        for host in hosts:
+            try:
+                listener = await loop.create_server(self._http, host, port, ssl=tls, backlog=1024)
+            except OSError as err:
+                raise listen_error(err, f"{host}:{port}", flag) from err
+            self._listeners.append(listener)
+            port = listener.sockets[0].getsockname()[1]
+            self.ports.append(port)
+
+    async def close(self, timeout_s: float) -> None:
+        """Accept no more, let requests finish, then close what is left."""
+        for listener in self._listeners:
+            listener.close()
+        if self._http is not None:
+            self._http.pre_shutdown()
+            await self._http.shutdown(timeout_s)
+
+    async def handle(self, request: BaseRequest) -> Any:
+        """Answer one request; raises only when the client has gone."""
+        exchange = Exchange(request)
+        began = self._clock.monotonic()
+        call: Call | None = None
+        try:
+            call = self._read_call(exchange)
+            answer = await self._serve(exchange, call)
+        except APIError as err:
+            answer = status_answer(err, self._error_format(exchange))
+            if err.code == 401:
+                answer.headers.append(("WWW-Authenticate", 'Bearer realm="kubernetes-master"'))
+            if err.code == 413:
+                # The rest of the body is not read, so the connection can't go on.
+                answer.keep_alive = False
+        except ConnectionResetError:
+            raise
+        except Exception as err:
+            _log.error("request failed", method=exchange.method, path=exchange.path, exc_info=err)
+            answer = status_answer(InternalError.of(type(err).__name__), self._error_format(exchange))
+        if call is not None:
+            self._metrics.observe(call.info, answer.status, self._clock.monotonic() - began)
+            if call.warnings and isinstance(answer, Answer):
+                answer.headers += [("Warning", f"299 - {_quoted(text)}") for text in call.warnings]
+        if "pretty" in exchange.query and exchange.flag("pretty"):
+            _make_pretty(answer)
+        return answer
+
+    async def _serve(self, exchange: Exchange, call: Call) -> Any:
+        if call.info.is_resource_request:
+            return await self._chain.run(call, lambda: self._resources.serve(exchange, call))
+        return await self._chain.run(call, lambda: self._paths.serve(exchange))
+
+    def _read_call(self, exchange: Exchange) -> Call:
+        query = exchange.query
+        selector = query.get("fieldSelector", "") if query else ""
+        info = parse(
+            exchange.method,
+            exchange.path,
+            watch=bool(query) and exchange.flag("watch"),
+            selected_name=_selected_name(selector) if selector else "",
+        )
+        call = Call(info, self._credentials(exchange), _impersonation(exchange))
+        if query:
+            call.field_selector = selector
+            call.label_selector = query.get("labelSelector", "")
+            if exchange.method in _WRITING:
+                read_write_options(exchange, call)
+        return call
+
+    def _credentials(self, exchange: Exchange) -> Credentials:
+        headers = exchange.headers
+        token = ""
+        authorization = headers.get("Authorization", "")
+        if authorization[:7].lower() == _BEARER:
+            token = authorization[7:].strip()
+        elif "Sec-WebSocket-Protocol" in headers:
+            token = _websocket_token(headers["Sec-WebSocket-Protocol"])
+        connection = connection_of(exchange.request)
+        peer = connection.peername
+        address = peer[0] if isinstance(peer, tuple) else ""
+        return Credentials(token, connection.certificate, address)
+
+    def _error_format(self, exchange: Exchange) -> Format:
+        try:
+            return Format(choose_format(exchange.headers.get("Accept", "")).media)
+        except NotAcceptable:
+            return JSON_FORMAT
+
+
+def _impersonation(exchange: Exchange) -> Impersonation | None:
+    headers = exchange.headers
+    # Four look-ups in the common case instead of a walk over all headers.
+    if not any(name in headers for name in ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")):
+        return None
+    return read_headers(headers.items())
+
+
+def _selected_name(selector: str) -> str:
+    for term in selector.split(","):
+        name, _, value = term.replace("==", "=").partition("=")
+        if name == "metadata.name" and not name.endswith("!"):
+            return value
+    return ""
+
+
+def _websocket_token(protocols: str) -> str:
+    from base64 import urlsafe_b64decode
+
+    for protocol in protocols.split(","):
+        text = protocol.strip()
+        if text.startswith(_WEBSOCKET_BEARER):
+            encoded = text.removeprefix(_WEBSOCKET_BEARER)
+            try:
+                return urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+            except ValueError:
+                return ""
+    return ""
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ").replace("\r", " ")
+    return f'"{escaped}"'
+
+
+def _make_pretty(answer: Any) -> None:
+    if isinstance(answer, Answer) and answer.content_type == JSON_TYPE and isinstance(answer.body, bytes):
+        answer.body = orjson.dumps(orjson.loads(answer.body), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

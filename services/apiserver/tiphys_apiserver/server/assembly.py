@@ -1,0 +1,184 @@
+"""Puts the parts of a server together. What depends on what is here and only here."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from tiphys_apimachinery.scheme import ResourceInfo, Scheme, load_default
+from tiphys_apiserver.admission.chain import build_chain
+from tiphys_apiserver.authentication.anonymous import AnonymousFallback
+from tiphys_apiserver.authentication.interface import SERVER_USER, Credentials, UserInfo
+from tiphys_apiserver.authentication.reviews import SelfSubjectReviews, TokenReviews
+from tiphys_apiserver.authentication.signing_keys import discovery_document, jwks_document
+from tiphys_apiserver.authentication.token_request import TokenRequests
+from tiphys_apiserver.authorization.reviews import (
+    SelfSubjectAccessReviews,
+    SelfSubjectRulesReviews,
+    SubjectAccessReviews,
+)
+from tiphys_apiserver.authorization.union import AlwaysAllow
+from tiphys_apiserver.bootstrap.kubernetes_service import AdvertisedAddress, KubernetesService
+from tiphys_apiserver.bootstrap.run import bootstrap
+from tiphys_apiserver.endpoints.hall import Answerer, Hall
+from tiphys_apiserver.openapi.service import OpenAPIService
+from tiphys_apiserver.options import Options
+from tiphys_apiserver.registry.access import RegistryAccess
+from tiphys_apiserver.registry.strategy import Environment
+from tiphys_apiserver.registry.table import ResourceTable
+from tiphys_apiserver.rest.discovery_paths import add_discovery_paths, add_issuer_paths, add_openapi_paths
+from tiphys_apiserver.rest.kubelet import KubeletProxy
+from tiphys_apiserver.rest.plain_paths import PlainPaths, add_basic_paths
+from tiphys_apiserver.rest.render import Renderer
+from tiphys_apiserver.rest.resources import Resources
+from tiphys_apiserver.rest.server import RestServer
+from tiphys_apiserver.rest.subresources import Subresources
+from tiphys_apiserver.rest.version import GIT_VERSION
+from tiphys_apiserver.server.chain import Chain
+from tiphys_apiserver.server.flow_control import FlowControl
+from tiphys_apiserver.server.request_metrics import RequestMetrics
+from tiphys_apiserver.server.security import Authentication, Authorization, build_authentication, build_authorization
+from tiphys_apiserver.storage.interface import Store
+from tiphys_component.clock import Clock
+from tiphys_component.health import Health
+from tiphys_component.log import get_logger
+from tiphys_component.metrics import Registry
+
+
+@dataclass(slots=True)
+class Assembly:
+    """The parts of one server, ready to be started. plain is the door without checks, closed by default."""
+
+    scheme: Scheme
+    objects: RegistryAccess
+    table: ResourceTable
+    hall: Hall
+    chain: Chain
+    resources: Resources
+    paths: PlainPaths
+    rest: RestServer
+    plain: RestServer
+    metrics: RequestMetrics
+    clock: Clock
+    advertise: Callable[[int], KubernetesService | None]
+    kubernetes_service: KubernetesService | None = None
+    rpc: Any = None
+
+    async def bootstrap(self, secure_port: int) -> None:
+        """Make what a cluster must have, once the caches are filled."""
+        self.kubernetes_service = self.advertise(secure_port)
+        await bootstrap(self.objects, self.kubernetes_service)
+
+
+class _ServerItself:
+    """The authenticator of the port without checks: everybody is the server."""
+
+    async def authenticate(self, credentials: Credentials) -> UserInfo | None:
+        return SERVER_USER
+
+
+async def assemble(
+    options: Options,
+    store: Store,
+    clock: Clock,
+    health: Health,
+    metrics: Registry,
+    kubelet_tls: ssl.SSLContext | None,
+    new_uid: Callable[[], str],
+    rng: Random,
+) -> Assembly:
+    """Build the parts. Raises StartupError where a file that the options name can't be used."""
+    scheme = load_default()
+    objects = RegistryAccess(clock)
+    environment = Environment(clock, new_uid, rng, objects, options.service_cluster_ip_range, options.node_port_range())
+    table = ResourceTable(scheme, store, environment)
+    objects.attach(table)
+    authentication = build_authentication(options, objects, clock)
+    authorization = build_authorization(options, objects)
+    admission = build_chain(
+        objects,
+        clock=clock,
+        rng=rng,
+        escalation=authorization.escalation,
+        disabled=frozenset(options.disable_admission_plugins),
+    )
+    answerers = _answerers(options, objects, clock, new_uid, authentication, authorization)
+    hall = Hall(table, admission, clock, answerers)
+    flow = FlowControl(options.max_requests_inflight, options.max_mutating_requests_inflight)
+    chain = Chain(authentication.authenticator, authorization.authorizer, flow)
+    subresources = Subresources(hall, scheme, objects, KubeletProxy(hall, objects, kubelet_tls))
+    resources = Resources(hall, Renderer(clock), subresources, rng.random)
+    paths = PlainPaths()
+    add_basic_paths(paths, health, metrics)
+    served = [info for info in scheme.resources() if is_served(info, hall)]
+    add_discovery_paths(paths, served, f"{options.advertise_address or options.bind_address[0]}:{options.secure_port}")
+    add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION))
+    _add_issuer(paths, options, authentication)
+    counted = RequestMetrics(metrics)
+    unchecked = Chain(_ServerItself(), AlwaysAllow(), flow)
+    return Assembly(
+        scheme=scheme,
+        objects=objects,
+        table=table,
+        hall=hall,
+        chain=chain,
+        resources=resources,
+        paths=paths,
+        rest=RestServer(chain, resources, paths, counted, clock),
+        plain=RestServer(unchecked, resources, paths, counted, clock),
+        metrics=counted,
+        clock=clock,
+        advertise=lambda port: _kubernetes_service(options, objects, clock, port),
+    )
+
+
+def is_served(info: ResourceInfo, hall: Hall) -> bool:
+    """Whether a request for the resource finds anything: it is stored, or answered."""
+    place = (info.group, info.version, info.plural)
+    return hall.table.find(*place) is not None or place in hall.answerers or place == ("", "v1", "bindings")
+
+
+def _answerers(
+    options: Options,
+    objects: RegistryAccess,
+    clock: Clock,
+    new_uid: Callable[[], str],
+    authentication: Authentication,
+    authorization: Authorization,
+) -> dict[tuple[str, str, str], Answerer]:
+    authn, authz = "authentication.k8s.io", "authorization.k8s.io"
+    authenticator = authentication.authenticator
+    if isinstance(authenticator, AnonymousFallback):
+        authenticator = authenticator.inner
+    access = SubjectAccessReviews(authorization.authorizer)
+    answerers: dict[tuple[str, str, str], Answerer] = {
+        (authn, "v1", "tokenreviews"): TokenReviews(authenticator, options.audiences()),
+        (authn, "v1", "selfsubjectreviews"): SelfSubjectReviews(clock),
+        (authz, "v1", "subjectaccessreviews"): access,
+        (authz, "v1", "localsubjectaccessreviews"): access,
+        (authz, "v1", "selfsubjectaccessreviews"): SelfSubjectAccessReviews(authorization.authorizer),
+        (authz, "v1", "selfsubjectrulesreviews"): SelfSubjectRulesReviews(authorization.rules),
+    }
+    if authentication.signer is not None:
+        answerers["", "v1", "serviceaccounts/token"] = TokenRequests(
+            authentication.signer, objects, clock, api_audiences=options.audiences(), new_uid=new_uid
+        )
+    return answerers
+
+
+def _add_issuer(paths: PlainPaths, options: Options, authentication: Authentication) -> None:
+    if not authentication.keys:
+        return
+    issuer = options.service_account_issuer[0]
+    document = discovery_document(issuer, f"{issuer}/openid/v1/jwks", authentication.keys)
+    add_issuer_paths(paths, document, jwks_document(authentication.keys))
+
+
+def _kubernetes_service(options: Options, objects: RegistryAccess, clock: Clock, port: int) -> KubernetesService | None:
+    if not options.advertise_address:
+        return None
+    advertised = AdvertisedAddress(options.advertise_address, port, options.service_cluster_ip_range)
+    return KubernetesService(objects, clock, advertised, get_logger("kubernetes_service"))
