@@ -1,0 +1,184 @@
+"""API objects in YAML: read as JSON values, with the C loader, within limits.
+
+YAML is JSON with another spelling here: keys are text, dates stay text, and what JSON can't say is
+refused. Aliases multiply a small text into a huge value, so they are counted against a limit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, TypeVar
+
+import yaml
+from google.protobuf.message import Message
+
+from tiphys_apimachinery.codec.json_codec import FieldSink, from_json, strict_error
+from tiphys_apimachinery.errors import BadRequest
+
+M = TypeVar("M", bound=Message)
+
+# Nodes that aliases may add to those that are written out.
+_MAX_ALIASED_NODES: Final = 100_000
+_MAX_DEPTH: Final = 200
+
+
+class _Loader(yaml.CSafeLoader):
+    """Safe loader with YAML 1.1's dates left as text."""
+
+
+# Dates and the like would become objects that JSON has not; =, << keep their meaning.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+# YAML 1.1 misses 1e3 without a point, which every JSON text may have.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Dumper that writes no aliases and keeps block style."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.representer.BaseRepresenter, text: str) -> yaml.ScalarNode:
+    """Text of several lines keeps its lines."""
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def parse(data: bytes) -> Any:
+    """Plain JSON values of one YAML document; raises BadRequest. Repeated keys: the last one wins."""
+    return _parse(data, [])
+
+
+def parse_all(data: bytes) -> list[Any]:
+    """Plain JSON values of every document in the text, empty ones left out; raises BadRequest."""
+    documents = [document for document in re.split(rb"(?m)^---(?:[ \t].*)?$", data) if document.strip()]
+    return [value for value in (parse(document) for document in documents) if value is not None]
+
+
+def loads(data: bytes, cls: type[M], *, strict: bool = False, sink: FieldSink | None = None) -> M:
+    """The message in a YAML document; strict and sink as for JSON. Raises BadRequest."""
+    if strict and sink is None:
+        sink = FieldSink()
+    duplicates: list[str] = []
+    value = _parse(data, duplicates)
+    message = from_json(cls, value, sink)
+    if sink is not None:
+        sink.duplicate += duplicates
+        error = strict_error(cls, sink) if strict else None
+        if error is not None:
+            raise error
+    return message
+
+
+def dumps(value: Any) -> bytes:
+    """Plain JSON values as YAML, keys sorted as Kubernetes' own writer does."""
+    text: bytes = yaml.dump(
+        value, Dumper=_Dumper, encoding="utf-8", sort_keys=True, allow_unicode=True, default_flow_style=False
+    )
+    return text
+
+
+def _parse(data: bytes, duplicates: list[str]) -> Any:
+    try:
+        # CSafeLoader checks encoding and characters when it is made.
+        loader = _Loader(data)
+        try:
+            node = loader.get_single_node()
+        finally:
+            loader.dispose()
+        return _Reader(duplicates).value(node, "", 0) if node is not None else None
+    except yaml.YAMLError as error:
+        raise BadRequest(f"error converting YAML to JSON: yaml: {_one_line(error)}") from error
+    except RecursionError as error:
+        raise BadRequest("error converting YAML to JSON: exceeded max depth") from error
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
+
+
+class _Reader:
+    """Turns nodes into values and counts the nodes that are reached again through aliases."""
+
+    def __init__(self, duplicates: list[str]) -> None:
+        self._duplicates = duplicates
+        self._seen: set[int] = set()
+        self._aliased = 0
+        self._scalars = yaml.constructor.SafeConstructor()
+
+    def value(self, node: yaml.Node, path: str, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise BadRequest("error converting YAML to JSON: exceeded max depth")
+        if id(node) in self._seen:
+            self._aliased += 1
+            if self._aliased > _MAX_ALIASED_NODES:
+                raise BadRequest("error converting YAML to JSON: yaml: document contains excessive aliasing")
+        self._seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(node.value)]
+        return self._mapping(node, path, depth)
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        match node.tag.rpartition(":")[2]:
+            case "int":
+                return self._scalars.construct_yaml_int(node)
+            case "float":
+                return self._float(node)
+            case "bool":
+                return self._scalars.construct_yaml_bool(node)
+            case "null":
+                return None
+            case "binary":
+                return "".join(node.value.split())
+            case _:
+                return node.value
+
+    def _float(self, node: yaml.ScalarNode) -> float:
+        number = float(self._scalars.construct_yaml_float(node))
+        if number != number or number in (float("inf"), float("-inf")):
+            raise BadRequest(f"error converting YAML to JSON: JSON has no number {node.value}")
+        return number
+
+    def _mapping(self, node: yaml.Node, path: str, depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                self._merge(merged, value_node, path, depth)
+                continue
+            key = self._key(key_node)
+            place = f"{path}.{key}" if path else key
+            if key in found:
+                self._duplicates.append(place)
+            found[key] = self.value(value_node, place, depth + 1)
+        return {**merged, **found} if merged else found
+
+    def _merge(self, merged: dict[str, Any], node: yaml.Node, path: str, depth: int) -> None:
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        for source in sources:
+            value = self.value(source, path, depth + 1)
+            if not isinstance(value, dict):
+                raise BadRequest("error converting YAML to JSON: yaml: map merge requires map or sequence of maps")
+            for key, item in value.items():
+                merged.setdefault(key, item)
+
+    def _key(self, node: yaml.Node) -> str:
+        value = self._scalar(node) if isinstance(node, yaml.ScalarNode) else None
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, (str, int, float)):
+            return str(value)
+        raise BadRequest("error converting YAML to JSON: only text can be a key")
