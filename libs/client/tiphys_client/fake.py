@@ -1,0 +1,58 @@
+"""A client whose server is in memory: what controllers are tested with."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tiphys_client.client import Client
+from tiphys_client.fake_server import Call, FakeServer
+from tiphys_client.transport import InProcessTransport
+from tiphys_component.clock import Clock, FakeClock
+
+__all__ = ["Call", "FakeClient", "FakeServer"]
+
+WRITES = frozenset(
+    [
+        "Create",
+        "BatchCreate",
+        "Update",
+        "UpdateStatus",
+        "Patch",
+        "Delete",
+        "DeleteCollection",
+        "Bind",
+        "BatchBind",
+        "Evict",
+        "UpdateScale",
+    ]
+)
+
+
+class FakeClient(Client):
+    """A Client on a FakeServer of its own, or on a server that several clients share.
+
+    client = FakeClient(clock)
+    client.seed(pod)
+    client.server.fail("UpdateStatus", Pod, Conflict("stale"))
+    ...
+    assert client.writes() == [Call("Delete", "Pod", "default", "web-1")]
+    """
+
+    def __init__(
+        self, clock: Clock | None = None, *, server: FakeServer | None = None, rng: random.Random | None = None
+    ) -> None:
+        self.server = server or FakeServer(clock or FakeClock(), rng)
+        super().__init__(InProcessTransport(self.server))
+
+    def seed(self, *objs: Any) -> list[Any]:
+        """Store objects as they are, status included, and return them; not counted among the calls."""
+        return self.server.seed(*objs)
+
+    def stored(self, cls: type[Any], name: str, namespace: str = "") -> Any | None:
+        """The object as it is stored, or None; not counted among the calls."""
+        return self.server.store.get(cls, namespace, name)
+
+    def writes(self) -> list[Call]:
+        """The calls so far that may have changed something, in order."""
+        return [call for call in self.server.calls if call.method in WRITES]
