@@ -12,21 +12,43 @@ from tiphys_apiserver.registry.strategy import Environment, Strategy
 # that starting does not pay for kinds that nobody touches.
 _RBAC = "rbac.authorization.k8s.io"
 STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
+    ("", "configmaps"): ("core.config_map", "ConfigMapStrategy"),
+    ("", "endpoints"): ("core.endpoints", "EndpointsStrategy"),
+    ("", "events"): ("core.event", "EventStrategy"),
     ("", "namespaces"): ("core.namespace", "NamespaceStrategy"),
+    ("", "nodes"): ("core.node", "NodeStrategy"),
+    ("", "persistentvolumeclaims"): ("core.persistent_volume_claim", "PersistentVolumeClaimStrategy"),
+    ("", "persistentvolumes"): ("core.persistent_volume", "PersistentVolumeStrategy"),
+    ("", "pods"): ("core.pod", "PodStrategy"),
+    ("", "podtemplates"): ("core.pod", "PodTemplateStrategy"),
     ("", "replicationcontrollers"): ("core.replication_controller", "ReplicationControllerStrategy"),
+    ("", "secrets"): ("core.secret", "SecretStrategy"),
+    ("", "serviceaccounts"): ("core.service_account", "ServiceAccountStrategy"),
     ("", "services"): ("core.service", "ServiceStrategy"),
     ("apps", "daemonsets"): ("apps.daemon_set", "DaemonSetStrategy"),
     ("apps", "deployments"): ("apps.deployment", "DeploymentStrategy"),
     ("apps", "replicasets"): ("apps.replica_set", "ReplicaSetStrategy"),
     ("apps", "statefulsets"): ("apps.stateful_set", "StatefulSetStrategy"),
+    ("autoscaling", "horizontalpodautoscalers"): (
+        "autoscaling.horizontal_pod_autoscaler",
+        "HorizontalPodAutoscalerStrategy",
+    ),
     ("batch", "cronjobs"): ("batch.cron_job", "CronJobStrategy"),
     ("batch", "jobs"): ("batch.job", "JobStrategy"),
-    ("", "pods"): ("core.pod", "PodStrategy"),
-    ("", "podtemplates"): ("core.pod", "PodTemplateStrategy"),
-    (_RBAC, "roles"): ("rbac.role", "RoleStrategy"),
+    ("certificates.k8s.io", "certificatesigningrequests"): (
+        "certificates.certificate_signing_request",
+        "CertificateSigningRequestStrategy",
+    ),
+    ("coordination.k8s.io", "leases"): ("coordination.lease", "LeaseStrategy"),
+    ("discovery.k8s.io", "endpointslices"): ("discovery.endpoint_slice", "EndpointSliceStrategy"),
+    ("networking.k8s.io", "ingresses"): ("networking.ingress", "IngressStrategy"),
+    ("networking.k8s.io", "networkpolicies"): ("networking.network_policy", "NetworkPolicyStrategy"),
+    ("policy", "poddisruptionbudgets"): ("policy.pod_disruption_budget", "PodDisruptionBudgetStrategy"),
+    (_RBAC, "clusterrolebindings"): ("rbac.binding", "BindingStrategy"),
     (_RBAC, "clusterroles"): ("rbac.role", "RoleStrategy"),
     (_RBAC, "rolebindings"): ("rbac.binding", "BindingStrategy"),
-    (_RBAC, "clusterrolebindings"): ("rbac.binding", "BindingStrategy"),
+    (_RBAC, "roles"): ("rbac.role", "RoleStrategy"),
+    ("scheduling.k8s.io", "priorityclasses"): ("scheduling.priority_class", "PriorityClassStrategy"),
 }
 
 

@@ -10,7 +10,6 @@ from google.protobuf.message import Message
 from tiphys_apimachinery import validation
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apiserver.authorization.escalation import RBAC_GROUP
-from tiphys_apiserver.registry.path_names import path_segment_errors
 from tiphys_apiserver.registry.strategy import Strategy, WriteContext
 
 
@@ -19,7 +18,7 @@ class BindingStrategy(Strategy):
 
     def validate_name(self, name: str) -> list[str]:
         """Any text that can be one part of a path."""
-        return path_segment_errors(name)
+        return validation.is_path_segment(name)
 
     def apply_defaults(self, obj: Message) -> None:
         """API groups of the role and of users and groups."""

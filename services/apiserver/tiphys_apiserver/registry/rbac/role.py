@@ -6,9 +6,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from tiphys_apimachinery import validation
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apiserver.registry.core.scheduling_validation import validate_label_selector
-from tiphys_apiserver.registry.path_names import path_segment_errors
 from tiphys_apiserver.registry.strategy import Strategy, WriteContext
 
 
@@ -17,7 +17,7 @@ class RoleStrategy(Strategy):
 
     def validate_name(self, name: str) -> list[str]:
         """Any text that can be one part of a path."""
-        return path_segment_errors(name)
+        return validation.is_path_segment(name)
 
     def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
         """Faults of the rules."""

@@ -1,0 +1,1 @@
+"""Rules of the kinds of certificates.k8s.io."""

@@ -1,0 +1,1 @@
+"""Rules of the kinds of networking.k8s.io."""
