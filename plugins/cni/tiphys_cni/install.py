@@ -52,15 +52,20 @@ def _write_script(target: Path, plugin: str, socket: str) -> None:
     target.write_text(f"#!{sys.executable} -SEI\n{text}")
 
 
-def network_configuration(pod_cidr: str, *, bridge: str = "cni0", mtu: int = 0) -> Mapping[str, Any]:
+def network_configuration(
+    pod_cidr: str, *, bridge: str = "cni0", data_dir: Path | None = None, mtu: int = 0
+) -> Mapping[str, Any]:
     """The configuration list of a node's pod network."""
+    ipam: dict[str, Any] = {"type": "host-local", "ranges": [[{"subnet": pod_cidr}]]}
+    if data_dir is not None:
+        ipam["dataDir"] = str(data_dir)
     plugin: dict[str, Any] = {
         "type": "bridge",
         "bridge": bridge,
         "isDefaultGateway": True,
         "ipMasq": True,
         "hairpinMode": True,
-        "ipam": {"type": "host-local", "ranges": [[{"subnet": pod_cidr}]]},
+        "ipam": ipam,
     }
     if mtu:
         plugin["mtu"] = mtu
@@ -68,11 +73,11 @@ def network_configuration(pod_cidr: str, *, bridge: str = "cni0", mtu: int = 0) 
     return {"cniVersion": "1.0.0", "name": "tiphys", "plugins": [plugin]}
 
 
-def write_configuration(folder: Path, pod_cidr: str, *, mtu: int = 0) -> Path:
+def write_configuration(folder: Path, pod_cidr: str, *, data_dir: Path | None = None, mtu: int = 0) -> Path:
     """Writes the configuration list at once; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "10-tiphys.conflist"
     fresh = folder / ".10-tiphys.new"
-    fresh.write_text(json.dumps(network_configuration(pod_cidr, mtu=mtu), indent=2) + "\n")
+    fresh.write_text(json.dumps(network_configuration(pod_cidr, data_dir=data_dir, mtu=mtu), indent=2) + "\n")
     fresh.replace(target)
     return target

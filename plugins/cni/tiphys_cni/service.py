@@ -1,0 +1,61 @@
+"""The resident CNI service of a node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from tiphys_client.client import Client
+from tiphys_client.kubeconfig import load
+from tiphys_client.transport import GrpcTransport
+from tiphys_cni import configuration
+from tiphys_cni.install import install
+from tiphys_cni.listener import Listener
+from tiphys_cni.options import Options
+from tiphys_cni.servicer import servicer
+from tiphys_component import log
+from tiphys_component.app import StartupError, run, start_loop
+from tiphys_component.clock import SystemClock
+from tiphys_component.options import parse
+from tiphys_component.rpc import Server, unix_address
+
+
+class CniService:
+    """Listens for launchers, shows its gRPC face, and keeps the network configuration true."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    async def run(self) -> None:
+        """Works until cancelled. Attachments stay when it ends, and launchers then do the work themselves."""
+        options = self._options
+        if options.bin_dir is not None:
+            await asyncio.to_thread(install, options.bin_dir, str(options.socket))
+        grpc_socket = options.grpc_socket or options.socket.with_name(options.socket.stem + "-grpc.sock")
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            start_loop(group, Listener(options.socket).run(), "listener")
+            face = Server(unix_address(grpc_socket), None, (servicer(),), flag="--grpc-socket")
+            start_loop(group, face.run(), "grpc face")
+            if options.conf_dir is not None:
+                start_loop(group, self._follow(stack, options.conf_dir), "network configuration")
+
+    async def _follow(self, stack: AsyncExitStack, folder: Path) -> None:
+        options = self._options
+        if options.pod_cidr:
+            ranges = configuration.fixed(options.pod_cidr)
+        elif options.kubeconfig is not None and options.node_name:
+            client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="tiphys-cni")
+            stack.push_async_callback(client.close)
+            ranges = configuration.pod_ranges(client, options.node_name, SystemClock())
+        else:
+            raise StartupError("the pod range is unknown", "give --pod-cidr, or --kubeconfig with --node-name")
+        await configuration.follow(ranges, folder, data_dir=options.data_dir, mtu=options.mtu)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the service; returns the exit code."""
+    options = parse(Options, argv, prog="tiphys-cni")
+    log.configure(options.log_level, options.log_format)
+    return run(CniService(options), name="tiphys-cni")
