@@ -62,6 +62,11 @@ def choose_tracking(hierarchies: list[Hierarchy]) -> Hierarchy:
     return min(hierarchies, key=rank)
 
 
+def process_group(tracking: str, cluster: str, process: str) -> str:
+    """The cgroup of one supervised process; all are leaves, as v2 wants of groups with processes."""
+    return f"{tracking}/{cluster}/system/{process}"
+
+
 def create_group(directory: Path) -> None:
     """Make a cgroup for processes of ours; the parents on the way stay empty, as v2 demands."""
     directory.mkdir(parents=True, exist_ok=True)

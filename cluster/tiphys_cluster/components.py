@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tiphys_cluster import containerd
+from tiphys_cluster import cgroups, containerd
 from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.images.builtin import PAUSE
 from tiphys_cluster.layout import Layout, NodeLayout
@@ -36,7 +36,7 @@ class Place:
 
     def cgroup(self, process: str) -> str:
         """The cgroup of a process."""
-        return f"{self.tracking}/{self.layout.cgroup}/system/{process}"
+        return cgroups.process_group(self.tracking, self.layout.cgroup, process)
 
 
 def keeper(place: Place) -> ChildSpec:

@@ -13,11 +13,9 @@ from tiphys_cluster.errors import ClusterError, NotRunningError
 from tiphys_cluster.layout import Layout
 from tiphys_cluster.processes import ProcessId, read_record
 from tiphys_cluster.spawn import spawn_zygote, zygote_argv
-from tiphys_component.clock import Clock
+from tiphys_component.proc import to_thread
 
-_START_TIMEOUT_S = 15.0
 _ANSWER_TIMEOUT_S = 60.0
-_POLL_S = 0.005
 
 
 class ZygoteError(ClusterError):
@@ -87,18 +85,8 @@ def read_zygote(layout: Layout) -> ProcessId | None:
     return read_record(layout.zygote_pid)
 
 
-async def ensure_zygote(layout: Layout, *, clock: Clock) -> ZygoteClient:
+async def ensure_zygote(layout: Layout) -> ZygoteClient:
     """A connection to the cluster's zygote, which is started when none runs. Raises ClusterError."""
-    if read_zygote(layout) is not None:
-        return await ZygoteClient.connect(layout.zygote_socket)
-    process = spawn_zygote(zygote_argv(layout))
-    deadline = clock.monotonic() + _START_TIMEOUT_S
-    while True:
-        try:
-            return await ZygoteClient.connect(layout.zygote_socket)
-        except NotRunningError:
-            # A socket says nothing before it exists: it can only be tried.
-            # Exit code 0: another one was faster, and its socket will be there.
-            if process.poll() not in (None, 0) or clock.monotonic() > deadline:
-                raise ClusterError("the zygote did not start", f"See {layout.log('zygote')}.") from None
-            await clock.sleep(_POLL_S)
+    if read_zygote(layout) is None and not await to_thread(spawn_zygote, zygote_argv(layout)):
+        raise ClusterError("the zygote did not start", f"See {layout.log('zygote')}.")
+    return await ZygoteClient.connect(layout.zygote_socket)

@@ -47,6 +47,7 @@ class Teardown:
             await network.remove_leg(self._settings)
         await self._remove_cgroups()
         shutil.rmtree(self._layout.run, ignore_errors=True)
+        self._remove_mount_points()
         if delete_home:
             self._progress.step(f"deleting {self._layout.home}")
             shutil.rmtree(self._layout.home, ignore_errors=True)
@@ -118,6 +119,13 @@ class Teardown:
             for name, claim in others.items()
             if name != self._layout.name
         )
+
+    def _remove_mount_points(self) -> None:
+        # Made for the nodes to mount over. Removing one would take that mount away from another cluster's node.
+        if not claims.read_claims(self._layout.run_root):
+            for directory in network.SHARED_DIRECTORIES:
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
 
     async def _remove_cgroups(self) -> None:
         deadline = self._clock.monotonic() + _KILL_TIMEOUT_S

@@ -16,8 +16,6 @@ from tiphys_cluster.processes import ProcessId, read_record
 from tiphys_cluster.spawn import spawn_zygote
 from tiphys_component.log import get_logger
 
-_SETTLE_MS = 50
-
 
 def watch(process: ProcessId) -> None:
     """Return when the process has ended."""
@@ -33,7 +31,7 @@ def watch(process: ProcessId) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """SOCKET RECORDS PIDFILE LOG: keep a zygote with these arguments alive; returns only when it can't be started."""
+    """SOCKET RECORDS PIDFILE LOG CGROUP: keep a zygote alive; returns only when none can be started."""
     pid_file = Path(argv[2])
     log = get_logger("keeper")
     while True:
@@ -41,9 +39,6 @@ def main(argv: Sequence[str]) -> int:
         if process is not None:
             watch(process)
             log.warning("zygote ended, will start again", pid=process.pid)
-        spawned = spawn_zygote(argv)
-        while spawned.poll() is None and read_record(pid_file) is None:
-            select.select([], [], [], _SETTLE_MS / 1000)
-        if spawned.poll() not in (None, 0):
-            log.error("zygote did not start", code=spawned.returncode)
+        if not spawn_zygote(argv):
+            log.error("zygote did not start")
             return 1

@@ -27,6 +27,8 @@ from tiphys_component.proc import CommandError, run_command
 _TIMEOUT_S = 20.0
 _BRIDGE = "br0"
 
+SHARED_DIRECTORIES = (Path("/run/containerd"), Path("/var/lib/cni"))
+
 # A node forwards for its pods. Packets between two pods on one bridge must pass the rule sets too, or the answer to a
 # call over a service address would come back from the pod's own address; the file exists where br_netfilter does.
 _NODE_SYSCTLS = {
@@ -104,17 +106,29 @@ def node_steps(layout: Layout, settings: Settings, node: str) -> list[Step]:
     ]
 
 
+def private_directories(layout: Layout, node: str) -> dict[Path, Path]:
+    """Fixed directories of the machine, and what a node sees in their place.
+
+    containerd's shims keep their sockets and runc its state in /run/containerd whatever containerd is told, and libcni
+    caches results in /var/lib/cni; a node that was switched off would leave them there, under the host's own.
+    """
+    files = layout.node(node)
+    return {SHARED_DIRECTORIES[0]: files.run / "run-containerd", SHARED_DIRECTORIES[1]: files.home / "cni" / "cache"}
+
+
 def mount_namespace_step(layout: Layout, node: str) -> Step:
     """Make a node's mount namespace.
 
     It hears of the host's mounts and the host never of its own (slave), while inside it mounts spread (shared), as
     volumes with mount propagation need. The copies of namespace files are taken out: each would keep a namespace alive
-    for as long as this node lives.
+    for as long as this node lives. Directories that containerd's parts know by a fixed name are covered by own ones.
     """
     script = f"""
 for held in {layout.run_root}/*/ns; do umount -R -l "$held" 2>/dev/null || true; done
-exec mount --make-rshared /
+mount --make-rshared /
 """
+    for fixed, own in private_directories(layout, node).items():
+        script += f"mkdir -p '{fixed}' '{own}'\nmount --bind '{own}' '{fixed}'\n"
     argv = ("unshare", f"--mount={layout.node(node).mntns}", "--propagation", "slave", "sh", "-eu")
     return Step(argv, script)
 

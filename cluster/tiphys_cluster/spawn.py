@@ -8,24 +8,34 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tiphys_cluster import cgroups
 from tiphys_cluster.layout import Layout
 
 # One thread in numpy's BLAS: the zygote must have no other, and its children would miss them.
+_START_TIMEOUT_S = 15.0
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def zygote_argv(layout: Layout) -> tuple[str, str, str, str]:
-    """The arguments of the cluster's zygote, and of its keeper: socket, records, record of itself, log."""
-    paths = (layout.zygote_socket, layout.children, layout.zygote_pid, layout.log("zygote"))
-    return (str(paths[0]), str(paths[1]), str(paths[2]), str(paths[3]))
+def zygote_argv(layout: Layout) -> tuple[str, str, str, str, str]:
+    """The arguments of the cluster's zygote, and of its keeper: socket, records, record of itself, log, cgroup."""
+    tracking = cgroups.choose_tracking(cgroups.read_hierarchies()).root
+    cgroup = cgroups.process_group(str(tracking), layout.cgroup, "zygote")
+    return (
+        str(layout.zygote_socket),
+        str(layout.children),
+        str(layout.zygote_pid),
+        str(layout.log("zygote")),
+        cgroup,
+    )
 
 
-def spawn_zygote(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a zygote as a process of its own session, which outlives the caller."""
+def spawn_zygote(argv: Sequence[str]) -> bool:
+    """Start a zygote that outlives the caller; whether one serves now. Blocks until its socket is there."""
     log = Path(argv[3])
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        return subprocess.Popen(
+        # The process started here forks the zygote, says by its exit code how that went, and is gone.
+        started = subprocess.run(
             [sys.executable, "-m", "tiphys_cluster.zygote", *argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -33,4 +43,7 @@ def spawn_zygote(argv: Sequence[str]) -> subprocess.Popen[bytes]:
             cwd="/",
             env={**os.environ, **_ENVIRONMENT},
             start_new_session=True,
+            timeout=_START_TIMEOUT_S,
+            check=False,
         )
+    return started.returncode == 0

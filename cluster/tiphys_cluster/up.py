@@ -73,7 +73,7 @@ class Startup:
             tasks.create_task(to_thread(self._ensure_certificates), name="certificates")
             archives = tasks.create_task(to_thread(ensure_archives, self._machine.cache / "images"), name="images")
             tasks.create_task(network.ensure_switch(self._layout, self._settings), name="switch")
-            zygote = await ensure_zygote(self._layout, clock=self._clock)
+            zygote = await ensure_zygote(self._layout)
         async with zygote:
             await zygote.start(components.keeper(place))
             await self._start_nodes_runtime(zygote, place)

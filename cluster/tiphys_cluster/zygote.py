@@ -25,6 +25,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -34,7 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tiphys_cluster import kernel
+from tiphys_cluster import cgroups, kernel
 from tiphys_cluster.child import ChildSpec, become
 from tiphys_cluster.processes import ProcessId, identify
 from tiphys_cluster.settings import write_atomic
@@ -44,6 +45,8 @@ from tiphys_component.log import Logger, configure, get_logger
 
 _MAX_LINE = 1 << 20
 _SEND_TIMEOUT_S = 2.0
+_SERVED_TRIES = 250
+_SERVED_STEP_S = 0.02
 
 
 @dataclass(slots=True)
@@ -77,8 +80,8 @@ class Zygote:
             "list": lambda _: {"children": [_describe(child) for child in self._supervisor.children]},
         }
 
-    def run(self) -> None:
-        """Adopt what an earlier zygote left, then serve until a shutdown is done."""
+    def run(self, on_ready: Callable[[], None]) -> None:
+        """Adopt what an earlier zygote left, then serve until a shutdown is done; on_ready is called in between."""
         self._socket_path.unlink(missing_ok=True)
         self._listener.bind(str(self._socket_path))
         os.chmod(self._socket_path, 0o600)
@@ -86,6 +89,7 @@ class Zygote:
         self._adopt()
         self._listener.listen()
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        on_ready()
         self._log.info("zygote ready", socket=str(self._socket_path))
         while not self._is_finished():
             self._turn()
@@ -370,20 +374,45 @@ def _flush_output() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """python -m tiphys_cluster.zygote SOCKET RECORDS PIDFILE LOG: serve until told to shut down."""
-    socket_path, records, pid_file, _ = (Path(text) for text in (sys.argv[1:] if argv is None else argv))
+    """python -m tiphys_cluster.zygote SOCKET RECORDS PIDFILE LOG CGROUP: leave a zygote that serves behind.
+
+    Exit code 0 when one does, also when it was another; 1 when it could not start.
+    """
+    socket_path, records, pid_file, _, cgroup = (Path(text) for text in (sys.argv[1:] if argv is None else argv))
     configure()
     log = get_logger("zygote")
     lock = _lock(records)
     if lock is None:
         log.info("another zygote serves this cluster", socket=str(socket_path))
-        return 0
+        return 0 if _is_served(socket_path) else 1
+    ready, tell = os.pipe()
+    if os.fork() != 0:
+        os.close(tell)
+        return 0 if os.read(ready, 1) else 1
+    os.close(ready)
+    # Found there even when every record is lost; children go on to groups of their own.
+    cgroups.join(cgroup)
     kernel.become_subreaper()
     process = identify(os.getpid())
     write_atomic(pid_file, json.dumps({"pid": os.getpid(), "start": process.start if process else 0}))
-    Zygote(socket_path, records, lock=lock, clock=SystemClock(), log=log).run()
+
+    def on_ready() -> None:
+        os.write(tell, b"1")
+        os.close(tell)
+
+    Zygote(socket_path, records, lock=lock, clock=SystemClock(), log=log).run(on_ready)
     pid_file.unlink(missing_ok=True)
     return 0
+
+
+def _is_served(socket_path: Path) -> bool:
+    # The other one has the lock before it has the socket: as when the keeper was faster than `up`.
+    for _ in range(_SERVED_TRIES):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(str(socket_path)) == 0:
+                return True
+        select.select([], [], [], _SERVED_STEP_S)
+    return False
 
 
 def _lock(records: Path) -> int | None:

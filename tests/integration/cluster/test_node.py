@@ -1,0 +1,267 @@
+"""A node's namespaces and containerd for real, and what is left when it is torn down."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cluster.conftest import recorded, wait_for
+from tiphys_cluster import cgroups, claims, components, containerd, kernel, network, readiness
+from tiphys_cluster.components import Place
+from tiphys_cluster.control import ZygoteClient, ensure_zygote
+from tiphys_cluster.down import Teardown
+from tiphys_cluster.images import loading
+from tiphys_cluster.images.builtin import PAUSE, ensure_archives
+from tiphys_cluster.layout import CACHE, Layout
+from tiphys_cluster.mounts import parse_mount_points
+from tiphys_cluster.progress import Silent
+from tiphys_cluster.settings import Settings, write_atomic
+from tiphys_component.clock import SystemClock
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+# Far from what clusters of this machine take.
+NETWORK = 490
+NODE = "node-1"
+
+
+class Bed:
+    """One cluster's lower half: switch, node, zygote; control plane left out."""
+
+    def __init__(self, root: Path, name: str, number: int) -> None:
+        self.layout = Layout(name, root / name, Path("/run/tiphys-test") / str(os.getpid()))
+        self.settings = Settings(name, network=number)
+        tracking = cgroups.choose_tracking(cgroups.read_hierarchies())
+        self.place = Place(self.layout, self.settings, str(tracking.root))
+
+    async def wire(self) -> None:
+        """Switch and node."""
+        claims.write_claim(self.layout, self.settings)
+        await network.ensure_switch(self.layout, self.settings)
+        await network.ensure_node(self.layout, self.settings, NODE)
+
+    async def start_containerd(self) -> ZygoteClient:
+        """The node's containerd, up to its socket."""
+        files = self.layout.node(NODE)
+        options = containerd.ContainerdOptions(PAUSE, kernel.has_capability(kernel.CAP_SYS_RESOURCE))
+        write_atomic(files.containerd_config, containerd.render_config(files, options))
+        zygote = await ensure_zygote(self.layout)
+        await zygote.start(components.keeper(self.place))
+        await zygote.start(components.runtime(self.place, NODE))
+        await self.wait_served()
+        return zygote
+
+    async def wait_served(self) -> None:
+        """Until containerd's socket accepts."""
+        await readiness.wait_until(
+            lambda: readiness.is_serving(self.layout.node(NODE).containerd_socket),
+            what="containerd",
+            timeout_s=20,
+            clock=SystemClock(),
+            log=self.layout.log(f"containerd-{NODE}"),
+        )
+
+    async def down(self) -> None:
+        """Everything away."""
+        teardown = Teardown(self.layout, self.settings, clock=SystemClock(), progress=Silent())
+        await teardown.run(delete_home=True)
+
+    def inside(self, *argv: str) -> str:
+        """What a command says in the node's namespaces."""
+        files = self.layout.node(NODE)
+        enter = ["nsenter", f"--net={files.netns}", f"--mount={files.mntns}"]
+        return subprocess.run([*enter, *argv], check=True, capture_output=True, text=True, timeout=10).stdout
+
+
+@pytest.fixture
+async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
+    bed = Bed(tmp_path, "itest-a", NETWORK)
+    yield bed
+    await bed.down()
+    for directory in (bed.layout.run_root, bed.layout.run_root.parent):
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def mount_points() -> list[str]:
+    """Where something is mounted, outside any node."""
+    return parse_mount_points(Path("/proc/self/mountinfo").read_text())
+
+
+def traces(layout: Layout, settings: Settings) -> list[str]:
+    """Everything of a cluster that can be seen on the machine."""
+    found = [point for point in mount_points() if point.startswith((str(layout.run), str(layout.home)))]
+    found += [str(tree) for tree in cgroups.trees(layout.cgroup)]
+    found += [network.leg_name(settings)] if network.has_leg(settings) else []
+    found += [str(path) for path in (layout.run, layout.home) if path.exists()]
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(layout.run) in command or str(layout.home) in command:
+            found.append(command)
+    return found
+
+
+async def test_a_node_and_the_control_plane_reach_each_other(bed: Bed) -> None:
+    await bed.wire()
+
+    bed.inside("busybox", "ping", "-c1", "-W2", bed.settings.leg_ip)
+    subprocess.run(
+        ["busybox", "ping", "-c1", "-W2", bed.settings.node_ip(NODE)], check=True, capture_output=True, timeout=10
+    )
+
+    assert bed.inside("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
+
+
+async def test_wiring_twice_changes_nothing(bed: Bed) -> None:
+    await bed.wire()
+    before = bed.inside("ip", "-o", "link")
+    await bed.wire()
+
+    assert bed.inside("ip", "-o", "link") == before
+
+
+async def test_mounts_of_a_node_spread_inside_it_and_not_outside(bed: Bed, tmp_path: Path) -> None:
+    await bed.wire()
+    bed.inside("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
+
+    assert str(tmp_path) not in mount_points()
+    (line,) = [line for line in bed.inside("cat", "/proc/self/mountinfo").splitlines() if f" {tmp_path} " in line]
+    assert "shared:" in line
+
+
+async def test_a_node_has_its_own_of_what_containerd_keeps_at_fixed_places(bed: Bed) -> None:
+    await bed.wire()
+
+    for fixed, own in network.private_directories(bed.layout, NODE).items():
+        bed.inside("touch", str(fixed / "mark"))
+        assert (own / "mark").exists()
+        assert not (fixed / "mark").exists()
+
+
+async def test_a_node_sees_cgroups(bed: Bed) -> None:
+    await bed.wire()
+
+    assert bed.inside("ls", "/sys/fs/cgroup").split()
+
+
+async def test_one_cluster_going_down_leaves_its_neighbour_alone(bed: Bed, tmp_path: Path) -> None:
+    other = Bed(tmp_path, "itest-b", NETWORK + 1)
+    await bed.wire()
+    await other.wire()
+    await other.down()
+
+    bed.inside("busybox", "ping", "-c1", "-W2", bed.settings.leg_ip)
+    assert traces(other.layout, other.settings) == []
+    # The node's mounts were copied when the neighbour's namespaces stood; none of them may live on in there.
+    assert "itest-b" not in bed.inside("cat", "/proc/self/mountinfo")
+
+
+@pytest.mark.containerd
+async def test_images_are_loaded_once(bed: Bed) -> None:
+    await bed.wire()
+    files = bed.layout.node(NODE)
+    async with await bed.start_containerd():
+        archives = ensure_archives(CACHE / "images")
+        first = await loading.ensure_images(files, archives)
+        second = await loading.ensure_images(files, archives)
+
+    assert {PAUSE, "docker.io/library/busybox:latest", "tiphys.dev/httpd:1", "tiphys.dev/httpd:2"} <= set(first)
+    assert second == []
+    listed = bed.inside(
+        "ctr", "--address", str(files.containerd_socket), "--namespace", "k8s.io", "images", "list", "-q"
+    )
+    assert PAUSE in listed.split()
+
+
+@pytest.mark.containerd
+async def test_pause_and_httpd_run(bed: Bed) -> None:
+    await bed.wire()
+    files = bed.layout.node(NODE)
+    async with await bed.start_containerd():
+        await loading.ensure_images(files, ensure_archives(CACHE / "images"))
+        ctr = ("ctr", "--address", str(files.containerd_socket), "--namespace", "k8s.io")
+        for image, name in ((PAUSE, "pause"), ("docker.io/library/busybox:latest", "box")):
+            # Unpacks the image; a container without a terminal and without /dev/null as input would wait for it.
+            bed.inside(*ctr, "images", "mount", image, str(_made(files.home / name)))
+            bed.inside(*ctr, "images", "unmount", "--rm", str(files.home / name))
+        bed.inside(*ctr, "run", "-d", "--net-host", "tiphys.dev/httpd:1", "web")
+        answer = await wait_for(lambda: _fetch(bed.settings.node_ip(NODE), 8080))
+        bed.inside(*ctr, "task", "kill", "--signal", "KILL", "web")
+
+    assert answer.split()[-1] == "1"
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _fetch(address: str, port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://{address}:{port}/", timeout=2) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+@pytest.mark.containerd
+async def test_a_killed_containerd_comes_back(bed: Bed) -> None:
+    await bed.wire()
+    async with await bed.start_containerd():
+        old = recorded(bed.layout, f"containerd-{NODE}")
+        assert old is not None
+        old.send(9)  # type: ignore[arg-type]
+        await wait_for(lambda: (new := recorded(bed.layout, f"containerd-{NODE}")) and new != old)
+        await bed.wait_served()
+
+
+@pytest.mark.containerd
+@pytest.mark.parametrize("killed", ["nothing", "zygote", "run-directory", "all-records"])
+async def test_down_leaves_nothing_whatever_was_lost(bed: Bed, killed: str) -> None:
+    await bed.wire()
+    files = bed.layout.node(NODE)
+    async with await bed.start_containerd():
+        await loading.ensure_images(files, ensure_archives(CACHE / "images"))
+        ctr = ("ctr", "--address", str(files.containerd_socket), "--namespace", "k8s.io")
+        bed.inside(*ctr, "run", "-d", "docker.io/library/busybox:latest", "sleeper", "sleep", "1000")
+    if killed == "zygote":
+        for name in ("keeper", f"containerd-{NODE}"):
+            process = recorded(bed.layout, name)
+            assert process is not None
+            process.send(9)  # type: ignore[arg-type]
+    if killed == "run-directory":
+        for path in bed.layout.run.glob("*.*"):
+            path.unlink()
+    if killed == "all-records":
+        shutil.rmtree(bed.layout.children)
+
+    await bed.down()
+
+    assert traces(bed.layout, bed.settings) == []
+
+
+async def test_down_of_what_was_never_up_succeeds(bed: Bed) -> None:
+    await bed.down()
+    await bed.down()
+
+    assert traces(bed.layout, bed.settings) == []
+
+
+async def test_a_half_made_switch_is_made_anew(bed: Bed) -> None:
+    network.prepare_namespace_directory(bed.layout)
+    subprocess.run(["ip", "link", "add", network.leg_name(bed.settings), "type", "bridge"], check=True, timeout=10)
+    await bed.wire()
+
+    bed.inside("busybox", "ping", "-c1", "-W2", bed.settings.leg_ip)
