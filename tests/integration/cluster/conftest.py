@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tiphys_cluster import cgroups
 from tiphys_cluster.choices import read_living
 from tiphys_cluster.control import ZygoteClient, ensure_zygote, read_zygote
 from tiphys_cluster.layout import Layout
@@ -36,6 +37,11 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def read_text(path: Path) -> str:
+    """What a log holds so far."""
+    return path.read_text() if path.exists() else ""
+
+
 def recorded(layout: Layout, name: str) -> ProcessId | None:
     """The recorded process of a child, if it lives."""
     record = read_json(layout.child(name))
@@ -47,7 +53,7 @@ def recorded(layout: Layout, name: str) -> ProcessId | None:
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     toys = str(Path(__file__).parent / "toys")
     monkeypatch.setenv("PYTHONPATH", toys)
-    return Layout("t", tmp_path / "home", tmp_path / "run")
+    return Layout(f"zt{os.getpid()}", tmp_path / "home", tmp_path / "run")
 
 
 @pytest.fixture
@@ -71,8 +77,4 @@ async def end_everything(layout: Layout) -> None:
         if (child := recorded(layout, path.stem)) is not None:
             child.send(signal.SIGKILL)
     await wait_for(lambda: not read_living(layout))
-
-
-def own_namespace(kind: str) -> str:
-    """The namespace of the test itself."""
-    return os.readlink(f"/proc/self/ns/{kind}")
+    await wait_for(lambda: all(map(cgroups.remove_tree, cgroups.trees(layout.cgroup))))

@@ -51,5 +51,7 @@ def test_namespaces_of_other_clusters_are_let_go_in_a_nodes_mounts() -> None:
     step = network.mount_namespace_step(LAYOUT, "node-1")
 
     assert step.argv[:2] == ("unshare", "--mount=/r/a/ns/node-1.mnt")
-    assert "/r/*/ns" in step.stdin
-    assert step.stdin.rstrip().endswith("mount --make-rshared /")
+    lines = step.stdin.splitlines()
+    shared = lines.index("mount --make-rshared /")
+    assert "/r/*/ns" in lines[shared - 1]
+    assert "mount --bind '/r/a/node-1/run-containerd' '/run/containerd'" in lines[shared + 1 :]
