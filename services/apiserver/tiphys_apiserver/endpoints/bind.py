@@ -11,6 +11,7 @@ from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.errors import APIError, BadRequest, Conflict, FieldError, Invalid
 from tiphys_apimachinery.meta import set_condition, to_time
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
+from tiphys_apiserver.endpoints.batch import each
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
@@ -83,11 +84,10 @@ def _check_pod(pod: Any, binding: Any) -> None:
 
 async def bind_batch(hall: Hall, served: Served, call: Call, bindings: Sequence[Any]) -> list[meta_pb2.Status]:
     """Bind each by itself; one Status a binding, in order."""
-    statuses: list[meta_pb2.Status] = []
-    for binding in bindings:
+
+    async def one(binding: Any) -> meta_pb2.Status:
         info = replace(call.info, namespace=binding.metadata.namespace, name=binding.metadata.name)
-        try:
-            statuses.append(await bind(hall, served, replace(call, info=info), binding))
-        except APIError as err:
-            statuses.append(err.to_status())
-    return statuses
+        return await bind(hall, served, replace(call, info=info), binding)
+
+    results = await each(bindings, one)
+    return [result.to_status() if isinstance(result, APIError) else result for result in results]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from tiphys_apimachinery.errors import APIError
 from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.endpoints.batch import each
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
@@ -23,11 +24,12 @@ async def create(hall: Hall, served: Served, call: Call, obj: Any) -> Any:
 
 
 async def create_batch(hall: Hall, served: Served, call: Call, objects: Sequence[Any]) -> list[Any]:
-    """Create each by itself, in order; for each the object as stored, or the APIError that refused it."""
-    results: list[Any] = []
-    for obj in objects:
-        try:
-            results.append(await create(hall, served, call, obj))
-        except APIError as err:
-            results.append(err)
-    return results
+    """Create each by itself; for each the object as stored, or the APIError that refused it, in order."""
+
+    def of(obj: Any) -> Call:
+        info = call.info
+        if info.namespace or not served.info.namespaced:
+            return call
+        return replace(call, info=replace(info, namespace=obj.metadata.namespace))
+
+    return await each(objects, lambda obj: create(hall, served, of(obj), obj))

@@ -1,0 +1,258 @@
+"""The gRPC service of one resource: wire messages in, ready bytes out, the same endpoints as REST."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from tiphys.api.meta.v1 import meta_pb2
+from tiphys.apiserver.v1 import wire_pb2
+from tiphys_apimachinery.errors import APIError, BadRequest
+from tiphys_apiserver.endpoints import create as creating
+from tiphys_apiserver.endpoints import delete as deleting
+from tiphys_apiserver.endpoints import get as getting
+from tiphys_apiserver.endpoints import list as listing
+from tiphys_apiserver.endpoints import patch as patching
+from tiphys_apiserver.endpoints import update as updating
+from tiphys_apiserver.endpoints.hall import Hall
+from tiphys_apiserver.endpoints.watch import converting
+from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.rest.render import list_raw
+from tiphys_apiserver.rpc.context import make_call
+from tiphys_apiserver.server.call import Call
+from tiphys_apiserver.server.chain import Chain
+from tiphys_apiserver.storage.list_query import NOT_OLDER_THAN, ListQuery, WatchQuery
+from tiphys_apiserver.storage.objects import varint
+from tiphys_apiserver.storage.watch_event import grpc_frame
+
+Request = Any
+Context = Any
+_PATCH_KINDS: Mapping[int, patching.PatchKind] = {
+    wire_pb2.PATCH_TYPE_JSON: patching.PatchKind.JSON,
+    wire_pb2.PATCH_TYPE_MERGE: patching.PatchKind.MERGE,
+    wire_pb2.PATCH_TYPE_STRATEGIC: patching.PatchKind.STRATEGIC,
+    wire_pb2.PATCH_TYPE_APPLY: patching.PatchKind.APPLY,
+}
+
+
+def only_field(raw: bytes, number: int = 1) -> bytes:
+    """A message with one length-delimited field."""
+    return b"".join((varint(number << 3 | 2), varint(len(raw)), raw))
+
+
+class ResourceService:
+    """Methods of one resource. Handlers take wire messages and answer bytes."""
+
+    def __init__(self, hall: Hall, chain: Chain, served: Served) -> None:
+        self.hall = hall
+        self.chain = chain
+        self.served = served
+        self._frames = converting(served, grpc_frame) if served.converter is not None else "grpc"
+
+    def methods(self) -> dict[str, Any]:
+        """Handler by method name; a method whose verb the resource does not have is left out."""
+        verbs = self.served.info.verbs
+        wire: dict[str, tuple[str, Any, type[Message]]] = {
+            "Get": ("get", self.get, wire_pb2.GetRequest),
+            "List": ("list", self.list, wire_pb2.ListRequest),
+            "Create": ("create", self.create, wire_pb2.CreateRequest),
+            "BatchCreate": ("create", self.batch_create, wire_pb2.BatchCreateRequest),
+            "Update": ("update", self.update, wire_pb2.UpdateRequest),
+            "Patch": ("patch", self.patch, wire_pb2.PatchRequest),
+            "Delete": ("delete", self.delete, wire_pb2.DeleteRequest),
+            "DeleteCollection": ("deletecollection", self.delete_collection, wire_pb2.DeleteCollectionRequest),
+        }
+        found = {
+            name: grpc.unary_unary_rpc_method_handler(handler, request_deserializer=cls.FromString)
+            for name, (verb, handler, cls) in wire.items()
+            if verb in verbs
+        }
+        if "watch" in verbs:
+            found["Watch"] = grpc.unary_stream_rpc_method_handler(
+                self.watch, request_deserializer=wire_pb2.WatchRequest.FromString
+            )
+        if "status" in self.served.info.subresources:
+            found["UpdateStatus"] = grpc.unary_unary_rpc_method_handler(
+                self.update_status, request_deserializer=wire_pb2.UpdateRequest.FromString
+            )
+        return found
+
+    # -- reading
+
+    async def get(self, request: Request, context: Context) -> bytes:
+        """One object."""
+        call = make_call(context, self.served, "get", namespace=request.namespace, name=request.name)
+        cached = await self.chain.run(call, lambda: getting.get(self.served, call, request.resource_version))
+        return only_field(cached.raw)
+
+    async def list(self, request: Request, context: Context) -> bytes:
+        """A page of objects."""
+        call = self._selecting(make_call(context, self.served, "list", namespace=request.namespace), request)
+        query = ListQuery(
+            resource_version=request.resource_version,
+            resource_version_match=request.resource_version_match,
+            limit=request.limit,
+            continue_token=request.continue_token,
+        )
+        page = await self.chain.run(call, lambda: listing.list_objects(self.served, call, query))
+        return b"".join(list_raw(page))
+
+    async def watch(self, request: Request, context: Context) -> AsyncIterator[bytes]:
+        """Batches of events."""
+        call = self._selecting(make_call(context, self.served, "watch", namespace=request.namespace), request)
+        initial = True if request.send_initial_events else None
+        query = WatchQuery(
+            resource_version=request.resource_version,
+            resource_version_match=request.resource_version_match or (NOT_OLDER_THAN if initial else ""),
+            allow_bookmarks=request.allow_watch_bookmarks or bool(initial),
+            send_initial_events=initial,
+        )
+        selection = listing.selection_of(self.served, call)
+        stream = await self.chain.run(call, lambda: self.served.store.cacher.stream(selection, query))
+        with stream:
+            # Answer at once: a caller may wait for the head to know that its watch is on.
+            await context.send_initial_metadata(())
+            async for batch in stream:
+                yield batch.frame(self._frames)
+
+    @staticmethod
+    def _selecting(call: Call, request: Request) -> Call:
+        call.label_selector = request.label_selector
+        call.field_selector = request.field_selector
+        return call
+
+    # -- writing
+
+    def _decode(self, raw: bytes, field_validation: str) -> Any:
+        info = self.served.info
+        return decode_message(info.message, info.version, info.kind, raw, field_validation)
+
+    async def create(self, request: Request, context: Context) -> bytes:
+        """Store one object."""
+        obj = self._decode(request.object, request.field_validation)
+        namespace = request.namespace or obj.metadata.namespace
+        call = make_call(context, self.served, "create", namespace=namespace)
+        _write_options(call, request)
+        stored = await self.chain.run(call, lambda: creating.create(self.hall, self.served, call, obj))
+        return only_field(stored.SerializeToString())
+
+    async def batch_create(self, request: Request, context: Context) -> bytes:
+        """Store many objects; each has its own result."""
+        call = make_call(context, self.served, "create", namespace=request.namespace)
+        call.dry_run, call.field_manager = request.dry_run, request.field_manager
+        objects = [self._decode(raw, "") for raw in request.objects]
+        results = await self.chain.run(call, lambda: creating.create_batch(self.hall, self.served, call, objects))
+        pieces = []
+        for result in results:
+            if isinstance(result, APIError):
+                pieces.append(only_field(only_field(result.to_status().SerializeToString(), 2)))
+            else:
+                pieces.append(only_field(only_field(result.SerializeToString())))
+        return b"".join(pieces)
+
+    async def update(self, request: Request, context: Context) -> bytes:
+        """Replace one object, or one subresource of it."""
+        return await self._update(request, context, request.subresource)
+
+    async def update_status(self, request: Request, context: Context) -> bytes:
+        """Replace the status of one object."""
+        return await self._update(request, context, "status")
+
+    async def _update(self, request: Request, context: Context, subresource: str) -> bytes:
+        if subresource and subresource not in updating.OBJECT_SUBRESOURCES & set(self.served.info.subresources):
+            raise BadRequest(f"{self.served.info.plural} have no subresource {subresource!r} that can be updated")
+        obj = self._decode(request.object, request.field_validation)
+        call = make_call(
+            context,
+            self.served,
+            "update",
+            namespace=request.namespace or obj.metadata.namespace,
+            name=request.name or obj.metadata.name,
+            subresource=subresource,
+        )
+        _write_options(call, request)
+        stored, _ = await self.chain.run(call, lambda: updating.update(self.hall, self.served, call, obj))
+        return only_field(stored.SerializeToString())
+
+    async def patch(self, request: Request, context: Context) -> bytes:
+        """Change parts of one object."""
+        kind = _PATCH_KINDS.get(request.patch_type)
+        if kind is None:
+            raise BadRequest("patch_type is not given")
+        if request.subresource and request.subresource not in self.served.info.subresources:
+            raise BadRequest(f"{self.served.info.plural} have no subresource {request.subresource!r}")
+        call = make_call(
+            context,
+            self.served,
+            "patch",
+            namespace=request.namespace,
+            name=request.name,
+            subresource=request.subresource,
+        )
+        _write_options(call, request)
+        wanted = patching.Patch(kind, request.patch, request.force)
+        stored, _ = await self.chain.run(call, lambda: patching.patch(self.hall, self.served, call, wanted))
+        return only_field(stored.SerializeToString())
+
+    async def delete(self, request: Request, context: Context) -> bytes:
+        """Delete one object."""
+        call = make_call(context, self.served, "delete", namespace=request.namespace, name=request.name)
+        options = _delete_options(request.options)
+        deleted = await self.chain.run(call, lambda: deleting.delete(self.hall, self.served, call, options))
+        return only_field(deleted.object.SerializeToString())
+
+    async def delete_collection(self, request: Request, context: Context) -> bytes:
+        """Delete every object chosen."""
+        call = make_call(context, self.served, "deletecollection", namespace=request.namespace)
+        call = self._selecting(call, request)
+        options = _delete_options(request.options)
+        gone = await self.chain.run(
+            call, lambda: deleting.delete_collection(self.hall, self.served, call, ListQuery(), options)
+        )
+        return b"".join([only_field(b""), *(only_field(obj.SerializeToString(), 2) for obj in gone)])
+
+
+def decode_message(cls: type[Message], version: str, kind: str, raw: bytes, field_validation: str) -> Any:
+    """The message in bytes. Raises BadRequest, with Strict also for fields that the schema does not have."""
+    try:
+        obj = cls.FromString(raw)
+    except DecodeError as err:
+        raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {err}') from err
+    if field_validation == "Strict":
+        unknown = sorted(set(_unknown_fields(obj, "")))
+        if unknown:
+            text = ", ".join(f'unknown field "{path}"' for path in unknown)
+            raise BadRequest(
+                f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {text}'
+            )
+    return obj
+
+
+def _unknown_fields(message: Any, path: str) -> list[str]:
+    """Paths of fields that came with numbers the schema does not know."""
+    prefix = f"{path}." if path else ""
+    found = [f"{prefix}{field.field_number}" for field in UnknownFieldSet(message)]
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for index, part in enumerate(value if field.is_repeated else (value,)):
+            where = f"{prefix}{field.name}" + (f"[{index}]" if field.is_repeated else "")
+            found += _unknown_fields(part, where)
+    return found
+
+
+def _write_options(call: Call, request: Request) -> None:
+    call.dry_run = request.dry_run
+    call.field_manager = request.field_manager
+    call.field_validation = request.field_validation
+
+
+def _delete_options(raw: bytes) -> meta_pb2.DeleteOptions:
+    try:
+        return meta_pb2.DeleteOptions.FromString(raw)
+    except DecodeError as err:
+        raise BadRequest(f"options are no DeleteOptions: {err}") from err

@@ -1,0 +1,66 @@
+"""Services of resources that are answered and not stored; bindings among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tiphys.apiserver.v1 import wire_pb2
+from tiphys_apimachinery.errors import BadRequest
+from tiphys_apimachinery.scheme import ResourceInfo
+from tiphys_apiserver.endpoints import bind as binding
+from tiphys_apiserver.endpoints.hall import Answerer, Hall
+from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.rpc.context import credentials_of
+from tiphys_apiserver.rpc.resource_service import decode_message, only_field
+from tiphys_apiserver.rpc.special_methods import Methods, unary
+from tiphys_apiserver.server.call import Call
+from tiphys_apiserver.server.chain import Chain
+from tiphys_apiserver.server.request_info import RequestInfo
+
+
+class ReviewService:
+    """Create of one kind of review."""
+
+    def __init__(self, chain: Chain, info: ResourceInfo, answerer: Answerer) -> None:
+        self._chain = chain
+        self._info = info
+        self._answerer = answerer
+
+    def methods(self) -> Methods:
+        """Handler by method name."""
+        return {"Create": unary(self.create, wire_pb2.CreateRequest)}
+
+    async def create(self, request: Any, context: Any) -> bytes:
+        """Answer a review."""
+        info = self._info
+        obj = decode_message(info.message, info.version, info.kind, request.object, request.field_validation)
+        namespace = request.namespace if info.namespaced else ""
+        about = RequestInfo("", "create", True, info.group, info.version, namespace, info.plural)
+        call = Call(about, credentials_of(context))
+        made = await self._chain.run(call, lambda: self._answerer.create(call.user, obj, namespace=namespace, name=""))
+        return only_field(made.SerializeToString())
+
+
+class BindingService:
+    """Create of bindings, the older way to bind a pod."""
+
+    def __init__(self, hall: Hall, chain: Chain, pods: Served, info: ResourceInfo) -> None:
+        self._hall = hall
+        self._chain = chain
+        self._pods = pods
+        self._info = info
+
+    def methods(self) -> Methods:
+        """Handler by method name."""
+        return {"Create": unary(self.create, wire_pb2.CreateRequest)}
+
+    async def create(self, request: Any, context: Any) -> bytes:
+        """Put a pod on a node."""
+        obj = decode_message(self._info.message, "v1", "Binding", request.object, request.field_validation)
+        if not obj.metadata.name:
+            raise BadRequest("name is required")
+        namespace = request.namespace or obj.metadata.namespace
+        about = RequestInfo("", "create", True, "", "v1", namespace, "bindings")
+        call = Call(about, credentials_of(context))
+        await self._chain.run(call, lambda: binding.bind(self._hall, self._pods, call, obj))
+        return only_field(obj.SerializeToString())

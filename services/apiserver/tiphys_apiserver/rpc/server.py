@@ -1,0 +1,91 @@
+"""The gRPC door: one service for each resource, made of the same few classes, on every address that HTTPS has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+
+from tiphys_apimachinery.scheme import ResourceInfo
+from tiphys_apiserver.options import Options
+from tiphys_apiserver.rpc.errors import map_error
+from tiphys_apiserver.rpc.resource_service import ResourceService
+from tiphys_apiserver.rpc.review_service import BindingService, ReviewService
+from tiphys_apiserver.rpc.special_methods import PodMethods, ScaleMethods, TokenMethods
+from tiphys_apiserver.server.assembly import Assembly
+from tiphys_component.rpc import Server, Servicer
+from tiphys_component.tls import ClientAuth, TLSFiles, grpc_server_credentials
+
+
+def service_name(info: ResourceInfo) -> str:
+    """Full name of a resource's service; its group is the folder of the kind's contract."""
+    folder = info.kind_info.file.split("/")[2]
+    return f"tiphys.apiserver.{folder}.{info.version}.{info.kind}Service"
+
+
+def make_services(parts: Assembly) -> Mapping[str, Mapping[str, Any]]:
+    """Methods by service. Classes of messages are imported when a method is first called."""
+    services: dict[str, Mapping[str, Any]] = {}
+    answerers = parts.hall.answerers
+    for served in parts.table:
+        service = ResourceService(parts.hall, parts.chain, served)
+        methods = service.methods()
+        place = (served.info.group, served.info.plural)
+        if place == ("", "pods"):
+            methods |= PodMethods(service, parts.objects).methods()
+        if "scale" in served.info.subresources:
+            methods |= ScaleMethods(service).methods()
+        token = answerers.get(("", "v1", "serviceaccounts/token"))
+        if place == ("", "serviceaccounts") and token is not None:
+            methods |= TokenMethods(service, token).methods()
+        services[service_name(served.info)] = methods
+    for info in parts.scheme.resources():
+        answerer = answerers.get((info.group, info.version, info.plural))
+        if answerer is not None:
+            services[service_name(info)] = ReviewService(parts.chain, info, answerer).methods()
+        elif (info.group, info.plural) == ("", "bindings"):
+            pods = parts.table.find("", "v1", "pods")
+            if pods is not None:
+                services[service_name(info)] = BindingService(parts.hall, parts.chain, pods, info).methods()
+    return services
+
+
+class RpcDoor:
+    """gRPC servers on several addresses, stopped together."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self._servers = servers
+
+    @property
+    def port(self) -> int:
+        """The port of the first address."""
+        return self._servers[0].port
+
+    async def stop(self) -> None:
+        """Let calls in progress end within the grace time, cancel the rest."""
+        for server in self._servers:
+            await server.stop()
+
+
+async def start_rpc(parts: Assembly, options: Options, serving: TLSFiles) -> RpcDoor:
+    """Listen and serve. Raises StartupError where an address is taken."""
+    services = make_services(parts)
+
+    def register(server: Any) -> None:
+        handlers = [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
+        server.add_generic_rpc_handlers(handlers)
+
+    # Python's gRPC either requires a client certificate or does not ask for one: without an authority
+    # to check it by, callers come with bearer tokens.
+    client_auth = ClientAuth.REQUIRED if options.client_ca_file is not None else ClientAuth.NONE
+    credentials = grpc_server_credentials(serving, client_auth=client_auth)
+    port = options.grpc_port
+    servers: list[Server] = []
+    for host in options.hosts():
+        bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        server = Server(bind, credentials, [Servicer(tuple(services), register)], map_error, flag="--grpc-port")
+        await server.start()
+        port = server.port
+        servers.append(server)
+    return RpcDoor(servers)
