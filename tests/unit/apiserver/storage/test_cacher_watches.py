@@ -259,6 +259,22 @@ async def test_sink_may_close_or_pause_while_it_is_delivered_to(store: MemorySto
     assert [event.object.name for event in pausing.events] == ["one", "two"]
 
 
+async def test_sink_may_end_another_watch_of_its_group_while_it_is_delivered_to(
+    store: MemoryStore, cacher: Cacher
+) -> None:
+    class Killing(Recorder):
+        def deliver(self, batch: EventBatch) -> None:
+            super().deliver(batch)
+            self.victim.close()
+
+    killing, victim = Killing(), Recorder()
+    await cacher.watch(Selection(), killing)
+    killing.victim = await cacher.watch(Selection(), victim)
+    await settle()
+    await store.create(key("one"), pod_value("one"))
+    assert (len(killing.events), victim.events, victim.errors) == (1, [], [None])
+
+
 async def test_slow_reader_of_a_stream_loses_nothing(store: MemoryStore, cacher: Cacher) -> None:
     with await cacher.stream(Selection()) as stream:
         await settle()
