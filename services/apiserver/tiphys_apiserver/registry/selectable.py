@@ -19,7 +19,8 @@ class FieldReader:
 
     def read(self, obj: Message) -> Mapping[str, str]:
         """Text of each selectable field; empty text where it is unset, true and false for booleans."""
-        metadata: Any = obj.metadata
+        whole: Any = obj
+        metadata = whole.metadata
         fields = {"metadata.name": metadata.name}
         if self._namespaced:
             fields["metadata.namespace"] = metadata.namespace

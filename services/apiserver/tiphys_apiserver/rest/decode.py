@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError, Message
 
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.codec import json_codec, proto_codec, yaml_codec
+from tiphys_apimachinery.codec.json_strict import duplicate_members
 from tiphys_apimachinery.errors import BadRequest
 from tiphys_apiserver.rest.exchange import Exchange
 from tiphys_apiserver.rest.negotiate import Media, body_media
@@ -62,7 +63,7 @@ def decode_document(cls: type[Message], document: dict[str, Any], call: Call, bo
     if sink is None:
         return obj
     if body and call.field_validation:
-        sink.duplicate += json_codec.duplicate_members(body)
+        sink.duplicate += duplicate_members(body)
     if call.field_validation == STRICT:
         error = json_codec.strict_error(cls, sink)
         if error is not None:

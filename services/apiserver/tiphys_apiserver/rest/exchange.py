@@ -60,7 +60,7 @@ class Exchange:
         transport = self.request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
-        return transport  # type: ignore[return-value]  aiohttp's type says less than it gives
+        return transport
 
     async def body(self) -> bytes:
         """The whole body. Raises RequestEntityTooLarge before reading more than MAX_BODY_BYTES."""
@@ -126,7 +126,7 @@ class Answer:
 
     async def prepare(self, request: BaseRequest) -> None:
         """Write everything. Raises ConnectionResetError when the client has gone."""
-        transport = request.transport
+        transport: Any = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
         self.keep_alive = self.keep_alive and request.keep_alive
@@ -134,11 +134,11 @@ class Answer:
         pieces: Sequence[bytes] = (body,) if isinstance(body, bytes) else body
         head = self.head(sum(map(len, pieces)), close=not self.keep_alive)
         if request.method == "HEAD":
-            transport.write(head)  # type: ignore[attr-defined]  a transport that writes, as of every server
+            transport.write(head)
         elif isinstance(body, bytes):
-            transport.write(head + body)  # type: ignore[attr-defined]
+            transport.write(head + body)
         else:
-            transport.write(head)  # type: ignore[attr-defined]
+            transport.write(head)
             await write_pieces(request, body)
 
     async def write_eof(self) -> None:

@@ -31,7 +31,19 @@ from tiphys_apiserver.storage.list_query import WatchQuery
 # Source: kube-apiserver --min-request-timeout.
 MIN_WATCH_S = 1800.0
 # Kinds whose delete answers with the object. Source: registry/core/pod/storage, ReturnDeletedObject.
-_RETURNS_DELETED = frozenset({"pods", "namespaces", "persistentvolumeclaims", "persistentvolumes", "resourcequotas", "podtemplates", "replicationcontrollers", "services", "serviceaccounts"})  # fmt: skip
+_RETURNS_DELETED = frozenset(
+    {
+        "pods",
+        "namespaces",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "resourcequotas",
+        "podtemplates",
+        "replicationcontrollers",
+        "services",
+        "serviceaccounts",
+    }
+)
 
 Handler = Callable[[Exchange, Call, Served], Awaitable[Any]]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from dataclasses import dataclass
+from typing import cast
 
 from tiphys_apimachinery.errors import ServiceUnavailable
 from tiphys_apiserver.rest.connection import connection_of
@@ -39,7 +40,7 @@ class Pipe(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A new connection."""
-        self.attach(transport)  # type: ignore[arg-type]  create_connection makes no other
+        self.attach(cast(asyncio.Transport, transport))
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Take a connection, new or switched over from another protocol."""
@@ -187,7 +188,7 @@ async def _join(exchange: Exchange, reader: asyncio.StreamReader, writer: asynci
     """Answer the client, take both connections from their protocols, and wait for the end of either."""
     connection = connection_of(exchange.request)
     client = exchange.transport
-    upstream: asyncio.Transport = writer.transport  # type: ignore[assignment]  open_connection makes no other
+    upstream = cast(asyncio.Transport, writer.transport)
     to_client, to_upstream = Pipe(), Pipe()
     to_client.attach(upstream)
     to_upstream.attach(client)

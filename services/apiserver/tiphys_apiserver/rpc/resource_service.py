@@ -235,7 +235,8 @@ def decode_message(cls: type[Message], version: str, kind: str, raw: bytes, fiel
 def _unknown_fields(message: Any, path: str) -> list[str]:
     """Paths of fields that came with numbers the schema does not know."""
     prefix = f"{path}." if path else ""
-    found = [f"{prefix}{field.field_number}" for field in UnknownFieldSet(message)]
+    unknown: Any = UnknownFieldSet(message)
+    found = [f"{prefix}{field.field_number}" for field in unknown]
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue

@@ -24,9 +24,9 @@ def service_name(info: ResourceInfo) -> str:
     return f"tiphys.apiserver.{folder}.{info.version}.{info.kind}Service"
 
 
-def make_services(parts: Assembly) -> Mapping[str, Mapping[str, Any]]:
+def make_services(parts: Assembly) -> Mapping[str, dict[str, Any]]:
     """Methods by service. Classes of messages are imported when a method is first called."""
-    services: dict[str, Mapping[str, Any]] = {}
+    services: dict[str, dict[str, Any]] = {}
     answerers = parts.hall.answerers
     for served in parts.table:
         service = ResourceService(parts.hall, parts.chain, served)

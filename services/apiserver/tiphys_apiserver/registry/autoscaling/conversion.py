@@ -81,7 +81,8 @@ def from_storage(stored: Any) -> Any:
 
 
 def _is_cpu(metric: Any) -> bool:
-    return metric.type == "Resource" and metric.resource.name == "cpu" and metric.resource.target.type == _UTILIZATION
+    resource = metric.resource
+    return bool(metric.type == "Resource" and resource.name == "cpu" and resource.target.type == _UTILIZATION)
 
 
 CONVERTER = Converter(
