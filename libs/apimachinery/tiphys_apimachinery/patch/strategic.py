@@ -1,0 +1,227 @@
+"""Strategic merge patch: a merge patch that knows from the schema how lists merge.
+
+Pure, over plain JSON. Of each field the options patch_strategy and patch_merge_key are read; a field
+without them merges as an object or is replaced. Directives that a patch may carry:
+
+    $patch: replace | delete | merge          in an object, or in an item of a list that merges by key
+    $retainKeys: [names]                      members of the object that may stay
+    $setElementOrder/LIST: [keys or values]   order of a merged list
+    $deleteFromPrimitiveList/LIST: [values]   values to take out of a list
+
+Order of a merged list: what the patch names comes in the patch's order, the rest keeps its order and
+its place relative to neighbours. Source of the rules: apimachinery pkg/util/strategicpatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from tiphys_apimachinery.errors import BadRequest
+from tiphys_apimachinery.schema import Field, Kind, descriptor_of, fields_by_json
+
+_DIRECTIVE: Final = "$patch"
+_RETAIN: Final = "$retainKeys"
+_ORDER: Final = "$setElementOrder/"
+_DELETE_FROM: Final = "$deleteFromPrimitiveList/"
+
+
+def apply_patch(cls: type[Message], target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The target, an object of the message's kind in JSON, with the patch merged in.
+
+    Neither argument is changed. Raises BadRequest for a patch that contradicts itself or the schema.
+    """
+    try:
+        return _merge_object(target, patch, descriptor_of(cls))
+    except RecursionError as error:
+        raise BadRequest("the patch is nested too deep") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _ListRule:
+    """How one list merges. Without merge it is replaced; without key its items are plain values."""
+
+    merges: bool
+    key: str
+    item: Descriptor | None
+
+
+def _schema_of(descriptor: Descriptor | None, name: str) -> Field | None:
+    return fields_by_json(descriptor).get(name) if descriptor is not None else None
+
+
+def _part(field: Field | None) -> Descriptor | None:
+    """Descriptor of the objects in a field; None where the schema says nothing of their members."""
+    return field.message if field is not None and field.kind is Kind.STRUCT else None
+
+
+def _list_rule(field: Field | None) -> _ListRule:
+    if field is None:
+        return _ListRule(False, "", None)
+    options = field.options
+    return _ListRule("merge" in options.patch_strategy, options.patch_merge_key, _part(field))
+
+
+def _merge_object(
+    target: Mapping[str, Any], patch: Mapping[str, Any], descriptor: Descriptor | None, *, by_name: bool = False
+) -> dict[str, Any]:
+    """`by_name` says that members are keys of a map, whose values all have the descriptor."""
+    directive = patch.get(_DIRECTIVE)
+    if directive == "replace":
+        return _plain_object(patch)
+    if directive == "delete":
+        return {}
+    if directive not in (None, "merge"):
+        raise BadRequest(f"unknown patch type found: {directive} in map")
+    result = _retain(target, patch)
+    orders = {name[len(_ORDER) :]: value for name, value in patch.items() if name.startswith(_ORDER)}
+    deletions = {name[len(_DELETE_FROM) :]: value for name, value in patch.items() if name.startswith(_DELETE_FROM)}
+    for name, values in deletions.items():
+        _delete_values(result, name, values)
+    for name, value in patch.items():
+        if _is_directive(name):
+            continue
+        if value is None:
+            result.pop(name, None)
+            continue
+        field = None if by_name else _schema_of(descriptor, name)
+        part = descriptor if by_name else _part(field)
+        result[name] = _merge_value(result.get(name), value, field, part, orders.get(name))
+    for name, order in orders.items():
+        if name not in patch and isinstance(result.get(name), list):
+            result[name] = _reorder(result[name], result[name], order, _list_rule(_schema_of(descriptor, name)).key)
+    return result
+
+
+def _merge_value(current: Any, value: Any, field: Field | None, part: Descriptor | None, order: Any) -> Any:
+    if isinstance(value, dict):
+        if field is not None and "replace" in field.options.patch_strategy and field.is_singular:
+            return _without_directives(value)
+        is_map = field is not None and field.is_map
+        before = current if isinstance(current, dict) else {}
+        return _merge_object(before, value, part, by_name=is_map)
+    if isinstance(value, list):
+        rule = _list_rule(field)
+        if rule.merges:
+            return _merge_list(current if isinstance(current, list) else [], value, rule, order)
+        return _without_directives(value)
+    return value
+
+
+def _retain(target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the target with only the members that $retainKeys, if it is there, lets stay."""
+    keep = patch.get(_RETAIN)
+    if keep is None:
+        return dict(target)
+    if not isinstance(keep, list):
+        raise BadRequest(f"{_RETAIN} needs a list of names")
+    for name, value in patch.items():
+        if not _is_directive(name) and value is not None and name not in keep:
+            raise BadRequest(f"the patch sets {name}, which {_RETAIN} does not keep")
+    return {name: value for name, value in target.items() if name in keep}
+
+
+def _delete_values(result: dict[str, Any], name: str, values: Any) -> None:
+    if not isinstance(values, list):
+        raise BadRequest(f"{_DELETE_FROM}{name} needs a list of values")
+    if isinstance(result.get(name), list):
+        gone = {_identity(value, "") for value in values}
+        result[name] = [item for item in result[name] if _identity(item, "") not in gone]
+
+
+def _merge_list(current: list[Any], patch: list[Any], rule: _ListRule, order: Any) -> list[Any]:
+    if not rule.key:
+        found = {_identity(item, ""): item for item in [*current, *patch]}
+        return _reorder(list(found.values()), current, order if order is not None else patch, "")
+    items = [_checked_item(item, rule.key) for item in patch]
+    if any(item.get(_DIRECTIVE) == "replace" and rule.key not in item for item in items):
+        return [_without_directives(item) for item in items if item.get(_DIRECTIVE) != "replace"]
+    gone = {_identity(item, rule.key) for item in items if item.get(_DIRECTIVE) == "delete"}
+    merged = [item for item in current if _identity(item, rule.key) not in gone]
+    places = {_identity(item, rule.key): place for place, item in reversed(list(enumerate(merged)))}
+    wanted = [item for item in items if item.get(_DIRECTIVE) != "delete"]
+    for item in wanted:
+        identity = _identity(item, rule.key)
+        place = places.get(identity)
+        if place is None:
+            places[identity] = len(merged)
+            merged.append(_merge_object({}, item, rule.item))
+        else:
+            before = merged[place] if isinstance(merged[place], dict) else {}
+            merged[place] = _merge_object(before, item, rule.item)
+    return _reorder(merged, current, order if order is not None else wanted, rule.key)
+
+
+def _checked_item(item: Any, key: str) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise BadRequest(f"the list merges by {key}, but the patch has {item!r} in it")
+    directive = item.get(_DIRECTIVE)
+    if directive not in (None, "replace", "delete", "merge"):
+        raise BadRequest(f"unknown patch type found: {directive} in list")
+    if key not in item and directive != "replace":
+        shown = {name: value for name, value in item.items() if name != _DIRECTIVE}
+        raise BadRequest(f"map: {shown} does not contain declared merge key: {key}")
+    return item
+
+
+def _identity(item: Any, key: str) -> tuple[str, Any]:
+    """What names an item: its key's value, or the item itself; of a kind that can be looked up."""
+    value = item.get(key) if key and isinstance(item, dict) else item
+    if isinstance(value, (dict, list)):
+        return "json", orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return type(value).__name__, value
+
+
+def _reorder(merged: list[Any], before: list[Any], order: Any, key: str) -> list[Any]:
+    """Items named by `order` in its order, the others in theirs, put in before the first named item
+    that stood behind them in `before`."""
+    if not isinstance(order, list):
+        raise BadRequest(f"{_ORDER} needs a list")
+    wanted, old = _ranks(order, key), _ranks(before, key)
+    pairs = [(_identity(item, key), item) for item in merged]
+    named = sorted((pair for pair in pairs if pair[0] in wanted), key=lambda pair: wanted[pair[0]])
+    others = sorted((pair for pair in pairs if pair[0] not in wanted), key=lambda pair: old.get(pair[0], len(old)))
+    result: list[Any] = []
+    left = right = 0
+    while left < len(others) and right < len(named):
+        other_rank, named_rank = old.get(others[left][0]), old.get(named[right][0])
+        if other_rank is not None and named_rank is not None and other_rank < named_rank:
+            result.append(others[left][1])
+            left += 1
+        else:
+            result.append(named[right][1])
+            right += 1
+    return [*result, *(item for _, item in named[right:]), *(item for _, item in others[left:])]
+
+
+def _ranks(items: list[Any], key: str) -> dict[tuple[str, Any], int]:
+    """Place of each item, the first where it is there twice."""
+    return {_identity(item, key): place for place, item in reversed(list(enumerate(items)))}
+
+
+def _plain_object(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_directives(item) for name, item in value.items() if item is not None and not _is_directive(name)
+    }
+
+
+def _without_directives(value: Any) -> Any:
+    """The value of a patch as it is stored where there is nothing to merge with: no nulls, no directives."""
+    if isinstance(value, dict):
+        return _plain_object(value)
+    if isinstance(value, list):
+        return [
+            _without_directives(item)
+            for item in value
+            if not (isinstance(item, dict) and item.get(_DIRECTIVE) == "delete")
+        ]
+    return value
+
+
+def _is_directive(name: str) -> bool:
+    return name in (_DIRECTIVE, _RETAIN) or name.startswith((_ORDER, _DELETE_FROM))
