@@ -17,7 +17,8 @@ from tiphys_apiserver.rest.negotiate import choose_format
 from tiphys_apiserver.rest.plain_paths import Handler, PlainPaths
 
 _AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# Clients ask for …v2@v1.0…, but an @ is no part of a media type to Go's parser: the answer is named with a dot.
+_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 
 def add_discovery_paths(paths: PlainPaths, resources: Sequence[ResourceInfo], server_address: str) -> None:

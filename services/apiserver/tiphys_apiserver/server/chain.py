@@ -54,7 +54,11 @@ class Chain:
             self.in_flight -= 1
 
     async def _authenticate(self, call: Call) -> None:
-        user = await self._authenticator.authenticate(call.credentials)
+        try:
+            user = await self._authenticator.authenticate(call.credentials)
+        except Unauthorized as err:
+            # Why a credential is bad is nobody's business but TokenReview's.
+            raise Unauthorized.of() from err
         if user is None:
             raise Unauthorized.of()
         call.user = user
