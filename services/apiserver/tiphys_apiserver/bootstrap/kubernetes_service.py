@@ -59,6 +59,9 @@ class KubernetesService:
     async def reconcile(self) -> None:
         """Bring the three objects to what they should be; nothing is written where nothing differs."""
         await self._ensure(self._service(), _merge_service)
+        if ipaddress.ip_address(self._advertised.address).is_loopback:
+            # Nobody but this machine reaches it, and such endpoints are refused: the Service stays without any.
+            return
         await self._ensure(self._endpoints(), _merge_endpoints)
         await self._ensure(self._slice(), _merge_slice)
 
