@@ -358,7 +358,7 @@ class Cacher:
         if matcher.selection.labels or matcher.selection.fields:
             return None
         try:
-            return len(self._cache.select_at(matcher, revision, start_after=last))
+            return self._cache.count_at(matcher.namespace, revision, start_after=last)
         except RevisionTooOld:
             return None
 

@@ -180,6 +180,16 @@ class WatchCache:
         then.sort(key=_key)
         return then[:limit] if limit else then
 
+    def count_at(self, namespace: str, revision: int, *, start_after: str) -> int:
+        """How many objects of a namespace, or of all, stood behind a key at a revision. Raises RevisionTooOld."""
+        prefix = f"{self.prefix}{namespace}/" if namespace else self.prefix
+        low, high = max(prefix, start_after), prefix + LAST
+        count = bisect_left(self._keys, high) - bisect_right(self._keys, low)
+        for key, then in self.undo(revision).items():
+            if low < key < high:
+                count += (then is not None) - (key in self.objects)
+        return count
+
     def undo(self, revision: int) -> Mapping[str, CachedObject | None]:
         """What stood at a past revision under each key changed since. Raises RevisionTooOld."""
         changes = self.changes_after(revision)

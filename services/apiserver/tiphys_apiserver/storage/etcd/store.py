@@ -259,12 +259,18 @@ async def open_etcd(options: EtcdOptions, clock: Clock) -> AsyncIterator[EtcdSto
         status = await connection.read(
             lambda member: member.maintenance.Status(rpc_pb2.StatusRequest(), timeout=options.call_timeout_s)
         )
+        failure: Exception | None = None
         async with asyncio.TaskGroup() as group:
             store = EtcdStore(connection, clock, group, status.version)
             try:
                 yield store
+            except Exception as err:
+                # Raised again outside the group, which would wrap the caller's own error.
+                failure = err
             finally:
                 await store.close()
+        if failure is not None:
+            raise failure
     finally:
         await connection.close()
 
