@@ -13,6 +13,7 @@ import grpc
 
 from tiphys_apiserver.options import Options
 from tiphys_apiserver.server.assembly import Assembly, assemble
+from tiphys_apiserver.storage.compactor import Compactor
 from tiphys_apiserver.storage.interface import StorageError, Store
 from tiphys_component import app, log
 from tiphys_component.app import StartupError, start_loop
@@ -53,10 +54,11 @@ class ApiServer:
             health.add_readiness("shutdown", stopping.check)
             metrics = Registry(process_metrics=True)
             parts = await assemble(
-                options, store, self._clock, health, metrics, _kubelet_tls(options), uuid4_text, random.SystemRandom()
+                options, store, self._clock, health, metrics, _kubelet_tls(options), uuid4_text, random.Random()
             )
             async with asyncio.TaskGroup() as group:
                 parts.table.start(group)
+                start_loop(group, Compactor(store, self._clock).run(), "compaction")
                 await parts.rest.listen(options.hosts(), options.secure_port, tls)
                 if options.insecure_port:
                     await parts.plain.listen(
