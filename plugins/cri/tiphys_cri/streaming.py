@@ -96,13 +96,17 @@ async def open_port_forward(url: str) -> AsyncIterator[PortForwarder]:
 async def _session(url: str, protocols: tuple[str, ...]) -> AsyncIterator[Session]:
     reader, writer, _ = await dial(url, protocols=protocols)
     session = Session(reader, writer, client=True)
-    async with asyncio.TaskGroup() as group:
-        reading = group.create_task(session.run(), name="spdy session")
-        try:
-            yield session
-        finally:
-            await session.close()
-            reading.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(session.run(), name="spdy session")
+            try:
+                yield session
+            finally:
+                await session.close()
+                reading.cancel()
+    except BaseExceptionGroup as err:
+        # Reading never fails, so the group holds what the caller raised, and the caller wants it as it was.
+        raise err.exceptions[0] from None
 
 
 def exit_code(status: bytes) -> int:

@@ -1,0 +1,256 @@
+"""The service: makes the parts, hands them to each other, and runs their loops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiphys.api.core.v1.node_pb2 import Node
+from tiphys.api.core.v1.pod_pb2 import Pod
+from tiphys.api.core.v1.service_pb2 import Service
+from tiphys_apimachinery.errors import NotFound
+from tiphys_client.client import Client
+from tiphys_client.informer import Informer
+from tiphys_client.recorder import EventRecorder
+from tiphys_component.app import start_loop
+from tiphys_component.clock import Clock
+from tiphys_component.proc import to_thread
+from tiphys_component.rpc import Server
+from tiphys_component.tls import server_ssl_context
+from tiphys_cri.interface import ImageService, RuntimeService
+from tiphys_kubelet.machine import read_machine
+from tiphys_kubelet.node_lease import NodeLease
+from tiphys_kubelet.node_status import NodeIdentity, NodeReporter
+from tiphys_kubelet.objects import ObjectCache, ObjectKey, Referenced
+from tiphys_kubelet.options import Options
+from tiphys_kubelet.pleg import PodLifecycle
+from tiphys_kubelet.pod_source import PodSource
+from tiphys_kubelet.pod_worker import Surroundings
+from tiphys_kubelet.pod_workers import PodWorkers
+from tiphys_kubelet.probes.manager import ProbeManager
+from tiphys_kubelet.recorder import PodEvents
+from tiphys_kubelet.runtime.cgroups import Cgroups, can_lower_oom_score
+from tiphys_kubelet.runtime.container_config import ContainerSettings
+from tiphys_kubelet.runtime.dns import DnsSettings, read_resolv_conf
+from tiphys_kubelet.runtime.images import ImagePuller
+from tiphys_kubelet.runtime.pod_runtime import NodeSettings, PodRuntime
+from tiphys_kubelet.runtime.sandbox_config import SandboxSettings
+from tiphys_kubelet.server.app import KubeletServer, ServerParts
+from tiphys_kubelet.server.auth import ApiGuard
+from tiphys_kubelet.server.metrics import KubeletMetrics
+from tiphys_kubelet.servicer import servicer
+from tiphys_kubelet.status_manager import StatusManager
+from tiphys_kubelet.tokens import TokenSource
+from tiphys_kubelet.volumes.manager import VolumeManager
+from tiphys_kubelet.volumes.registry import default_plugins
+
+# The API server's own identity towards kubelets.
+API_SERVER_CLIENT = "kube-apiserver-kubelet-client"
+HEALTHY_RELIST_S = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the kubelet works with and does not make itself."""
+
+    client: Client
+    runtime: RuntimeService
+    images: ImageService
+    clock: Clock
+
+
+class Kubelet:
+    """One node's agent; `run` until it is cancelled. Pods go on running when it ends."""
+
+    def __init__(self, options: Options, outside: Outside) -> None:
+        self._options = options
+        self._outside = outside
+        self._node: Node | None = None
+        client, clock = outside.client, outside.clock
+        self.recorder = EventRecorder(client, "kubelet", clock=clock, host=options.node_name)
+        self.events = PodEvents(self.recorder)
+        self.machine = read_machine(_existing(options.root_dir))
+        self.lifecycle = PodLifecycle(outside.runtime, clock, self._observed)
+        self.probes = ProbeManager(outside.runtime, clock, self._observed, self._unhealthy)
+        self.objects = ObjectCache(self._fetch, self._follow, self._objects_changed)
+        self.statuses = StatusManager(client, clock)
+        self.services: Informer[Service, object] = Informer(client, Service, clock=clock)
+        self.source = PodSource(client, clock, options.node_name)
+        self.volumes = VolumeManager(
+            options.root_dir / "pods", default_plugins(clock, TokenSource(client, clock).request)
+        )
+        self.cgroups = Cgroups(options.cgroup_root)
+        self.workers = PodWorkers(self._surroundings())
+        self.reporter = self._make_reporter()
+        self.lease = NodeLease(options.node_name, client, clock, lambda: self._node)
+        self.metrics = KubeletMetrics(pods=self._count_pods, containers=self._count_containers)
+        self.guard = ApiGuard(client, clock, options.node_name, trusted=(API_SERVER_CLIENT,))
+        self.parts = self._server_parts()
+        tls = server_ssl_context(options.tls) if options.tls is not None else None
+        self.server = KubeletServer(self.parts, options.address, options.port, tls)
+
+    async def run(self) -> None:
+        """Works until cancelled. Raises StartupError where a port can't be had."""
+        options = self._options
+        services = (servicer(self.parts, self.workers, self.guard),)
+        grpc_server = Server(f"{options.address}:{options.grpc_port}", options.tls, services, flag="--grpc-port")
+        async with asyncio.TaskGroup() as group:
+            # The servers first: a port that is taken must be told before anything is touched.
+            start_loop(group, self.server.run(), "https server")
+            await self.server.listening.wait()
+            start_loop(group, grpc_server.run(), "grpc server")
+            start_loop(group, self.lifecycle.run(), "pleg")
+            start_loop(group, self.reporter.run(), "node status")
+            start_loop(group, self.lease.run(), "node lease")
+            start_loop(group, self.recorder.run(), "events")
+            start_loop(group, self.statuses.run(), "pod statuses")
+            start_loop(group, self.services.run(), "services informer")
+            start_loop(group, self.objects.run(), "objects")
+            start_loop(group, self.probes.run(), "probes")
+            start_loop(group, self.workers.run(), "pod workers")
+            start_loop(group, self.source.run(), "pods informer")
+            start_loop(group, self._hand_over(), "pod source")
+
+    async def _hand_over(self) -> None:
+        """Pods begin when the runtime's picture is complete: before that a running one would look absent."""
+        await self.lifecycle.wait_relisted()
+        await self.services.wait_synced()
+        await self.source.hand_over(self.workers)
+
+    def _surroundings(self) -> Surroundings:
+        options, outside = self._options, self._outside
+        settings = self._node_settings()
+        runtime = PodRuntime(
+            runtime=outside.runtime,
+            images=ImagePuller(outside.images, outside.clock),
+            lifecycle=self.lifecycle,
+            volumes=self.volumes,
+            events=self.events,
+            clock=outside.clock,
+            settings=settings,
+        )
+        return Surroundings(
+            client=outside.client,
+            clock=outside.clock,
+            events=self.events,
+            lifecycle=self.lifecycle,
+            runtime=runtime,
+            volumes=self.volumes,
+            objects=self.objects,
+            probes=self.probes,
+            statuses=self.statuses,
+            services=self.services.list,
+            host_ips=options.addresses,
+            release_cgroup=self.cgroups.release,
+        )
+
+    def _node_settings(self) -> NodeSettings:
+        options = self._options
+        dns = DnsSettings(options.cluster_dns, options.cluster_domain, read_resolv_conf(options.resolv_conf))
+        own_groups = options.cgroups_per_qos and self.cgroups.is_usable()
+        parent: Callable[[Pod], str] = self.cgroups.parent if own_groups else _no_parent
+        return NodeSettings(
+            pods_root=options.root_dir / "pods",
+            sandbox=SandboxSettings(str(options.pod_log_dir), dns),
+            container=ContainerSettings(self.machine.memory_bytes, can_lower_oom_score()),
+            cgroup_parent=parent,
+            allocatable=self.machine.allocatable(options.max_pods),
+        )
+
+    def _make_reporter(self) -> NodeReporter:
+        options, outside = self._options, self._outside
+        identity = NodeIdentity(
+            name=options.node_name,
+            addresses=options.addresses,
+            port=options.port,
+            max_pods=options.max_pods,
+            labels=options.node_labels,
+            taints=options.taints,
+        )
+        return NodeReporter(
+            identity,
+            self.machine,
+            client=outside.client,
+            runtime=outside.runtime,
+            images=outside.images,
+            clock=outside.clock,
+            events=self.events,
+            relisted_at=lambda: self.lifecycle.relisted_at,
+            on_node=self._node_changed,
+        )
+
+    def _server_parts(self) -> ServerParts:
+        clock = self._outside.clock
+        return ServerParts(
+            node_name=self._options.node_name,
+            clock=clock,
+            runtime=self._outside.runtime,
+            lifecycle=self.lifecycle,
+            guard=self.guard,
+            metrics=self.metrics,
+            find_pod=self.source.find,
+            pods=self._pods_with_status,
+            is_healthy=lambda: clock.monotonic() - self.lifecycle.relisted_at < HEALTHY_RELIST_S,
+            started_at=clock.now(),
+        )
+
+    def _pods_with_status(self) -> Sequence[Pod]:
+        pods = []
+        for pod in self.source.pods():
+            status = self.statuses.get(pod.metadata.uid)
+            if status is not None:
+                pod.status.CopyFrom(status)
+            pods.append(pod)
+        return pods
+
+    async def _fetch(self, key: ObjectKey) -> Referenced | None:
+        try:
+            return await self._outside.client.get(key.kind, key.name, key.namespace)
+        except NotFound:
+            return None
+
+    async def _follow(self, key: ObjectKey, told: Callable[[Referenced | None], None]) -> None:
+        informer: Informer[Referenced, object] = Informer(
+            self._outside.client,
+            key.kind,
+            key.namespace,
+            field_selector=f"metadata.name={key.name}",
+            clock=self._outside.clock,
+        )
+        informer.add_handler(on_add=told, on_update=lambda _, new: told(new), on_delete=lambda _: told(None))
+        await informer.run()
+
+    def _observed(self, uid: str) -> None:
+        self.workers.observed(uid)
+
+    def _objects_changed(self, uid: str) -> None:
+        self.workers.objects_changed(uid)
+
+    def _unhealthy(self, pod: Pod, container: str, kind: str, message: str) -> None:
+        self.events.event(pod, "Warning", "Unhealthy", f"{kind} probe failed: {message}", container=container)
+
+    def _node_changed(self, node: Node) -> None:
+        self._node = node
+
+    def _count_pods(self) -> float:
+        return float(sum(any(box.ready for box in pod.sandboxes) for pod in self.lifecycle.observations()))
+
+    def _count_containers(self) -> float:
+        return float(sum(c.is_running for pod in self.lifecycle.observations() for c in pod.containers))
+
+
+async def prepare_directories(options: Options) -> None:
+    """Makes the directories that the kubelet works in."""
+    for path in (options.root_dir / "pods", options.pod_log_dir):
+        await to_thread(path.mkdir, parents=True, exist_ok=True)
+
+
+def _existing(path: Path) -> Path:
+    """The nearest directory at or above the path that exists."""
+    return path if path.exists() else _existing(path.parent)
+
+
+def _no_parent(pod: Pod) -> str:
+    return ""
