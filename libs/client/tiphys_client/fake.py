@@ -7,26 +7,10 @@ from typing import Any
 
 from tiphys_client.client import Client
 from tiphys_client.fake_server import Call, FakeServer
-from tiphys_client.transport import InProcessTransport
+from tiphys_client.transport import READ_METHODS, InProcessTransport
 from tiphys_component.clock import Clock, FakeClock
 
 __all__ = ["Call", "FakeClient", "FakeServer"]
-
-WRITES = frozenset(
-    [
-        "Create",
-        "BatchCreate",
-        "Update",
-        "UpdateStatus",
-        "Patch",
-        "Delete",
-        "DeleteCollection",
-        "Bind",
-        "BatchBind",
-        "Evict",
-        "UpdateScale",
-    ]
-)
 
 
 class FakeClient(Client):
@@ -55,4 +39,4 @@ class FakeClient(Client):
 
     def writes(self) -> list[Call]:
         """The calls so far that may have changed something, in order."""
-        return [call for call in self.server.calls if call.method in WRITES]
+        return [call for call in self.server.calls if call.method not in READ_METHODS]

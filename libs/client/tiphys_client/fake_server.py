@@ -78,7 +78,7 @@ class FakeServer:
     def fail(
         self, method: str, cls: type[Any] | None, error: Exception, *, times: int = 1, after: bool = False
     ) -> None:
-        """Answer the next calls of a method, of any class where cls is None, with an error, if after once the work is done."""
+        """Answer the next calls of a method, any class where cls is None, with an error; if after, do it first."""
         self._faults.append(_Fault(method, cls.DESCRIPTOR.name if cls else "", error, times, after))
 
     def cut_watches(self, error: APIError | None = None) -> None:

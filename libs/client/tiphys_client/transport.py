@@ -14,32 +14,24 @@ from typing import Any, NoReturn, Protocol, Self
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
-from google.rpc import status_pb2
 
-from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.errors import (
-    AlreadyExists,
     APIError,
-    BadRequest,
-    Conflict,
-    Expired,
-    Forbidden,
     InternalError,
-    MethodNotAllowed,
-    NotFound,
     ServerTimeout,
     ServiceUnavailable,
     Timeout,
     TooManyRequests,
     Unauthorized,
-    from_status,
 )
+from tiphys_client.grpc_status import error_from
 from tiphys_client.kubeconfig import ClientConfig
 from tiphys_component.rpc import Options, channel
 
-DETAILS_KEY = "grpc-status-details-bin"
 DEFAULT_TIMEOUT_S = 30.0
+
+# Methods that change nothing; any other is a write.
+READ_METHODS = frozenset(("Get", "List", "Watch", "GetScale", "GetLog"))
 
 
 class Transport(Protocol):
@@ -64,7 +56,7 @@ class Transport(Protocol):
         ...
 
 
-def is_retriable(err: BaseException) -> bool:
+def is_retriable(err: object) -> bool:
     """Whether the same request may pass later with nothing changed by the caller."""
     return isinstance(err, ServiceUnavailable | Timeout | ServerTimeout | TooManyRequests)
 
@@ -200,46 +192,35 @@ class InProcessTransport:
         """Nothing to give back: the server's owner stops it."""
 
 
-_BY_CODE: dict[grpc.StatusCode, type[APIError]] = {
-    grpc.StatusCode.UNAVAILABLE: ServiceUnavailable,
-    grpc.StatusCode.CANCELLED: ServiceUnavailable,
-    grpc.StatusCode.DEADLINE_EXCEEDED: Timeout,
-    grpc.StatusCode.UNAUTHENTICATED: Unauthorized,
-    grpc.StatusCode.PERMISSION_DENIED: Forbidden,
-    grpc.StatusCode.NOT_FOUND: NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
-    grpc.StatusCode.ABORTED: Conflict,
-    grpc.StatusCode.INVALID_ARGUMENT: BadRequest,
-    grpc.StatusCode.UNIMPLEMENTED: MethodNotAllowed,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: TooManyRequests,
-    grpc.StatusCode.OUT_OF_RANGE: Expired,
-}
+class FencedTransport:
+    """A transport that lets writes through only while allowed() says so, as for a leader who may have lost its lease.
 
+    A process that was stopped for longer than its lease finds out here, before its first write.
+    """
 
-def map_error(err: grpc.aio.AioRpcError) -> APIError:
-    """The API error behind a failed call: the Status that the server sent along, else one by the gRPC code."""
-    metadata: Any = err.trailing_metadata()
-    for key, value in metadata or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            status = _read_details(value)
-            if status is not None:
-                return from_status(status)
-    return _BY_CODE.get(err.code(), InternalError)(err.details() or err.code().name)
+    def __init__(self, inner: Transport, allowed: Callable[[], bool]) -> None:
+        self._inner = inner
+        self._allowed = allowed
 
+    async def unary(self, service: str, method: str, request: bytes, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> bytes:
+        """One request, one reply; raises ServiceUnavailable for a write that is not allowed."""
+        if method not in READ_METHODS and not self._allowed():
+            raise ServiceUnavailable(f"{service}/{method}: this process may not write, it is no longer the leader")
+        return await self._inner.unary(service, method, request, timeout_s=timeout_s)
 
-def _read_details(value: bytes) -> meta_pb2.Status | None:
-    try:
-        outer = status_pb2.Status.FromString(value)
-        for detail in outer.details:
-            if detail.Is(meta_pb2.Status.DESCRIPTOR):
-                return meta_pb2.Status.FromString(detail.value)
-    except DecodeError:
-        return None
-    return None
+    def stream(
+        self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
+    ) -> AsyncIterator[bytes]:
+        """One request, many replies."""
+        return self._inner.stream(service, method, request, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Close the inner transport."""
+        await self._inner.close()
 
 
 def _raise_mapped(err: grpc.aio.AioRpcError) -> NoReturn:
-    raise map_error(err) from err
+    raise error_from(err) from err
 
 
 def _token_source(config: ClientConfig) -> Callable[[], str]:

@@ -54,7 +54,7 @@ class Registry:
         """How observed values spread over buckets; raises ValueError if the name is taken."""
         return Histogram(name, help, labels, buckets=tuple(buckets), registry=self._collectors)
 
-    def value(self, name: str, **labels: str) -> float | None:
+    def value(self, name: str, /, **labels: str) -> float | None:
         """The current value of one sample, None if there is none; for tests and status pages."""
         return self._collectors.get_sample_value(name, labels)
 
