@@ -9,6 +9,7 @@ from tiphys.api.core.v1.service_pb2 import Service
 from tiphys.api.discovery.v1.discovery_pb2 import EndpointSlice
 from tiphys_apimachinery.errors import APIError
 from tiphys_client.client import Client
+from tiphys_client.grpc_status import reply_for
 from tiphys_client.informer import Informer
 from tiphys_client.kubeconfig import load
 from tiphys_client.transport import GrpcTransport
@@ -68,6 +69,7 @@ class ClusterDns:
             registry,
             health,
             options.tls,
+            reply_for,
         )
         try:
             async with asyncio.TaskGroup() as group:

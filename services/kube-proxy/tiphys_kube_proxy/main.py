@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tiphys.api.core.v1.service_pb2 import Service
 from tiphys.api.discovery.v1.discovery_pb2 import EndpointSlice
 from tiphys_client.client import Client
+from tiphys_client.grpc_status import reply_for
 from tiphys_client.informer import Informer
 from tiphys_client.kubeconfig import load
 from tiphys_client.transport import GrpcTransport
@@ -65,6 +66,7 @@ class KubeProxy:
             registry,
             health,
             options.tls,
+            reply_for,
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -1,0 +1,190 @@
+"""The nodes of the cluster as columns: one numpy array a fact, one row a node.
+
+Plugins compute over all rows at once. Rows are handed out as nodes come and used again when they
+go; `present` says which count. Whatever changes a row notes it in `changes`, so that a class of
+pods brings only those rows up to date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiphys.api.core.v1.node_pb2 import Node
+from tiphys_scheduler.pod_info import CPU, MEMORY, PODS, STORAGE, Needs, Port, amount
+
+Mask = NDArray[np.bool_]
+Amounts = NDArray[np.int64]
+# All rows, or the rows of an index array.
+Rows = slice | NDArray[np.intp]
+ALL_ROWS = slice(None)
+
+Taint = tuple[str, str, str]
+_Kind = TypeVar("_Kind", bound=np.generic)
+_FIRST_RESOURCES = (CPU, MEMORY, STORAGE, PODS)
+_FIRST_ROWS = 64
+
+
+class Columns:
+    """Facts of nodes and what is requested on them. Not thread-safe; the scheduler's loop owns it."""
+
+    def __init__(self) -> None:
+        self._rows = _FIRST_ROWS
+        self.names: list[str] = [""] * self._rows
+        self.row_of: dict[str, int] = {}
+        self._free = list(range(self._rows - 1, -1, -1))
+        self.resources: dict[str, int] = {name: i for i, name in enumerate(_FIRST_RESOURCES)}
+        self.capacity: Amounts = np.zeros((len(self.resources), self._rows), np.int64)
+        self.requested: Amounts = np.zeros((len(self.resources), self._rows), np.int64)
+        # CPU millis and memory bytes as scoring counts them.
+        self.scored: Amounts = np.zeros((2, self._rows), np.int64)
+        self.present: Mask = np.zeros(self._rows, np.bool_)
+        self.unschedulable: Mask = np.zeros(self._rows, np.bool_)
+        self.label_pairs: dict[tuple[str, str], Mask] = {}
+        self.label_keys: dict[str, Mask] = {}
+        self.labels: list[Mapping[str, str]] = [{}] * self._rows
+        self.taints: dict[Taint, Mask] = {}
+        self.ports: dict[Port, NDArray[np.int32]] = {}
+        self.changes: list[int] = []
+        # Rises when rows are added: arrays are then new ones, and whoever kept some starts afresh.
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.row_of)
+
+    @property
+    def rows(self) -> int:
+        """Length of every column, counting free rows."""
+        return self._rows
+
+    def set_node(self, node: Node) -> bool:
+        """Adds or updates a node; True where anything that matters to placing changed."""
+        name = node.metadata.name
+        row = self.row_of.get(name)
+        if row is None:
+            row = self._take_row(name)
+        before = self._facts(row)
+        for resource, quantity in node.status.allocatable.items():
+            self.resource(resource)
+            self.capacity[self.resources[resource], row] = amount(resource, quantity.string)
+        for resource, index in self.resources.items():
+            if resource not in node.status.allocatable:
+                self.capacity[index, row] = 0
+        self.unschedulable[row] = node.spec.unschedulable
+        self._set_labels(row, dict(node.metadata.labels))
+        self._set_taints(row, [(t.key, t.value, t.effect) for t in node.spec.taints])
+        self.present[row] = True
+        changed = before != self._facts(row)
+        if changed:
+            self.changes.append(row)
+        return changed
+
+    def remove_node(self, name: str) -> None:
+        """Removes a node; what pods requested on it is forgotten with it."""
+        row = self.row_of.pop(name, None)
+        if row is None:
+            return
+        for column in (self.capacity, self.requested, self.scored):
+            column[:, row] = 0
+        self.present[row] = self.unschedulable[row] = False
+        self._set_labels(row, {})
+        self._set_taints(row, [])
+        for counts in self.ports.values():
+            counts[row] = 0
+        self.names[row] = ""
+        self._free.append(row)
+        self.changes.append(row)
+
+    def add_pod(self, row: int, needs: Needs, *, sign: int = 1) -> None:
+        """Counts a pod on a row; sign -1 takes it away."""
+        for resource, value in needs.requests:
+            self.requested[self.resource(resource), row] += sign * value
+        self.scored[0, row] += sign * needs.scored[0]
+        self.scored[1, row] += sign * needs.scored[1]
+        for port in needs.ports:
+            counts = self.ports.get(port)
+            if counts is None:
+                counts = self.ports[port] = np.zeros(self._rows, np.int32)
+            counts[row] += sign
+        self.changes.append(row)
+
+    def resource(self, name: str) -> int:
+        """Index of a resource; one not seen before gets an empty column."""
+        found = self.resources.get(name)
+        if found is None:
+            found = self.resources[name] = len(self.resources)
+            empty = np.zeros((1, self._rows), np.int64)
+            self.capacity = np.concatenate([self.capacity, empty])
+            self.requested = np.concatenate([self.requested, empty])
+        return found
+
+    def has_pair(self, key: str, value: str) -> Mask:
+        """Rows whose label has that value."""
+        found = self.label_pairs.get((key, value))
+        return found if found is not None else np.zeros(self._rows, np.bool_)
+
+    def has_key(self, key: str) -> Mask:
+        """Rows that have the label."""
+        found = self.label_keys.get(key)
+        return found if found is not None else np.zeros(self._rows, np.bool_)
+
+    def forget_changes(self) -> None:
+        """Shortens the note of changes; whoever kept a place in it starts afresh."""
+        self.changes.clear()
+        self.epoch += 1
+
+    def _facts(self, row: int) -> tuple[object, ...]:
+        taints = tuple(sorted(t for t, mask in self.taints.items() if mask[row]))
+        capacity = {name: int(self.capacity[i, row]) for name, i in self.resources.items() if self.capacity[i, row]}
+        return bool(self.present[row]), bool(self.unschedulable[row]), self.labels[row], taints, capacity
+
+    def _take_row(self, name: str) -> int:
+        if not self._free:
+            self._grow()
+        row = self._free.pop()
+        self.row_of[name] = row
+        self.names[row] = name
+        return row
+
+    def _grow(self) -> None:
+        """Doubles every column."""
+        more = self._rows
+
+        def wider(column: NDArray[_Kind]) -> NDArray[_Kind]:
+            return np.pad(column, [(0, 0)] * (column.ndim - 1) + [(0, more)])
+
+        self.capacity, self.requested, self.scored = map(wider, (self.capacity, self.requested, self.scored))
+        self.present, self.unschedulable = wider(self.present), wider(self.unschedulable)
+        self.label_pairs = {key: wider(column) for key, column in self.label_pairs.items()}
+        self.label_keys = {key: wider(column) for key, column in self.label_keys.items()}
+        self.taints = {key: wider(column) for key, column in self.taints.items()}
+        self.ports = {key: wider(counts) for key, counts in self.ports.items()}
+        self.names += [""] * more
+        self.labels += [{}] * more
+        self._free = list(range(self._rows + more - 1, self._rows - 1, -1))
+        self._rows += more
+        self.forget_changes()
+
+    def _set_labels(self, row: int, labels: Mapping[str, str]) -> None:
+        for key, value in self.labels[row].items():
+            self.label_pairs[key, value][row] = False
+            self.label_keys[key][row] = False
+        for key, value in labels.items():
+            self._column(self.label_pairs, (key, value))[row] = True
+            self._column(self.label_keys, key)[row] = True
+        self.labels[row] = labels
+
+    def _set_taints(self, row: int, taints: Iterable[Taint]) -> None:
+        for mask in self.taints.values():
+            mask[row] = False
+        for taint in taints:
+            self._column(self.taints, taint)[row] = True
+
+    def _column(self, table: dict, key: object) -> Mask:  # type: ignore[type-arg]  # tables of any key
+        found: Mask | None = table.get(key)
+        if found is None:
+            found = table[key] = np.zeros(self._rows, np.bool_)
+        return found

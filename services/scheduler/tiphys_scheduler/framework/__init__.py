@@ -1,0 +1,1 @@
+"""The frame in which plugins place pods."""

@@ -1,0 +1,112 @@
+"""The scheduler's entry."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from typing import Literal, cast
+
+from tiphys.api.core.v1.node_pb2 import Node
+from tiphys.api.core.v1.pod_pb2 import Pod
+from tiphys.api.core.v1.reference_pb2 import ObjectReference
+from tiphys_client.client import Client
+from tiphys_client.grpc_status import reply_for
+from tiphys_client.informer import Informer
+from tiphys_client.kubeconfig import load
+from tiphys_client.leader_election import LeaderElector
+from tiphys_client.recorder import EventRecorder
+from tiphys_client.transport import GrpcTransport
+from tiphys_component import log
+from tiphys_component.app import run, start_loop
+from tiphys_component.clock import SystemClock
+from tiphys_component.health import Health
+from tiphys_component.metrics import Registry
+from tiphys_component.options import parse
+from tiphys_component.serving import Face
+from tiphys_scheduler.options import Options
+from tiphys_scheduler.pod_info import PodInfo, pod_info
+from tiphys_scheduler.scheduler import Scheduler
+from tiphys_scheduler.servicer import servicer
+
+COMPONENT = "default-scheduler"
+
+
+class RecordedPodEvents:
+    """Writes the scheduler's events by a recorder."""
+
+    def __init__(self, recorder: EventRecorder) -> None:
+        self._recorder = recorder
+
+    def event(self, pod: PodInfo, kind: str, reason: str, message: str) -> None:
+        """Records an Event on the pod."""
+        about = ObjectReference(kind="Pod", apiVersion="v1", namespace=pod.namespace, name=pod.name, uid=pod.uid)
+        action = "Binding" if reason == "Scheduled" else "Scheduling"
+        self._recorder.event(about, cast(Literal["Normal", "Warning"], kind), reason, message, action=action)
+
+
+class SchedulerService:
+    """The service: informers, the cycle, and the faces."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        options, clock = self._options, SystemClock()
+        registry, health = Registry(process_metrics=True), Health()
+        client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="kube-scheduler")
+        nodes: Informer[Node, object] = Informer(client, Node, clock=clock)
+        pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info)
+        recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry)
+        scheduler = Scheduler(
+            client,
+            nodes,
+            pods,
+            name=options.scheduler_name,
+            clock=clock,
+            events=RecordedPodEvents(recorder),
+            registry=registry,
+        )
+        opened = health.gate("informers")
+        face = Face(
+            options.bind_address,
+            options.grpc_port,
+            options.secure_port,
+            (servicer(scheduler, pods),),
+            registry,
+            health,
+            options.tls,
+            reply_for,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                start_loop(group, nodes.run(), "nodes informer")
+                start_loop(group, pods.run(), "pods informer")
+                start_loop(group, recorder.run(), "recorder")
+                start_loop(group, face.run(), "faces")
+                await nodes.wait_synced()
+                await pods.wait_synced()
+                opened()
+                await self._lead(client, scheduler)
+        finally:
+            await client.close()
+
+    async def _lead(self, client: Client, scheduler: Scheduler) -> None:
+        if not self._options.leader_elect:
+            await scheduler.run()
+            return
+        identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4()}"
+        elector = LeaderElector(
+            client, name="kube-scheduler", namespace="kube-system", identity=identity, clock=SystemClock()
+        )
+        await elector.run(scheduler.run)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the scheduler; returns the exit code."""
+    options = parse(Options, argv, prog="kube-scheduler")
+    log.configure(options.log_level, options.log_format)
+    return run(SchedulerService(options), name="kube-scheduler")

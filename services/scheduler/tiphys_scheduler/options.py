@@ -1,0 +1,23 @@
+"""Flags of the scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiphys_component.options import flag
+from tiphys_component.serving import ServingOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(ServingOptions):
+    """kube-scheduler: places pods on nodes."""
+
+    kubeconfig: Path = flag("--kubeconfig", help="how to reach the API server")
+    bind_address: str = flag("--bind-address", default="127.0.0.1", help="address of every port")
+    secure_port: int = flag("--secure-port", default=10259, help="port of metrics and health")
+    grpc_port: int = flag("--grpc-port", default=10269, help="port of the gRPC face")
+    scheduler_name: str = flag(
+        "--scheduler-name", default="default-scheduler", help="pods with this schedulerName are placed"
+    )
+    leader_elect: bool = flag("--leader-elect", default=True, help="work only while holding the Lease")

@@ -1,0 +1,1 @@
+"""Plugins by their Kubernetes names, one a module."""

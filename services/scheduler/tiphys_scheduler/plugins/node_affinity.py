@@ -1,0 +1,120 @@
+"""NodeAffinity: nodeSelector and node affinity, required and preferred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tiphys.api.core.v1.scheduling_pb2 import NodeSelectorRequirement, NodeSelectorTerm
+from tiphys_scheduler.columns import Columns, Mask, Rows
+from tiphys_scheduler.framework.interface import Event, Normalize, Scores
+from tiphys_scheduler.pod_info import PodInfo
+
+
+def match_term(term: NodeSelectorTerm, nodes: Columns) -> Mask:
+    """Nodes that meet every requirement of a term; a term without any matches nothing."""
+    if not term.matchExpressions and not term.matchFields:
+        return np.zeros(nodes.rows, np.bool_)
+    found = np.ones(nodes.rows, np.bool_)
+    for requirement in term.matchExpressions:
+        found &= _match_label(requirement, nodes)
+    for requirement in term.matchFields:
+        found &= _match_field(requirement, nodes)
+    return found
+
+
+def _any_value(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
+    found = np.zeros(nodes.rows, np.bool_)
+    for value in requirement.values:
+        found |= nodes.has_pair(requirement.key, value)
+    return found
+
+
+def _match_label(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
+    key = requirement.key
+    match requirement.operator:
+        case "In":
+            return _any_value(requirement, nodes)
+        case "NotIn":
+            return ~_any_value(requirement, nodes)
+        case "Exists":
+            return nodes.has_key(key)
+        case "DoesNotExist":
+            return ~nodes.has_key(key)
+        case "Gt" | "Lt":
+            return _compare(requirement, nodes)
+    return np.zeros(nodes.rows, np.bool_)
+
+
+def _compare(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
+    found = np.zeros(nodes.rows, np.bool_)
+    bound = _integer(requirement.values[0]) if len(requirement.values) == 1 else None
+    if bound is None:
+        return found
+    for (key, value), mask in nodes.label_pairs.items():
+        number = _integer(value) if key == requirement.key else None
+        if number is not None and (number > bound if requirement.operator == "Gt" else number < bound):
+            found |= mask
+    return found
+
+
+def _integer(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def _match_field(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
+    """metadata.name is the only field."""
+    found = np.zeros(nodes.rows, np.bool_)
+    if requirement.key != "metadata.name":
+        return found
+    for name in requirement.values:
+        row = nodes.row_of.get(name)
+        if row is not None:
+            found[row] = True
+    return ~found if requirement.operator == "NotIn" else found
+
+
+class NodeAffinity:
+    """Filter and score."""
+
+    name = "NodeAffinity"
+    events = frozenset({Event.NODE_ADDED, Event.NODE_LABELS})
+    normalize = Normalize.HIGHEST
+
+    def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:
+        """Only for pods that choose."""
+        return bool(pod.needs.node_selector or pod.needs.required_affinity)
+
+    def filter(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Mask:
+        """Nodes with every label of nodeSelector that meet at least one term."""
+        found = np.ones(nodes.rows, np.bool_)
+        for key, value in pod.needs.node_selector:
+            found &= nodes.has_pair(key, value)
+        affinity = pod.affinity()
+        if affinity is not None:
+            found &= _any_term(affinity.nodeSelectorTerms, nodes)
+        mask: Mask = found[rows]
+        return mask
+
+    def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
+        """Always the same."""
+        return ("node(s) didn't match Pod's node affinity/selector",)
+
+    def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
+        """The sum of the weights of the preferences that a node meets."""
+        found = np.zeros(nodes.rows, np.int64)
+        for preference in pod.preferences():
+            found += match_term(preference.preference, nodes).astype(np.int64) * preference.weight
+        scores: Scores = found[rows]
+        return scores
+
+
+def _any_term(terms: Sequence[NodeSelectorTerm], nodes: Columns) -> Mask:
+    found = np.zeros(nodes.rows, np.bool_)
+    for term in terms:
+        found |= match_term(term, nodes)
+    return found

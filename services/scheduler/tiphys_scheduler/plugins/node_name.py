@@ -1,0 +1,33 @@
+"""NodeName: a pod that names its node goes there or nowhere."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tiphys_scheduler.columns import Columns, Mask, Rows
+from tiphys_scheduler.framework.interface import Event
+from tiphys_scheduler.pod_info import PodInfo
+
+
+class NodeName:
+    """Filter. A pod with a node is bound already, so this speaks only when somebody asks to explain one."""
+
+    name = "NodeName"
+    events = frozenset({Event.NODE_ADDED})
+
+    def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:
+        """Only for pods that name a node."""
+        return bool(pod.node)
+
+    def filter(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Mask:
+        """The node named."""
+        mask = np.zeros(nodes.rows, np.bool_)
+        row = nodes.row_of.get(pod.node)
+        if row is not None:
+            mask[row] = True
+        found: Mask = mask[rows]
+        return found
+
+    def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
+        """Always the same."""
+        return ("node(s) didn't match the requested node name",)

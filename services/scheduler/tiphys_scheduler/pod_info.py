@@ -1,0 +1,167 @@
+"""What placing a pod depends on, read once from each version of the pod."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tiphys.api.core.v1.container_pb2 import Container
+from tiphys.api.core.v1.pod_pb2 import Pod, PodSpec
+from tiphys.api.core.v1.scheduling_pb2 import NodeSelector, PreferredSchedulingTerm, Toleration
+from tiphys_apimachinery.quantity import Quantity
+
+CPU, MEMORY, STORAGE, PODS = "cpu", "memory", "ephemeral-storage", "pods"
+# What a container without a request counts as when nodes are scored.
+# Source: kube-scheduler pkg/scheduler/util/pod_resources.go.
+_DEFAULT_CPU_MILLIS = 100
+_DEFAULT_MEMORY_BYTES = 200 * 1024 * 1024
+
+Port = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """All that decides where a pod may go; pods with equal needs share one class.
+
+    requests are (resource, amount) with CPU in millis, pods included; scored the CPU millis and
+    memory bytes that scoring counts. The serialized parts are there to be compared.
+    """
+
+    requests: tuple[tuple[str, int], ...]
+    scored: tuple[int, int]
+    ports: tuple[Port, ...]
+    node_selector: tuple[tuple[str, str], ...]
+    required_affinity: bytes
+    preferred_affinity: tuple[bytes, ...]
+    tolerations: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PodInfo:
+    """One pod as the scheduler knows it. node is where it is bound, empty before."""
+
+    key: str
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    priority: int
+    scheduler_name: str
+    is_gated: bool
+    is_finished: bool
+    is_deleting: bool
+    created_s: int
+    # Message of the condition PodScheduled=False that the pod has.
+    refusal: str
+    needs: Needs
+
+    def affinity(self) -> NodeSelector | None:
+        """Required node affinity."""
+        return NodeSelector.FromString(self.needs.required_affinity) if self.needs.required_affinity else None
+
+    def preferences(self) -> list[PreferredSchedulingTerm]:
+        """Preferred node affinity."""
+        return [PreferredSchedulingTerm.FromString(raw) for raw in self.needs.preferred_affinity]
+
+    def tolerations(self) -> list[Toleration]:
+        """What the pod tolerates."""
+        return [Toleration.FromString(raw) for raw in self.needs.tolerations]
+
+
+def amount(resource: str, text: str) -> int:
+    """A quantity as the scheduler counts it: CPU in millis, everything else whole."""
+    quantity = Quantity.parse(text)
+    return quantity.milli_value() if resource == CPU else quantity.value()
+
+
+def pod_info(pod: Pod) -> PodInfo:
+    """Reads a pod."""
+    spec, metadata = pod.spec, pod.metadata
+    refusal = next((c.message for c in pod.status.conditions if c.type == "PodScheduled" and c.status == "False"), "")
+    return PodInfo(
+        key=f"{metadata.namespace}/{metadata.name}",
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        node=spec.nodeName,
+        priority=spec.priority,
+        scheduler_name=spec.schedulerName,
+        is_gated=len(spec.schedulingGates) > 0,
+        is_finished=pod.status.phase in ("Succeeded", "Failed"),
+        is_deleting=metadata.HasField("deletionTimestamp"),
+        created_s=metadata.creationTimestamp.seconds,
+        refusal=refusal,
+        needs=_needs(spec),
+    )
+
+
+def _needs(spec: PodSpec) -> Needs:
+    affinity = spec.affinity.nodeAffinity
+    required = affinity.requiredDuringSchedulingIgnoredDuringExecution
+    has_required = affinity.HasField("requiredDuringSchedulingIgnoredDuringExecution")
+    preferred = affinity.preferredDuringSchedulingIgnoredDuringExecution
+    return Needs(
+        requests=tuple(sorted(_requests(spec).items())),
+        scored=_scored(spec),
+        ports=tuple(sorted(_ports(spec))),
+        node_selector=tuple(sorted(spec.nodeSelector.items())),
+        required_affinity=required.SerializeToString(deterministic=True) if has_required else b"",
+        preferred_affinity=tuple(p.SerializeToString(deterministic=True) for p in preferred),
+        tolerations=tuple(t.SerializeToString(deterministic=True) for t in spec.tolerations),
+    )
+
+
+def _container_requests(container: Container) -> dict[str, int]:
+    return {name: amount(name, quantity.string) for name, quantity in container.resources.requests.items()}
+
+
+def _requests(spec: PodSpec) -> dict[str, int]:
+    found = _effective(spec, _container_requests)
+    for name, quantity in spec.overhead.items():
+        found[name] = found.get(name, 0) + amount(name, quantity.string)
+    found[PODS] = 1
+    return {name: value for name, value in found.items() if value}
+
+
+def _scored(spec: PodSpec) -> tuple[int, int]:
+    def with_defaults(container: Container) -> dict[str, int]:
+        own = _container_requests(container)
+        return {CPU: own.get(CPU, _DEFAULT_CPU_MILLIS), MEMORY: own.get(MEMORY, _DEFAULT_MEMORY_BYTES)}
+
+    found = _effective(spec, with_defaults)
+    overhead = {name: amount(name, quantity.string) for name, quantity in spec.overhead.items()}
+    return found.get(CPU, 0) + overhead.get(CPU, 0), found.get(MEMORY, 0) + overhead.get(MEMORY, 0)
+
+
+def _effective(spec: PodSpec, of: Callable[[Container], Mapping[str, int]]) -> dict[str, int]:
+    """The sum of what runs together, or the largest moment while init containers run, whichever is more.
+
+    Restartable init containers (sidecars) go on running and count from their turn on.
+    """
+    sidecars: dict[str, int] = {}
+    peak: dict[str, int] = {}
+    for container in spec.initContainers:
+        own = of(container)
+        if container.restartPolicy == "Always":
+            _add(sidecars, own)
+            moment: Mapping[str, int] = sidecars
+        else:
+            moment = {n: own.get(n, 0) + sidecars.get(n, 0) for n in {*own, *sidecars}}
+        for name, value in moment.items():
+            peak[name] = max(peak.get(name, 0), value)
+    total = dict(sidecars)
+    for container in spec.containers:
+        _add(total, of(container))
+    return {name: max(total.get(name, 0), peak.get(name, 0)) for name in {*total, *peak}}
+
+
+def _add(target: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, value in more.items():
+        target[name] = target.get(name, 0) + value
+
+
+def _ports(spec: PodSpec) -> Iterable[Port]:
+    for container in spec.containers:
+        for port in container.ports:
+            if port.hostPort:
+                yield port.protocol or "TCP", port.hostIP or "0.0.0.0", port.hostPort
