@@ -161,7 +161,7 @@ def agents(place: Place, node: str) -> list[ChildSpec]:
     """A node's own processes beside containerd."""
     files, ports = place.layout.node(node), place.settings.ports
     return [
-        _on_node(place, node, "tiphys-cni", "tiphys_cni.service", _cni_argv(files), stage=STAGE_RUNTIME),
+        _on_node(place, node, "tiphys-cni", "tiphys_cni.service", _cni_argv(files, node), stage=STAGE_RUNTIME),
         _on_node(
             place,
             node,
@@ -181,8 +181,16 @@ def agents(place: Place, node: str) -> list[ChildSpec]:
     ]
 
 
-def _cni_argv(files: NodeLayout) -> tuple[str, ...]:
-    return (f"--socket={files.cni_socket}",)
+def _cni_argv(files: NodeLayout, node: str) -> tuple[str, ...]:
+    # It may read its Node as the kubelet may: both act for the node.
+    return (
+        f"--socket={files.cni_socket}",
+        f"--bin-dir={files.cni_bin}",
+        f"--conf-dir={files.cni_conf}",
+        f"--data-dir={files.cni_state}",
+        f"--kubeconfig={files.kubelet_conf}",
+        f"--node-name={node}",
+    )
 
 
 def _kubelet_argv(place: Place, node: str) -> tuple[str, ...]:

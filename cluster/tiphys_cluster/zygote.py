@@ -331,9 +331,13 @@ class Zygote:
         self._stop_next_stage()
 
     def _stop_next_stage(self) -> None:
-        for child in self._supervisor.next_stage():
-            child.successor = None
-            self._end(child.spec.name)
+        # A stage whose children all waited for their restart is over at once, and no event will say so.
+        while stage := self._supervisor.next_stage():
+            for child in stage:
+                child.successor = None
+                self._end(child.spec.name)
+            if any(child.state is State.STOPPING for child in stage):
+                return
 
 
 def _describe(child: Child) -> dict[str, Any]:

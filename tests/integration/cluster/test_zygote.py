@@ -123,6 +123,18 @@ async def test_shutdown_ends_every_child_and_the_zygote_even_stubborn_ones(
     assert not layout.zygote_socket.exists()
 
 
+async def test_shutdown_does_not_wait_for_children_that_wait_for_their_restart(
+    layout: Layout, zygote: ZygoteClient
+) -> None:
+    await zygote.start(toy(layout, "high", "crash", stage=2))
+    await zygote.start(toy(layout, "low", stage=1))
+    async with asyncio.timeout(5):
+        while (await zygote.children())[0]["restarts"] < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    await zygote.call("shutdown", timeout_s=2)
+
+
 async def test_a_new_zygote_adopts_what_a_killed_one_left(layout: Layout, zygote: ZygoteClient) -> None:
     pid = await zygote.start(toy(layout))
     await facts(layout)
