@@ -79,11 +79,12 @@ async def start_rpc(parts: Assembly, options: Options, serving: TLSFiles) -> Rpc
     # Python's gRPC either requires a client certificate or does not ask for one: without an authority
     # to check it by, callers come with bearer tokens.
     client_auth = ClientAuth.REQUIRED if options.client_ca_file is not None else ClientAuth.NONE
-    credentials = grpc_server_credentials(serving, client_auth=client_auth)
     port = options.grpc_port
     servers: list[Server] = []
     for host in options.hosts():
         bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        # Each port its own: the first to listen takes what the credentials start with, and another would find nothing.
+        credentials = grpc_server_credentials(serving, client_auth=client_auth)
         server = Server(bind, credentials, [Servicer(tuple(services), register)], map_error, flag="--grpc-port")
         await server.start()
         port = server.port
