@@ -70,6 +70,7 @@ class LeaderElector:
         # The lease as it was seen last, and when by our clock it was first seen so.
         self._observed: bytes | None = None
         self._observed_at = 0.0
+        self._lasts_s = 0.0
         self._holder = ""
         # When our last renewal that succeeded was begun; None while we do not hold the lease.
         self._renewed_at: float | None = None
@@ -108,7 +109,12 @@ class LeaderElector:
 
     async def _acquire(self) -> None:
         while not await self._try():
-            pause = self._times.retry_period_s * (1.0 + 0.2 * self._rng.random())
+            # Looked at every retry period and when the lease runs out: so a leader that falls silent is followed within
+            # lease duration and retry period together.
+            pause = self._times.retry_period_s * (1.0 - 0.2 * self._rng.random())
+            if self._holder not in ("", self.identity):
+                left = self._observed_at + self._lasts_s - self._clock.monotonic()
+                pause = max(0.01, min(pause, left))
             await self._clock.sleep(pause)
 
     async def _renew(self) -> None:
@@ -142,7 +148,7 @@ class LeaderElector:
             self._claim(lease)
             return await self._write(self._client.create(lease))
         self._observe(lease)
-        if self._holder not in ("", self.identity) and self._is_valid(lease):
+        if self._holder not in ("", self.identity) and self._clock.monotonic() - self._observed_at < self._lasts_s:
             return False
         self._claim(lease)
         return await self._write(self._client.update(lease))
@@ -159,13 +165,10 @@ class LeaderElector:
         spec = lease.spec.SerializeToString(deterministic=True)
         if spec != self._observed:
             self._observed, self._observed_at = spec, self._clock.monotonic()
+            self._lasts_s = float(lease.spec.leaseDurationSeconds or self._times.lease_duration_s)
             if lease.spec.holderIdentity != self._holder:
                 self._holder = lease.spec.holderIdentity
                 self._log.info("new leader", leader=self._holder)
-
-    def _is_valid(self, lease: Lease) -> bool:
-        lasts_s = lease.spec.leaseDurationSeconds or self._times.lease_duration_s
-        return self._clock.monotonic() - self._observed_at < lasts_s
 
     def _claim(self, lease: Lease) -> None:
         now = micro_time_now(self._clock)

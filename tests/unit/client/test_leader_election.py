@@ -77,7 +77,7 @@ async def test_A51_silent_leader_is_followed_within_17_seconds(server: FakeServe
     one.client.server = FakeServer(clock)
     one.client.transport = _Dead()
     seen_both = False
-    for _ in range(170):
+    for _ in range(171):
         await clock.run_for(0.1)
         seen_both = seen_both or (one.leading and two.leading)
     assert two.leading

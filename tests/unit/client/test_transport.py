@@ -55,10 +55,12 @@ def fake() -> FakeServer:
 )
 async def test_error_crosses_the_wire_whole(fake: FakeServer, tmp_path: Path, error: APIError) -> None:
     fake.fail("Get", ConfigMap, error)
-    async with make_server(Bridge(fake), f"unix:{tmp_path}/s") as server:
-        async with GrpcTransport(config(server.address)) as transport:
-            with pytest.raises(type(error)) as seen:
-                await Client(transport).get(ConfigMap, "x", "default")
+    async with (
+        make_server(Bridge(fake), f"unix:{tmp_path}/s") as server,
+        GrpcTransport(config(server.address)) as transport,
+    ):
+        with pytest.raises(type(error)) as seen:
+            await Client(transport).get(ConfigMap, "x", "default")
     assert (seen.value.code, seen.value.reason, seen.value.message) == (error.code, error.reason, error.message)
     assert seen.value.details == error.details
     assert seen.value.retry_after_s == error.retry_after_s
@@ -67,10 +69,12 @@ async def test_error_crosses_the_wire_whole(fake: FakeServer, tmp_path: Path, er
 async def test_very_long_error_still_says_what_it_is(fake: FakeServer, tmp_path: Path) -> None:
     causes = tuple(StatusCause("FieldValueInvalid", "x" * 100, f"spec.a[{number}]") for number in range(1000))
     fake.fail("Get", ConfigMap, Invalid("y" * 100_000, details=StatusDetails(name="x", causes=causes)))
-    async with make_server(Bridge(fake), f"unix:{tmp_path}/s") as server:
-        async with GrpcTransport(config(server.address)) as transport:
-            with pytest.raises(Invalid, match="^yyy") as seen:
-                await Client(transport).get(ConfigMap, "x", "default")
+    async with (
+        make_server(Bridge(fake), f"unix:{tmp_path}/s") as server,
+        GrpcTransport(config(server.address)) as transport,
+    ):
+        with pytest.raises(Invalid, match="yyy") as seen:
+            await Client(transport).get(ConfigMap, "x", "default")
     assert seen.value.details is not None
     assert seen.value.details.name == "x"
 
@@ -116,17 +120,19 @@ async def _first_error(watch: object) -> APIError | None:
 
 
 async def test_watch_over_grpc_delivers_and_is_given_up_when_left(fake: FakeServer, tmp_path: Path) -> None:
-    async with make_server(Bridge(fake), f"unix:{tmp_path}/s") as server:
-        async with GrpcTransport(config(server.address)) as transport:
-            client = Client(transport)
-            start = (await client.list(ConfigMap)).resource_version
-            await client.create(config_map("a"))
-            async with (
-                asyncio.timeout(5),
-                aclosing(client.watch(ConfigMap, resource_version=start)) as batches,  # type: ignore[type-var]
-            ):
-                batch = await anext(batches)
-            assert [event.object.metadata.name for event in batch] == ["a"]
+    async with (
+        make_server(Bridge(fake), f"unix:{tmp_path}/s") as server,
+        GrpcTransport(config(server.address)) as transport,
+    ):
+        client = Client(transport)
+        start = (await client.list(ConfigMap)).resource_version
+        await client.create(config_map("a"))
+        async with (
+            asyncio.timeout(5),
+            aclosing(client.watch(ConfigMap, resource_version=start)) as batches,  # type: ignore[type-var]
+        ):
+            batch = await anext(batches)
+        assert [event.object.metadata.name for event in batch] == ["a"]
 
 
 async def test_call_has_a_time_limit(tmp_path: Path) -> None:
@@ -136,11 +142,13 @@ async def test_call_has_a_time_limit(tmp_path: Path) -> None:
             return b""
 
     slow = Slow(SystemClock())
-    async with make_server(Bridge(slow), f"unix:{tmp_path}/s") as server:
-        async with GrpcTransport(config(server.address)) as transport:
-            for road in (transport, InProcessTransport(slow)):
-                with pytest.raises(Timeout):
-                    await Client(road, timeout_s=0.02).get(ConfigMap, "x", "default")
+    async with (
+        make_server(Bridge(slow), f"unix:{tmp_path}/s") as server,
+        GrpcTransport(config(server.address)) as transport,
+    ):
+        for road in (transport, InProcessTransport(slow)):
+            with pytest.raises(Timeout):
+                await Client(road, timeout_s=0.02).get(ConfigMap, "x", "default")
 
 
 async def test_cancelled_call_stays_cancelled(tmp_path: Path) -> None:
@@ -149,13 +157,15 @@ async def test_cancelled_call_stays_cancelled(tmp_path: Path) -> None:
             await asyncio.Event().wait()
             return b""
 
-    async with make_server(Bridge(Slow(SystemClock())), f"unix:{tmp_path}/s") as server:
-        async with GrpcTransport(config(server.address)) as transport:
-            call = asyncio.ensure_future(Client(transport).get(ConfigMap, "x", "default"))
-            await asyncio.sleep(0.02)
-            call.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await call
+    async with (
+        make_server(Bridge(Slow(SystemClock())), f"unix:{tmp_path}/s") as server,
+        GrpcTransport(config(server.address)) as transport,
+    ):
+        call = asyncio.ensure_future(Client(transport).get(ConfigMap, "x", "default"))
+        await asyncio.sleep(0.02)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
 
 async def test_call_under_a_closed_transport_is_unavailable(tmp_path: Path) -> None:
