@@ -201,9 +201,9 @@ async def test_error_of_the_caller_leaves_unwrapped(member: EtcdMember) -> None:
     ("version", "trusted"),
     [
         ("3.4.23", False),
-        ("3.4.25", True),
-        ("3.5.7", False),
-        ("3.5.8", True),
+        ("3.4.31", True),
+        ("3.5.12", False),
+        ("3.5.13", True),
         ("3.5.16", True),
         ("3.6.0-rc.1", True),
         ("4.0.0", True),

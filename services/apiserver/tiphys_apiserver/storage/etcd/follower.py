@@ -2,8 +2,8 @@
 
 A single ordered stream also makes consistent reads cheap: what etcd has done up to a revision has nearly always
 arrived by itself. Where the newest revision belongs to a key outside the root nothing arrives, and etcd is asked for
-progress. Versions before 3.4.25 and 3.5.8 may answer that ahead of events still on their way (etcd issue 15220), so
-there a small key of our own is written instead, whose event can't overtake anything.
+progress. Versions before 3.4.31 and 3.5.13 may answer that ahead of events still on their way (etcd issue 15220), or
+not at all (17507), so there a small key of our own is written instead, whose event can't overtake anything.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ _KEPT_EVENTS = 4000
 _KEPT_BYTES = 16 << 20
 # What is awaited usually comes by itself within this; then etcd is asked.
 _PATIENCE_S = 0.01
-# Between two askings of the same need.
+# Between two askings of the same need, and after how many without an answer a key is written.
 _ASK_AGAIN_S = 0.1
+_ASKED_IN_VAIN = 5
 
 
 class Follower:
@@ -46,12 +47,14 @@ class Follower:
         clock: Clock,
         *,
         after_revision: int,
-        touch: Callable[[], Awaitable[None]] | None,
+        touch: Callable[[], Awaitable[None]],
+        trusts_progress: bool,
     ) -> None:
-        """``touch`` writes under the root; given where etcd's own progress answers can't be trusted."""
+        """``touch`` writes under the root; used where etcd's own progress answers can't be trusted or do not come."""
         self._connection = connection
         self._clock = clock
         self._touch = touch
+        self._trusts_progress = trusts_progress
         self._feed = Feed(after_revision, on_waiting=self._needs_progress_now)
         self._kept: deque[Event] = deque()
         self._kept_bytes = 0
@@ -101,7 +104,7 @@ class Follower:
                 range_end=range_end(root),
                 start_revision=self._feed.revision + 1,
                 prev_kv=True,
-                progress_notify=self._touch is None,
+                progress_notify=self._trusts_progress,
             )
             await stream.write(rpc_pb2.WatchRequest(create_request=request))
             async for answer in stream:
@@ -148,7 +151,7 @@ class Follower:
             events = [_event(event) for event in answer.events]
             self._keep(events)
             self._feed.publish(events, events[-1].mod_revision)
-        elif not answer.created and self._touch is None:
+        elif not answer.created and self._trusts_progress:
             self._feed.publish((), answer.header.revision)
         return True
 
@@ -172,14 +175,16 @@ class Follower:
         while True:
             await self._needs_progress.wait()
             await self._clock.sleep(_PATIENCE_S)
+            asked = 0
             while self._feed.has_waiting:
-                await self._ask_once()
+                await self._ask_once(by_touch=not self._trusts_progress or asked >= _ASKED_IN_VAIN)
+                asked += 1
                 await self._clock.sleep(_ASK_AGAIN_S)
             self._needs_progress.clear()
 
-    async def _ask_once(self) -> None:
+    async def _ask_once(self, *, by_touch: bool) -> None:
         try:
-            if self._touch is not None:
+            if by_touch:
                 await self._touch()
             elif self._stream is not None:
                 await self._stream.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))

@@ -35,8 +35,9 @@ _log = get_logger(__name__)
 
 # Keys of one answer where the caller wants all: a list of everything would be one message of hundreds of megabytes.
 _PAGE = 2000
-# From these versions on a progress answer never overtakes events. Source: etcd issue 15220 and its changelogs.
-_TRUSTED_PROGRESS = ((3, 4, 25), (3, 5, 8))
+# From these versions on a progress answer never overtakes events (etcd issue 15220) and comes also where there was no
+# event before it (17507). Source: the minimum that kube-apiserver asks for, storage/etcd3 feature support.
+_TRUSTED_PROGRESS = ((3, 4, 31), (3, 5, 13))
 
 
 class EtcdStore:
@@ -138,7 +139,8 @@ class EtcdStore:
             self._connection,
             self._clock,
             after_revision=after_revision,
-            touch=None if self._trusts_progress else self._touch,
+            touch=self._touch,
+            trusts_progress=self._trusts_progress,
         )
         self._followers[follower] = self._group.create_task(follower.run(), name="etcd-follower")
         return follower
