@@ -17,6 +17,7 @@ from tiphys_apiserver.bootstrap.policy import (
 
 _CONTROLLER_MANAGER = user("system:kube-controller-manager")
 _SCHEDULER = user("system:kube-scheduler")
+_CLUSTER_DNS = user("system:cluster-dns")
 
 _LEADER_LOCKING = (
     allow("create get list update watch", "coordination.k8s.io", "leases"),
@@ -42,6 +43,16 @@ NAMESPACED_ROLES = (
     ),
     RoleSpec("system::leader-locking-kube-controller-manager", _LEADER_LOCKING, namespace="kube-system"),
     RoleSpec("system::leader-locking-kube-scheduler", _LEADER_LOCKING, namespace="kube-system"),
+    # cluster-dns runs beside the pods, not in one: it makes the Service kube-dns and its endpoints itself.
+    RoleSpec(
+        "tiphys:cluster-dns",
+        (
+            allow("create", "core", "services"),
+            allow("create", "discovery.k8s.io", "endpointslices"),
+            allow("get update", "discovery.k8s.io", "endpointslices", names="kube-dns"),
+        ),
+        namespace="kube-system",
+    ),
     RoleSpec(
         "system:controller:bootstrap-signer",
         (
@@ -72,5 +83,6 @@ NAMESPACED_BINDINGS = (
         service_account("leader-election-controller"),
     ),
     bind_role("kube-system", "system::leader-locking-kube-scheduler", _SCHEDULER, service_account("kube-scheduler")),
+    bind_role("kube-system", "tiphys:cluster-dns", _CLUSTER_DNS),
     bind_role("kube-public", "system:controller:bootstrap-signer", service_account("bootstrap-signer")),
 )
