@@ -102,9 +102,11 @@ def control_plane(place: Place) -> list[ChildSpec]:
         f"--bind-address={_LOOPBACK}",
         f"--secure-port={ports.controller_manager}",
         f"--grpc-port={ports.controller_manager_grpc}",
-        f"--service-account-private-key-file={pki / 'sa.key'}",
         f"--root-ca-file={pki / 'ca.crt'}",
         f"--cluster-cidr={settings.pod_cidr}",
+        f"--service-cluster-ip-range={settings.service_cidr}",
+        # The only one of its cluster: after its death there is no rival whose lease it would have to wait out.
+        "--leader-elect=false",
         "--allocate-node-cidrs=true",
         *_serving(layout, "controller-manager"),
     )
