@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -75,16 +76,10 @@ def has_generation(obj: Message) -> bool:
     return "spec" in obj.DESCRIPTOR.fields_by_name
 
 
-def raise_generation(new: Any, old: Any) -> None:
-    """Count one more generation if anything but metadata and status differs."""
-    if not has_generation(new):
-        return
-    for member in new.DESCRIPTOR.fields:
-        if member.name in ("metadata", "status"):
-            continue
-        if getattr(new, member.name) != getattr(old, member.name):
-            new.metadata.generation = old.metadata.generation + 1
-            return
+def raise_generation(new: Any, old: Any, changed: Iterable[str]) -> None:
+    """Count one more generation if anything but metadata and status changed."""
+    if has_generation(new) and any(name not in ("metadata", "status") for name in changed):
+        new.metadata.generation = old.metadata.generation + 1
 
 
 def validate_metadata(metadata: meta_pb2.ObjectMeta) -> list[FieldError]:

@@ -28,6 +28,7 @@ from tiphys_apimachinery.errors import (
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.registry import deletion, metadata
 from tiphys_apiserver.registry.deletion import DeleteRequest
+from tiphys_apiserver.registry.differences import settle
 from tiphys_apiserver.registry.storage_errors import storage_errors
 from tiphys_apiserver.registry.strategy import Environment, Finish, Strategy, WriteContext
 from tiphys_apiserver.storage.cacher import Cacher
@@ -211,8 +212,11 @@ class ResourceStore:
                 await self._remove(ctx, key, new, expected)
             return new
         new.metadata.resourceVersion = old.metadata.resourceVersion
-        if new == old:
+        changed = settle(new, old)
+        if not changed:
             return old
+        if not ctx.trusted:
+            metadata.raise_generation(new, old, changed)
         finish = await self._begin_update(ctx, new, old)
         stored = False
         try:
@@ -261,7 +265,6 @@ class ResourceStore:
         else:
             strategy.prepare_for_update(ctx, new, old)
             errors = strategy.validate_update(ctx, new, old)
-        metadata.raise_generation(new, old)
         return metadata.validate_metadata_update(new.metadata, old.metadata) + errors
 
     # -- delete
