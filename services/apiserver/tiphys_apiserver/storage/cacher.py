@@ -155,8 +155,13 @@ class Cacher:
         self._watch = None
 
     async def _fill(self, now: int) -> int:
-        """Begin with a state a little old, where the store has it, so that watches resume across restarts."""
-        wanted = max(1, now - self._settings.resume_revisions)
+        """Load a state to begin with.
+
+        The first time it is a little old, where the store has it, so that watches resume across restarts. Later it is
+        the newest: the watches have been cut off anyway, and readers must not see the past come back.
+        """
+        was_filled = self._cache.revision > 0
+        wanted = 0 if was_filled else max(1, now - self._settings.resume_revisions)
         try:
             objects, revision = await self._read_all(wanted)
         except Compacted as err:
@@ -164,7 +169,6 @@ class Cacher:
                 objects, revision = await self._read_all(err.revision)
             except Compacted:
                 objects, revision = await self._read_all(0)
-        was_filled = self._cache.revision > 0
         self._cache.replace(objects, revision)
         self._version += 1
         if was_filled:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.support.pod_cache import (
+    PREFIX,
     CountingJson,
     Recorder,
     key,
+    pod_format,
     pod_value,
     running_cacher,
     selection,
@@ -21,8 +24,9 @@ from tests.support.pod_cache import (
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.api.runtime import runtime_pb2
 from tiphys.apiserver.v1 import wire_pb2
-from tiphys_apimachinery.errors import Expired, Invalid, Timeout
+from tiphys_apimachinery.errors import Expired, Invalid, ServiceUnavailable, Timeout
 from tiphys_apiserver.storage.cacher import Cacher, CacherSettings
+from tiphys_apiserver.storage.interface import Compacted, ListPage, StoreUnavailable
 from tiphys_apiserver.storage.list_query import WatchQuery
 from tiphys_apiserver.storage.memory.store import MemoryStore
 from tiphys_apiserver.storage.selection import Selection
@@ -370,3 +374,49 @@ async def test_after_compaction_and_restart_old_versions_are_expired(store: Memo
         with await cacher.stream(Selection(), WatchQuery(str(second))) as stream:
             third = await store.create(key("three"), pod_value("three"))
             assert told(await take(stream, 1)) == [("ADDED", "three", third)]
+
+
+async def test_cache_that_lost_sight_of_events_begins_anew_and_says_so(
+    store: MemoryStore, cacher: Cacher, clock: FakeClock
+) -> None:
+    sink = Recorder()
+    await cacher.watch(Selection(), sink)
+    first = await store.create(key("one"), pod_value("one"))
+    store._feed.end_all(Compacted(0))
+    second = await store.create(key("two"), pod_value("two"))
+    await cacher.ready()
+    assert [type(error) for error in sink.errors] == [Expired]
+    assert [cached.name for cached in (await cacher.list(Selection())).items] == ["one", "two"]
+    with pytest.raises(Expired):
+        await cacher.stream(Selection(), WatchQuery(str(first)))
+    with await cacher.stream(Selection(), WatchQuery(str(second))) as stream:
+        third = (await store.delete(key("one"))).mod_revision
+        assert told(await take(stream, 1)) == [("DELETED", "one", third)]
+
+
+class Unavailable(MemoryStore):
+    """Does not answer lists as often as told."""
+
+    refusals = 2
+
+    async def list(self, prefix: str, *, revision: int = 0, limit: int = 0, start_after: str = "") -> ListPage:
+        if self.refusals:
+            self.refusals -= 1
+            raise StoreUnavailable("no leader")
+        return await super().list(prefix, revision=revision, limit=limit, start_after=start_after)
+
+
+async def test_cache_is_filled_as_soon_as_the_store_answers(clock: FakeClock) -> None:
+    store = Unavailable(clock)
+    await store.create(key("one"), pod_value("one"))
+    cacher = Cacher(PREFIX, pod_format(), store, clock, settings=SETTINGS)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(cacher.run())
+        await clock.settle()
+        assert not cacher.is_ready
+        with pytest.raises(ServiceUnavailable, match="not filled yet"):
+            await cacher.list(Selection())
+        await clock.run_for(1)
+        assert cacher.is_ready
+        assert [cached.name for cached in (await cacher.list(Selection())).items] == ["one"]
+        running.cancel()

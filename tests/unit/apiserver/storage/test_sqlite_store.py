@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pod_cache import key, pod_value, running_cacher, take, told
 from tiphys_apiserver.storage.interface import (
     Compacted,
     Event,
@@ -23,6 +24,8 @@ from tiphys_apiserver.storage.interface import (
     StoreInUse,
     StoreUnavailable,
 )
+from tiphys_apiserver.storage.list_query import WatchQuery
+from tiphys_apiserver.storage.selection import Selection
 from tiphys_apiserver.storage.sqlite.database import Row, Writer
 from tiphys_apiserver.storage.sqlite.store import SqliteStore
 from tiphys_component.clock import FakeClock
@@ -364,3 +367,27 @@ async def test_close_finishes_the_writes_begun(path: Path) -> None:
     assert [task.result() for task in writes] == [2, 3, 4, 5, 6]
     async with opened(path) as store:
         assert await store.revision() == 6
+
+
+async def test_A11_client_watch_resumes_across_a_restart_of_the_server(path: Path) -> None:
+    clock = FakeClock()
+    async with opened(path, clock) as store, running_cacher(store, clock):
+        first = await store.create(key("one"), pod_value("one"))
+        second = await store.create(key("two"), pod_value("two"))
+        third = (await store.delete(key("one"))).mod_revision
+    async with opened(path, clock) as store, running_cacher(store, clock) as cacher:
+        with await cacher.stream(Selection(), WatchQuery(str(first))) as stream:
+            assert told(await take(stream, 2)) == [("ADDED", "two", second), ("DELETED", "one", third)]
+
+
+async def test_object_is_in_the_cache_when_its_write_returns(path: Path) -> None:
+    clock = FakeClock()
+    async with opened(path, clock) as store, running_cacher(store, clock) as cacher:
+
+        async def write_and_look(name: str) -> bool:
+            await store.create(key(name), pod_value(name))
+            return cacher.get_nowait("a", name) is not None
+
+        async with asyncio.TaskGroup() as group:
+            looks = [group.create_task(write_and_look(f"p{number}")) for number in range(20)]
+        assert all(look.result() for look in looks)

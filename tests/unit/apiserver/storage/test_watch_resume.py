@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.pod_cache import key, pod_value, running_cacher, selection, settle
@@ -167,3 +168,11 @@ async def test_watchers_cut_off_by_a_short_memory_end_whole_after_listing_anew(
     steps: Sequence[Step],
 ) -> None:
     await check_run(steps, history_events=4)
+
+
+@pytest.mark.slow
+@given(steps=STEPS)
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+async def test_A11_no_event_is_lost_or_told_twice_in_a_long_run(steps: Sequence[Step]) -> None:
+    await check_run(steps, history_events=1000)
+    await check_run(steps, history_events=6)

@@ -209,8 +209,11 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._connection = schema.connect(path)
-        self._connection.execute("PRAGMA query_only = 1")
+        try:
+            self._connection = schema.connect(path)
+            self._connection.execute("PRAGMA query_only = 1")
+        except sqlite3.Error as err:
+            raise schema.storage_error(err, path) from err
 
     @contextmanager
     def _snapshot(self) -> Iterator[tuple[sqlite3.Connection, int, int]]:

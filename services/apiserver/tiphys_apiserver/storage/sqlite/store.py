@@ -369,7 +369,11 @@ class _Threads:
     async def open(self) -> Opened:
         loop = asyncio.get_running_loop()
         opened = await loop.run_in_executor(self._writing, self._writer.open)
-        self._reader = await loop.run_in_executor(self._reading, Reader, self._writer.path)
+        try:
+            self._reader = await loop.run_in_executor(self._reading, Reader, self._writer.path)
+        except BaseException:
+            await loop.run_in_executor(self._writing, self._writer.close)
+            raise
         return opened
 
     def write(self, work: Callable[[Writer], T]) -> asyncio.Future[T]:
