@@ -211,6 +211,6 @@ class FrameReader:
             return Ping(number)
         if kind in (FrameType.RST_STREAM, FrameType.GOAWAY, FrameType.WINDOW_UPDATE):
             (value,) = struct.unpack_from(">I", body, 4)
-            shape = {3: RstStream, 7: GoAway, 9: WindowUpdate}[kind]
-            return shape(stream_id, value & 0x7FFFFFFF if kind == FrameType.WINDOW_UPDATE else value)
+            shapes: dict[int, type[RstStream | GoAway | WindowUpdate]] = {3: RstStream, 7: GoAway, 9: WindowUpdate}
+            return shapes[kind](stream_id, value & 0x7FFFFFFF if kind == FrameType.WINDOW_UPDATE else value)
         return None
