@@ -220,7 +220,6 @@ class EventRecorder:
             await self._client.patch(Event, verdict.name, verdict.key.namespace, change)
         except NotFound:
             # It has expired: events live for an hour.
-            self._correlator.forget(verdict.key)
             event = self._make(happened, verdict)
             self._correlator.created(verdict.key, event.metadata.name)
             await self._create([(happened, event)])

@@ -126,9 +126,10 @@ class Reflector(Generic[MessageT]):
                 await self._watch()
                 if self._clock.monotonic() - started < SHORT_WATCH_S and self.resource_version == before:
                     await self._pause("watch ended at once", None)
-            except (Expired, Gone) as err:
+            except (Expired, Gone, Timeout) as err:
+                # A Timeout says that the server is behind the version asked for, as one restored from a backup is.
                 self._list_from = ""
-                await self._pause("history is gone, list again", err)
+                await self._pause("history is not to be had, list again", err)
                 return
             except APIError as err:
                 await self._pause("watch broken", err)

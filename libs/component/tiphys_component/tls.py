@@ -89,10 +89,12 @@ def server_ssl_context(
         context.set_alpn_protocols(list(alpn))
         cert, key = _pair(files)
         context.load_cert_chain(cert, key)
-        if client_auth is not ClientAuth.NONE:
-            context.verify_mode = ssl.CERT_OPTIONAL if client_auth is ClientAuth.OPTIONAL else ssl.CERT_REQUIRED
-            if files.ca is not None:
-                context.load_verify_locations(files.ca)
+        if client_auth is ClientAuth.REQUIRED:
+            context.verify_mode = ssl.CERT_REQUIRED
+        elif client_auth is ClientAuth.OPTIONAL and files.ca is not None:
+            context.verify_mode = ssl.CERT_OPTIONAL
+        if client_auth is not ClientAuth.NONE and files.ca is not None:
+            context.load_verify_locations(files.ca)
         return context
 
     watched = _Watched(files, make)
@@ -129,12 +131,14 @@ def grpc_server_credentials(
 ) -> grpc.ServerCredentials:
     """gRPC server credentials that follow their files.
 
-    Raises StartupError when the files can't be read now, and ValueError for OPTIONAL: Python's gRPC either asks for a
-    client certificate and requires it, or does not ask.
+    Raises StartupError when the files can't be read now or lack the authority for clients, and ValueError for
+    OPTIONAL: Python's gRPC either asks for a client certificate and requires it, or does not ask.
     """
     if client_auth is ClientAuth.OPTIONAL:
         raise ValueError("gRPC in Python can't ask for a client certificate without requiring it")
     required = client_auth is ClientAuth.REQUIRED
+    if required and files.ca is None:
+        raise StartupError("clients can't be verified without an authority", "give --client-ca-file")
 
     def make() -> Any:
         cert, key = _pair(files)

@@ -129,7 +129,10 @@ async def test_lost_connection_is_retried_and_refusal_is_not(client: FakeClient,
         recorder.event(pod("b"), "Normal", "Made", "made")
         await clock.run_for(30)
         assert recorder.dropped == 1
-    assert [event.involvedObject.name for event in await events(client)] == ["a"]
+        assert [event.involvedObject.name for event in await events(client)] == ["a"]
+        recorder.event(pod("b"), "Normal", "Made", "made")
+        await clock.run_for(1)
+    assert [event.involvedObject.name for event in await events(client)] == ["a", "b"]
 
 
 async def test_queued_events_are_written_at_shutdown(client: FakeClient, clock: FakeClock) -> None:

@@ -114,6 +114,25 @@ async def test_A11_lost_history_is_made_up_by_a_list(client: FakeClient, clock: 
         )
 
 
+async def test_server_that_went_back_in_time_is_listed_anew(client: FakeClient, clock: FakeClock) -> None:
+    for number in range(5):
+        client.seed(config_map(f"c{number}"))
+    informer: Informer[ConfigMap, Any] = Informer(client, ConfigMap, clock=clock)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(informer.run())
+        await informer.wait_synced()
+        restored = FakeClient(clock)
+        restored.seed(config_map("c0"))
+        client.transport = restored.transport
+        client.server.cut_watches()
+        await clock.run_for(60)
+        assert list(informer.keys()) == ["default/c0"]
+        await restored.create(config_map("new"))
+        await clock.run_for(1)
+        assert list(informer.keys()) == ["default/c0", "default/new"]
+        task.cancel()
+
+
 async def test_bookmark_moves_the_point_of_resumption(client: FakeClient, clock: FakeClock) -> None:
     async with informing(client, clock) as (informer, _):
         client.seed(_other_kind())

@@ -110,6 +110,11 @@ def test_missing_file_is_named(files: TLSFiles) -> None:
         tls.server_ssl_context(files)
 
 
+def test_grpc_server_never_lets_unverified_clients_in_by_omission(files: TLSFiles) -> None:
+    with pytest.raises(StartupError, match="--client-ca-file"):
+        tls.grpc_server_credentials(TLSFiles(files.cert, files.key))
+
+
 def test_grpc_cannot_make_client_certificates_optional(files: TLSFiles) -> None:
     with pytest.raises(ValueError, match="without requiring it"):
         tls.grpc_server_credentials(files, client_auth=ClientAuth.OPTIONAL)
