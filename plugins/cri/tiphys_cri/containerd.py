@@ -213,14 +213,27 @@ async def _import(channel: grpc.aio.Channel, path: Path, image_file: ImageFile) 
 async def _write_blob(
     content: Any, metadata: tuple[tuple[str, str], ...], archive: tarfile.TarFile, blob: Blob
 ) -> None:
+    # Asked first: a write of what is there is refused while it is being sent, which gRPC reports as a fault of its own.
+    if await _has_blob(content, metadata, blob.digest):
+        return
     data = blob.data if blob.data is not None else await to_thread(_read, archive, blob.member)
     call = content.Write(_write_requests(blob, data), metadata=metadata)
     try:
         async for _ in call:
             pass
-    except grpc.aio.AioRpcError as err:
-        if err.code() is not grpc.StatusCode.ALREADY_EXISTS:
+    except grpc.aio.AioRpcError:
+        if not await _has_blob(content, metadata, blob.digest):
             raise
+
+
+async def _has_blob(content: Any, metadata: tuple[tuple[str, str], ...], digest: str) -> bool:
+    try:
+        await content.Info(content_pb2.InfoRequest(digest=digest), metadata=metadata)
+    except grpc.aio.AioRpcError as err:
+        if err.code() is grpc.StatusCode.NOT_FOUND:
+            return False
+        raise
+    return True
 
 
 async def _write_requests(blob: Blob, data: bytes) -> AsyncIterator[content_pb2.WriteContentRequest]:

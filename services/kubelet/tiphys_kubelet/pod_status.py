@@ -221,11 +221,12 @@ def _lost() -> ContainerStateTerminated:
 def _phase(inputs: StatusInputs, status: PodStatus) -> str:
     if inputs.previous.phase in ("Failed", "Succeeded"):
         return inputs.previous.phase
-    if inputs.failed is not None:
-        return "Failed"
-    phase = _running_phase(inputs, status)
+    phase = "Failed" if inputs.failed is not None else _running_phase(inputs, status)
     if inputs.ended and phase not in ("Failed", "Succeeded"):
         return "Failed"
+    if phase in ("Failed", "Succeeded") and any(c.is_alive for c in inputs.observed.containers):
+        # Whoever waits for the end must not see it before every container, sidecars too, has ended.
+        return inputs.previous.phase or "Running"
     return phase
 
 

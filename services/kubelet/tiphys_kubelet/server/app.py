@@ -61,10 +61,10 @@ class KubeletServer:
 
     async def run(self) -> None:
         """Listens; raises StartupError if it can't."""
-        runner = web.AppRunner(make_app(self._parts), access_log=None, handler_cancellation=True)
+        runner = web.AppRunner(make_app(self._parts), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self._address, self._port, ssl_context=self._tls, shutdown_timeout=1.0)
+            site = web.TCPSite(runner, self._address, self._port, ssl_context=self._tls)
             try:
                 await site.start()
             except OSError as err:
