@@ -44,7 +44,7 @@ USERS: Mapping[str, tuple[str, ...]] = {"admin": ("system:masters",), "alice": (
 
 
 @cache
-def test_pki() -> Pki:
+def shared_pki() -> Pki:
     """Made once for all tests of a run."""
     folder = Path(mkdtemp(prefix="tiphys-apiserver-pki-"))
     authority = CertificateAuthority.create("test-ca")
@@ -189,7 +189,7 @@ def options_for(pki: Pki, **changes: Any) -> Options:
 @asynccontextmanager
 async def running_server(users: Sequence[str] = (), **changes: Any) -> AsyncIterator[RunningServer]:
     """A server that is ready, stopped at the end of the block."""
-    pki = test_pki()
+    pki = shared_pki()
     api = ApiServer(options_for(pki, **changes))
     server = RunningServer(api, pki)
     task = asyncio.create_task(api.run(), name="api server")
