@@ -17,7 +17,6 @@ from tiphys_apiserver.storage.interface import (
     Compacted,
     Event,
     FutureRevision,
-    KeyValue,
     StorageError,
     Store,
     StoreClosed,
@@ -38,6 +37,7 @@ from tiphys_apiserver.storage.list_query import (
 )
 from tiphys_apiserver.storage.objects import CachedObject, ObjectFormat, UnreadableObject
 from tiphys_apiserver.storage.selection import Matcher, Selection
+from tiphys_apiserver.storage.state_reader import StateReader
 from tiphys_apiserver.storage.subscription import Sink, Subscription
 from tiphys_apiserver.storage.watch_cache import RevisionTooOld, WatchCache
 from tiphys_apiserver.storage.watch_event import Change
@@ -99,6 +99,7 @@ class Cacher:
         self._store = store
         self._clock = clock
         self._settings = settings
+        self._states = StateReader(store, prefix, object_format, page=settings.fill_page)
         self._cache = WatchCache(
             prefix,
             object_format,
@@ -163,40 +164,17 @@ class Cacher:
         was_filled = self._cache.revision > 0
         wanted = 0 if was_filled else max(1, now - self._settings.resume_revisions)
         try:
-            objects, revision = await self._read_all(wanted)
+            objects, revision = await self._states.read(wanted)
         except Compacted as err:
             try:
-                objects, revision = await self._read_all(err.revision)
+                objects, revision = await self._states.read(err.revision)
             except Compacted:
-                objects, revision = await self._read_all(0)
+                objects, revision = await self._states.read(0)
         self._cache.replace(objects, revision)
         self._version += 1
         if was_filled:
             self._dispatcher.end_all(expired_by_gap())
         return revision
-
-    async def _read_all(self, revision: int) -> tuple[list[CachedObject], int]:
-        objects: list[CachedObject] = []
-        start_after = ""
-        while True:
-            page = await self._store.list(
-                self.prefix, revision=revision, limit=self._settings.fill_page, start_after=start_after
-            )
-            revision = page.revision
-            objects.extend(self._ingest_all(page.items))
-            if not page.more:
-                return objects, revision
-            start_after = page.items[-1].key
-            await asyncio.sleep(0)
-
-    def _ingest_all(self, items: Sequence[KeyValue]) -> list[CachedObject]:
-        objects = []
-        for item in items:
-            try:
-                objects.append(self.format.ingest(item.key, item.value, item.mod_revision))
-            except UnreadableObject as err:
-                _log.error("stored object is left out", key=item.key, rv=item.mod_revision, err=str(err))
-        return objects
 
     def _apply(self, events: Sequence[Event]) -> None:
         changes: list[Change] = []
@@ -320,7 +298,8 @@ class Cacher:
         except RevisionTooOld:
             pass
         try:
-            return await self._select_from_store(matcher, plan.revision, start_after, more), plan.revision
+            found = await self._states.select(matcher, plan.revision, start_after=start_after, limit=more)
+            return found, plan.revision
         except Compacted as err:
             if plan.is_continued:
                 raise ContinueExpired(plan.start_after) from err
@@ -329,25 +308,6 @@ class Cacher:
             raise too_large(plan.revision, err.revision) from err
         except StorageError as err:
             raise ServiceUnavailable(str(err)) from err
-
-    async def _select_from_store(
-        self, matcher: Matcher, revision: int, start_after: str, limit: int
-    ) -> Sequence[CachedObject]:
-        """Read a state that the cache no longer knows; objects are made for this one answer."""
-        prefix = f"{self.prefix}{matcher.namespace}/" if matcher.namespace else self.prefix
-        found = []
-        while True:
-            page = await self._store.list(
-                prefix, revision=revision, limit=self._settings.fill_page, start_after=start_after
-            )
-            for cached in self._ingest_all(page.items):
-                if matcher.matches is None or matcher.matches(cached):
-                    found.append(cached)
-                    if limit and len(found) == limit:
-                        return found
-            if not page.more:
-                return found
-            start_after = page.items[-1].key
 
     def _page(
         self, found: Sequence[CachedObject], revision: int, matcher: Matcher, base: str, limit: int
