@@ -285,8 +285,15 @@ _CONVERTERS: Final[dict[Kind, Callable[[Field, Any, _Place, FieldSink], Any]]] =
 
 
 def duplicate_members(data: bytes) -> list[str]:
-    """Paths of members that the JSON text names twice; the text is valid JSON. Some 30 µs a KB."""
-    return _DuplicateScan().scan(data)
+    """Paths of members that the JSON text names twice; the text is valid JSON.
+
+    Text that comes out the same when it is written again, as that of most clients does, names
+    nothing twice, which some 15 µs tell; otherwise the reading costs some 30 µs a KB.
+    """
+    text = data.strip()
+    if orjson.dumps(orjson.loads(text)) == text:
+        return []
+    return _DuplicateScan().scan(text)
 
 
 class _DuplicateScan:
