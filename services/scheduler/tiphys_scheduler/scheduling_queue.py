@@ -32,7 +32,7 @@ class Waiting:
     attempts: int = 0
     place: str = "active"
     ready_at_s: float = 0.0
-    since_s: float = 0.0
+    since_s: float | None = None
     refused_by: frozenset[str] = frozenset()
 
 
@@ -97,6 +97,7 @@ class SchedulingQueue:
         if known is not None and known is not waiting:
             return
         self._waiting[waiting.pod.key] = waiting
+        waiting.since_s = None
         self._back_off(waiting)
 
     def move_on(self, events: frozenset[Event]) -> None:
@@ -126,7 +127,7 @@ class SchedulingQueue:
             if found is not None and found.order == order and found.place == "backoff":
                 self._activate(found)
         for waiting in self._waiting.values():
-            if waiting.place == "unschedulable" and now - waiting.since_s >= _FLUSH_S:
+            if waiting.place == "unschedulable" and now - (waiting.since_s or 0.0) >= _FLUSH_S:
                 self._activate(waiting)
 
     def snapshot(self) -> Iterator[Waiting]:
@@ -147,7 +148,7 @@ class SchedulingQueue:
         now = self._clock.monotonic()
         delay_s = backoff_delay(max(waiting.attempts - 1, 0), base_s=_BASE_S, cap_s=_CAP_S)
         # What it has waited already since its last try counts.
-        ready = max((waiting.since_s or now) + delay_s, now)
+        ready = max((now if waiting.since_s is None else waiting.since_s) + delay_s, now)
         if ready <= now:
             self._activate(waiting)
             return

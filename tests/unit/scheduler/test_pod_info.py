@@ -1,0 +1,47 @@
+"""What a pod requests, counted as Kubernetes counts it."""
+
+from __future__ import annotations
+
+from tests.unit.scheduler.objects import pod_message
+from tiphys_scheduler.pod_info import pod_info
+
+
+def requests(pod: object) -> dict[str, int]:
+    return dict(pod_info(pod).needs.requests)  # type: ignore[arg-type]
+
+
+def test_containers_add_up() -> None:
+    found = pod_message(cpu="250m", memory="64Mi")
+    second = found.spec.containers.add(name="d")
+    second.resources.requests["cpu"].string = "1"
+    assert requests(found) == {"cpu": 1250, "memory": 64 << 20, "pods": 1}
+
+
+def test_an_init_container_counts_while_it_is_the_largest() -> None:
+    found = pod_message(cpu="250m")
+    found.spec.initContainers.add(name="i").resources.requests["cpu"].string = "2"
+    assert requests(found)["cpu"] == 2000
+
+
+def test_a_sidecar_counts_beside_containers_and_later_init_containers() -> None:
+    found = pod_message(cpu="100m")
+    sidecar = found.spec.initContainers.add(name="s", restartPolicy="Always")
+    sidecar.resources.requests["cpu"].string = "500m"
+    found.spec.initContainers.add(name="i").resources.requests["cpu"].string = "400m"
+    assert requests(found)["cpu"] == 900
+
+
+def test_overhead_is_added() -> None:
+    found = pod_message(cpu="100m")
+    found.spec.overhead["cpu"].string = "50m"
+    assert requests(found)["cpu"] == 150
+
+
+def test_scoring_counts_a_default_for_containers_without_requests() -> None:
+    assert pod_info(pod_message()).needs.scored == (100, 200 << 20)
+    assert pod_info(pod_message(cpu="1")).needs.scored == (1000, 200 << 20)
+
+
+def test_equal_pods_share_a_class_and_others_do_not() -> None:
+    assert pod_info(pod_message("a", cpu="1")).needs == pod_info(pod_message("b", cpu="1")).needs
+    assert pod_info(pod_message("a", cpu="1")).needs != pod_info(pod_message("a", cpu="2")).needs
