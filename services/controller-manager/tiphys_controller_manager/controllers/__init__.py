@@ -1,0 +1,1 @@
+"""The controllers, one folder each: controller.py reconciles, plan.py decides."""

@@ -1,0 +1,1 @@
+"""Keeps the legacy Endpoints of each Service."""

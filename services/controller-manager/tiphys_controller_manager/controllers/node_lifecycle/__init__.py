@@ -1,0 +1,1 @@
+"""Watches heartbeats and says by taints what is wrong with a node."""

@@ -1,0 +1,153 @@
+"""Keeps as many pods as each ReplicaSet asks for, and says in its status how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from tiphys.api.apps.v1 import apps_pb2
+from tiphys.api.core.v1 import pod_pb2
+from tiphys_apimachinery.labels import SelectorError, from_label_selector
+from tiphys_apimachinery.meta import (
+    get_controller_of,
+    is_being_deleted,
+    join_key,
+    namespaced_name,
+    new_controller_ref,
+)
+from tiphys_client.controller import RequeueAfter, Terminal
+from tiphys_controller_manager.controllers.replicaset.plan import (
+    Failure,
+    next_available,
+    plan_pods,
+    same_status,
+    slow_start,
+    status_of,
+)
+from tiphys_controller_manager.frame import Context, Watch, own_key
+from tiphys_controller_manager.ownership import Adopter, sort_out
+from tiphys_controller_manager.pod_control import Outcome, PodControl, pod_from_template
+from tiphys_controller_manager.pods import CONTROLLER_INDEX, NAMESPACE_INDEX, PodView, orphans_in
+
+API_VERSION: Final = "apps/v1"
+KIND: Final = "ReplicaSet"
+# How long to wait for a view that lags; the events that end the wait come by themselves.
+_LAG_S: Final = 1.0
+
+
+class ReplicaSetController:
+    """Reconciles one ReplicaSet at a time; keys are namespace/name."""
+
+    def __init__(self, context: Context) -> None:
+        self._client = context.client
+        self._clock = context.clock
+        self._replica_sets = context.informers.of(apps_pb2.ReplicaSet)
+        self._pods = context.informers.of(pod_pb2.Pod)
+        self._expectations = context.expectations(pod_pb2.Pod)
+        self._control = PodControl(context.client, context.events, self._expectations)
+        self._adopter = Adopter(context.client, pod_pb2.Pod)
+
+    def watches(self) -> Iterable[Watch]:
+        """ReplicaSets, and the pods they manage or might adopt."""
+        return (Watch(apps_pb2.ReplicaSet, own_key), Watch(pod_pb2.Pod, self._pod_keys))
+
+    def first_keys(self) -> Iterable[str]:
+        """None: every ReplicaSet is seen as added."""
+        return ()
+
+    async def reconcile(self, key: str) -> RequeueAfter | None:
+        """One step of one ReplicaSet. Raises the first error of its pods, after the status was written."""
+        replica_set = self._replica_sets.get(key)
+        if replica_set is None:
+            self._expectations.forget(key)
+            return None
+        if not self._expectations.are_met(key):
+            return RequeueAfter(_LAG_S)
+        try:
+            selector = from_label_selector(replica_set.spec.selector)
+        except SelectorError as err:
+            raise Terminal(f"replica set {key}: spec.selector: {err}") from err
+        reference = new_controller_ref(replica_set, API_VERSION, KIND)
+        owned = sort_out(replica_set, selector, self._candidates(replica_set))
+        pods = await self._adopter.settle(replica_set, reference, owned, lambda pod: self._expectations.wrote(key, pod))
+        active = [pod for pod in pods if pod.is_active]
+        now = self._clock.now().timestamp()
+        outcome, failure = Outcome(), None
+        if not is_being_deleted(replica_set):
+            related = self._related(replica_set) if len(active) > replica_set.spec.replicas else ()
+            change = plan_pods(replica_set.spec.replicas, active, related, now=now)
+            if change.create:
+                prefix = replica_set.metadata.name
+                template, namespace = replica_set.spec.template, replica_set.metadata.namespace
+                outcome = await self._control.create(
+                    key,
+                    replica_set,
+                    lambda: pod_from_template(template, namespace, prefix, reference),
+                    slow_start(change.create),
+                )
+            elif change.delete:
+                outcome = await self._control.delete(key, replica_set, change.delete)
+            if outcome.error is not None:
+                reason = "FailedCreate" if change.create else "FailedDelete"
+                failure = Failure(reason, str(outcome.error))
+        await self._write_status(replica_set, active, failure)
+        if outcome.error is not None:
+            raise outcome.error
+        if not self._expectations.are_met(key):
+            return RequeueAfter(_LAG_S)
+        wait_s = next_available(active, replica_set.spec.minReadySeconds, now=self._clock.now().timestamp())
+        return RequeueAfter(wait_s) if wait_s is not None else None
+
+    async def _write_status(
+        self, replica_set: apps_pb2.ReplicaSet, active: list[PodView], failure: Failure | None
+    ) -> None:
+        status = status_of(replica_set, active, now=self._clock.now().timestamp(), failure=failure)
+        if same_status(status, replica_set.status):
+            return
+        replica_set.status.CopyFrom(status)
+        await self._client.update_status(replica_set)
+
+    def _candidates(self, replica_set: apps_pb2.ReplicaSet) -> list[PodView]:
+        store = self._pods.store
+        metadata = replica_set.metadata
+        own = store.projections_by_index(CONTROLLER_INDEX, metadata.uid)
+        orphans = store.projections_by_index(CONTROLLER_INDEX, orphans_in(metadata.namespace))
+        return [pod for _, pod in own] + [pod for _, pod in orphans if pod.is_active]
+
+    def _related(self, replica_set: apps_pb2.ReplicaSet) -> list[PodView]:
+        """Pods of all ReplicaSets of the same deployment."""
+        owner = get_controller_of(replica_set)
+        uids = {replica_set.metadata.uid}
+        if owner is not None:
+            for other in self._replica_sets.by_index(NAMESPACE_INDEX, replica_set.metadata.namespace):
+                manager = get_controller_of(other)
+                if manager is not None and manager.uid == owner.uid:
+                    uids.add(other.metadata.uid)
+        store = self._pods.store
+        return [pod for uid in sorted(uids) for _, pod in store.projections_by_index(CONTROLLER_INDEX, uid)]
+
+    def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
+        keys: dict[str, None] = {}
+        for pod in (new, old):
+            owner = get_controller_of(pod) if pod is not None else None
+            if owner is not None and owner.kind == KIND and owner.apiVersion == API_VERSION:
+                keys[join_key(pod.metadata.namespace, owner.name)] = None
+        if new is not None and get_controller_of(new) is None and self._may_be_adopted(old, new):
+            for replica_set in self._replica_sets.by_index(NAMESPACE_INDEX, new.metadata.namespace):
+                if _selects(replica_set, new):
+                    keys[namespaced_name(replica_set)] = None
+        return keys
+
+    @staticmethod
+    def _may_be_adopted(old: Any, new: Any) -> bool:
+        if is_being_deleted(new):
+            return False
+        return old is None or old.metadata.labels != new.metadata.labels or get_controller_of(old) is not None
+
+
+def _selects(replica_set: apps_pb2.ReplicaSet, pod: Any) -> bool:
+    try:
+        selector = from_label_selector(replica_set.spec.selector)
+    except SelectorError:
+        return False
+    return bool(selector) and selector.matches(pod.metadata.labels)

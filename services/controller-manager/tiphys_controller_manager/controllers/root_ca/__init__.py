@@ -1,0 +1,1 @@
+"""Puts the cluster's authority into each namespace."""

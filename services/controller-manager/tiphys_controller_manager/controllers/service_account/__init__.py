@@ -1,0 +1,1 @@
+"""Gives each namespace its default service account."""

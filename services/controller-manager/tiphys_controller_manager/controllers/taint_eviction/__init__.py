@@ -1,0 +1,1 @@
+"""Evicts pods from nodes whose taints they do not tolerate."""

@@ -1,0 +1,88 @@
+"""What a controller has asked of the API and not yet seen come back: it plans nothing new before it has.
+
+Every object of one kind shares the server's one counter of versions, and a watch delivers in order. So a view that has
+reached the version of the last write has seen that write, and creations need no counting. A delete does not tell its
+version; there the object itself is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tiphys_apimachinery.meta import is_being_deleted, join_key, resource_version
+from tiphys_component.clock import Clock
+
+# Source: kubernetes pkg/controller/controller_utils.go, ExpectationsTimeout. Past it the view is believed again.
+TIMEOUT_S = 300.0
+
+
+class View(Protocol):
+    """The part of an informer that is asked; reached() is the version up to which it has seen everything."""
+
+    def get(self, key: str) -> Any | None:
+        """The object with this key."""
+
+    def reached(self) -> int:
+        """The version up to which the view is complete."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    version: int = 0
+    # Key and uid of what is being deleted.
+    deletions: dict[str, str] = field(default_factory=dict)
+    since: float = 0.0
+
+
+class Expectations:
+    """By the key of the owner, the writes to its dependents that the view has still to show."""
+
+    def __init__(self, view: View, clock: Clock) -> None:
+        self._view = view
+        self._clock = clock
+        self._pending: dict[str, _Pending] = {}
+
+    def wrote(self, key: str, obj: Any) -> None:
+        """The server answered a write for this owner with obj."""
+        pending = self._entry(key)
+        pending.version = max(pending.version, resource_version(obj))
+
+    def deleting(self, key: str, objs: Iterable[Any]) -> None:
+        """These objects, messages or views, are about to be deleted for this owner. Say so before asking."""
+        pending = self._entry(key)
+        for obj in objs:
+            metadata = getattr(obj, "metadata", obj)
+            pending.deletions[join_key(metadata.namespace, metadata.name)] = metadata.uid
+
+    def not_deleted(self, key: str, obj: Any) -> None:
+        """The deletion of this object failed: it is not expected any more."""
+        metadata = getattr(obj, "metadata", obj)
+        pending = self._pending.get(key)
+        if pending is not None:
+            pending.deletions.pop(join_key(metadata.namespace, metadata.name), None)
+
+    def forget(self, key: str) -> None:
+        """The owner is gone."""
+        self._pending.pop(key, None)
+
+    def are_met(self, key: str) -> bool:
+        """Whether the view shows all of this owner's writes, or TIMEOUT_S have passed since the last."""
+        pending = self._pending.get(key)
+        if pending is None:
+            return True
+        for name, uid in list(pending.deletions.items()):
+            obj = self._view.get(name)
+            if obj is None or obj.metadata.uid != uid or is_being_deleted(obj):
+                del pending.deletions[name]
+        shown = not pending.deletions and self._view.reached() >= pending.version
+        if shown or self._clock.monotonic() - pending.since > TIMEOUT_S:
+            del self._pending[key]
+            return True
+        return False
+
+    def _entry(self, key: str) -> _Pending:
+        pending = self._pending.setdefault(key, _Pending())
+        pending.since = self._clock.monotonic()
+        return pending

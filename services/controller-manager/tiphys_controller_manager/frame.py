@@ -1,0 +1,247 @@
+"""The frame that every controller stands in: informers shared by kind, a queue, workers, and what they last did.
+
+A controller says which kinds it watches, which of its keys a change of such an object touches, and how a key is
+reconciled. All else is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from tiphys.api.core.v1 import pod_pb2
+from tiphys_apimachinery.meta import namespaced_name
+from tiphys_apimachinery.scheme import Scheme
+from tiphys_client.client import Client
+from tiphys_client.controller import Controller, RequeueAfter
+from tiphys_client.indexer import IndexFunc, by_namespace
+from tiphys_client.informer import Informer
+from tiphys_client.shared_informers import SharedInformers
+from tiphys_client.workqueue import RateLimitingQueue
+from tiphys_client.workqueue_metrics import WorkMetrics
+from tiphys_component.clock import Clock
+from tiphys_controller_manager.expectations import Expectations
+from tiphys_controller_manager.options import Options
+from tiphys_controller_manager.pods import NAMESPACE_INDEX, POD_INDEXES, pod_view
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+Keys = Callable[[Any, Any], Iterable[str]]
+"""The keys that a change touches, from the object before and after it; one of them is None at its begin or end."""
+
+# One projection for a kind, whoever watches it.
+_PROJECTIONS: Final[Mapping[type[Message], Callable[[Any], Any]]] = {pod_pb2.Pod: pod_view}
+_INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {pod_pb2.Pod: POD_INDEXES}
+
+
+class EventSink(Protocol):
+    """Where a controller tells users what it did."""
+
+    def event(self, obj: Any, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Note an event about obj; type is Normal or Warning. Returns at once and never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A kind that a controller follows."""
+
+    cls: type[Message]
+    keys: Keys
+
+
+class Reconciler(Protocol):
+    """A controller's own part."""
+
+    def watches(self) -> Iterable[Watch]:
+        """The kinds it follows."""
+
+    def first_keys(self) -> Iterable[str]:
+        """Keys to look at once the informers are filled, whatever was seen."""
+
+    async def reconcile(self, key: str) -> RequeueAfter | None:
+        """Bring what the key names nearer to what is wanted. Raises to be called again with backoff."""
+
+
+class Queue(Protocol):
+    """The part of a work queue that a reconciler may use by itself."""
+
+    def add(self, item: str) -> None:
+        """Have the key reconciled."""
+
+    def add_after(self, item: str, delay_s: float) -> None:
+        """Have the key reconciled later."""
+
+
+class Informers:
+    """The informers as one controller sees them: those it asked for are those it waits for."""
+
+    def __init__(self, shared: SharedInformers) -> None:
+        self._shared = shared
+        self._asked: list[Informer[Any, Any]] = []
+
+    def of(self, cls: type[MessageT], namespace: str = "") -> Informer[MessageT, Any]:
+        """The informer of a kind, with an index by namespace and, for pods, the projection PodView."""
+        informer = self._shared.informer(
+            cls,
+            namespace,
+            projection=_PROJECTIONS.get(cls),
+            indexes=_INDEXES.get(cls, {NAMESPACE_INDEX: by_namespace}),
+        )
+        if informer not in self._asked:
+            self._asked.append(informer)
+        return informer
+
+    async def wait_synced(self) -> None:
+        """Return when all that were asked for have their first list."""
+        for informer in self._asked:
+            await informer.wait_synced()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a controller is made of; one for each controller."""
+
+    client: Client
+    informers: Informers
+    clock: Clock
+    events: EventSink
+    options: Options
+    scheme: Scheme
+    # Certificates of the cluster's authority, PEM.
+    authority: str
+    queue: Queue
+
+    def expectations(self, cls: type[Message]) -> Expectations:
+        """Expectations on the view of a kind."""
+        return Expectations(InformerView(self.informers.of(cls)), self.clock)
+
+
+class InformerView:
+    """An informer as expectations see it."""
+
+    def __init__(self, informer: Informer[Any, Any]) -> None:
+        self._informer = informer
+
+    def get(self, key: str) -> Any | None:
+        """The object with this key."""
+        return self._informer.get(key)
+
+    def reached(self) -> int:
+        """The version up to which the view is complete."""
+        return int(self._informer.reflector.resource_version or 0)
+
+
+Factory = Callable[[Context], Reconciler]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSpec:
+    """One line of the registry: a name as --controllers takes it, how it is made, and how many keys at once."""
+
+    name: str
+    make: Factory
+    workers: int = 1
+    on_by_default: bool = True
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Report:
+    """What is to be told of a running controller."""
+
+    reconciles: int = 0
+    failures: int = 0
+    last_error: str = ""
+    last_error_key: str = ""
+    is_running: bool = False
+
+
+@dataclass(slots=True)
+class Parts:
+    """What all controllers of the process share."""
+
+    client: Client
+    shared: SharedInformers
+    clock: Clock
+    events: EventSink
+    options: Options
+    scheme: Scheme
+    authority: str = ""
+    metrics: WorkMetrics | None = None
+    reports: dict[str, Report] = field(default_factory=dict)
+
+
+class Loop:
+    """One controller in its frame: build it before the informers run, then run()."""
+
+    def __init__(self, spec: ControllerSpec, parts: Parts) -> None:
+        self.name = spec.name
+        self.queue: RateLimitingQueue[str] = RateLimitingQueue(
+            parts.clock, metrics=parts.metrics.for_queue(spec.name) if parts.metrics is not None else None
+        )
+        self.report = parts.reports.setdefault(spec.name, Report())
+        self._informers = Informers(parts.shared)
+        context = Context(
+            client=parts.client,
+            informers=self._informers,
+            clock=parts.clock,
+            events=parts.events,
+            options=parts.options,
+            scheme=parts.scheme,
+            authority=parts.authority,
+            queue=self.queue,
+        )
+        self.reconciler = spec.make(context)
+        for watch in self.reconciler.watches():
+            self._follow(self._informers.of(watch.cls), watch.keys)
+        self.controller: Controller[str] = Controller(
+            spec.name, self.queue, self._reconcile, spec.workers, metrics=parts.metrics
+        )
+
+    async def wait_synced(self) -> None:
+        """Return when the informers of this controller have their first list."""
+        await self._informers.wait_synced()
+
+    async def run(self) -> None:
+        """Wait for the informers, then work until cancelled."""
+        await self.wait_synced()
+        for key in self.reconciler.first_keys():
+            self.queue.add(key)
+        self.report.is_running = True
+        try:
+            await self.controller.run()
+        finally:
+            self.report.is_running = False
+
+    def trigger(self, key: str) -> None:
+        """Have a key looked at now."""
+        self.queue.add(key)
+
+    async def _reconcile(self, key: str) -> RequeueAfter | None:
+        self.report.reconciles += 1
+        try:
+            return await self.reconciler.reconcile(key)
+        except Exception as err:
+            self.report.failures += 1
+            self.report.last_error = str(err) or type(err).__name__
+            self.report.last_error_key = key
+            raise
+
+    def _follow(self, informer: Informer[Any, Any], keys: Keys) -> None:
+        def enqueue(old: Any, new: Any) -> None:
+            for key in keys(old, new):
+                self.queue.add(key)
+
+        informer.add_handler(
+            on_add=lambda obj: enqueue(None, obj),
+            on_update=enqueue,
+            on_delete=lambda obj: enqueue(obj, None),
+        )
+
+
+def own_key(old: Any, new: Any) -> Iterable[str]:
+    """Key function of the kind that a controller reconciles: the object's own key."""
+    return (namespaced_name(new if new is not None else old),)

@@ -1,0 +1,100 @@
+"""Builds the controllers that the flags ask for and runs them, in one process, on shared informers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tiphys_component.app import StartupError, start_loop
+from tiphys_component.log import get_logger
+from tiphys_controller_manager.frame import ControllerSpec, Loop, Parts
+
+_ALL = "*"
+
+
+def choose(specs: Sequence[ControllerSpec], wanted: Sequence[str]) -> list[ControllerSpec]:
+    """The controllers that --controllers asks for, in the order of the registry.
+
+    A name turns one on, -name turns it off, and '*' turns on those that are on by default. Raises StartupError for a
+    name that nobody has.
+    """
+    known = {name: spec.name for spec in specs for name in (spec.name, *spec.aliases)}
+    names = [item.removeprefix("-") for item in wanted]
+    unknown = sorted(name for name in names if name != _ALL and name not in known)
+    if unknown:
+        raise StartupError(
+            f"no controller is named {', '.join(unknown)}",
+            f"give --controllers some of {', '.join(spec.name for spec in specs)}",
+        )
+    on = {known[name] for name in wanted if name in known}
+    off = {known[name[1:]] for name in wanted if name.startswith("-")}
+    return [
+        spec for spec in specs if spec.name not in off and (spec.name in on or (_ALL in wanted and spec.on_by_default))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerState:
+    """How one controller fares."""
+
+    name: str
+    enabled: bool
+    running: bool = False
+    queue_depth: int = 0
+    delayed: int = 0
+    reconciles: int = 0
+    failures: int = 0
+    last_error: str = ""
+    last_error_key: str = ""
+
+
+class Manager:
+    """All controllers of one process. run() may be called once."""
+
+    def __init__(self, specs: Sequence[ControllerSpec], parts: Parts) -> None:
+        self._specs = tuple(specs)
+        self._parts = parts
+        self._chosen = choose(specs, parts.options.controllers)
+        self._loops: dict[str, Loop] = {}
+        self._log = get_logger("manager")
+
+    async def run(self) -> None:
+        """Fill the informers, then reconcile until cancelled. The end of any controller is a failure of all."""
+        loops = [Loop(spec, self._parts) for spec in self._chosen]
+        self._loops = {loop.name: loop for loop in loops}
+        async with asyncio.TaskGroup() as group:
+            start_loop(group, self._parts.shared.run(), "informers")
+            for loop in loops:
+                start_loop(group, loop.run(), f"controller {loop.name}")
+            self._log.info("started", controllers=[loop.name for loop in loops])
+
+    def states(self) -> list[ControllerState]:
+        """How each controller of the registry fares."""
+        return [self._state(spec) for spec in self._specs]
+
+    def trigger(self, controller: str, key: str) -> bool:
+        """Queue a key; False when no such controller runs here."""
+        loop = self._loops.get(controller)
+        if loop is None:
+            return False
+        loop.trigger(key)
+        return True
+
+    def _state(self, spec: ControllerSpec) -> ControllerState:
+        loop = self._loops.get(spec.name)
+        enabled = spec in self._chosen
+        if loop is None:
+            return ControllerState(spec.name, enabled)
+        report = loop.report
+        return ControllerState(
+            name=spec.name,
+            enabled=enabled,
+            running=report.is_running,
+            queue_depth=len(loop.queue),
+            delayed=loop.queue.delayed,
+            reconciles=report.reconciles,
+            failures=report.failures,
+            last_error=report.last_error,
+            last_error_key=report.last_error_key,
+        )

@@ -1,0 +1,176 @@
+"""Who belongs to whom: which objects an owner keeps, adopts and releases, and the patches that say so.
+
+Source: kubernetes pkg/controller/controller_ref_manager.go, ClaimObject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from tiphys.api.meta.v1 import meta_pb2
+from tiphys_apimachinery.codec.json_codec import to_json
+from tiphys_apimachinery.errors import Invalid, NotFound
+from tiphys_apimachinery.labels import Selector
+from tiphys_apimachinery.meta import get_controller_of, is_being_deleted
+from tiphys_client.client import Client
+
+
+class Ownable(Protocol):
+    """What is asked of an object that may be owned."""
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its labels."""
+
+    @property
+    def controller_uid(self) -> str:
+        """The uid of the managing owner, empty for an orphan."""
+
+    @property
+    def is_deleting(self) -> bool:
+        """Whether its deletion was asked for."""
+
+
+OwnableT = TypeVar("OwnableT", bound=Ownable)
+
+
+@dataclass(frozen=True, slots=True)
+class Owned(Generic[OwnableT]):
+    """The objects that an owner has, should adopt and should release."""
+
+    kept: tuple[OwnableT, ...]
+    adopt: tuple[OwnableT, ...]
+    release: tuple[OwnableT, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageView:
+    """An API message as something that may be owned."""
+
+    obj: Any
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return str(self.obj.metadata.namespace)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.obj.metadata.name)
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+        return str(self.obj.metadata.uid)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its labels."""
+        return cast(Mapping[str, str], self.obj.metadata.labels)
+
+    @property
+    def controller_uid(self) -> str:
+        """The uid of the managing owner, empty for an orphan."""
+        owner = get_controller_of(self.obj)
+        return owner.uid if owner is not None else ""
+
+    @property
+    def is_deleting(self) -> bool:
+        """Whether its deletion was asked for."""
+        return is_being_deleted(self.obj)
+
+
+def sort_out(owner: Any, selector: Selector, candidates: Sequence[OwnableT]) -> Owned[OwnableT]:
+    """What the owner keeps, adopts and releases of the candidates, all of its namespace.
+
+    An owner that is being deleted neither adopts nor releases.
+    """
+    kept, adopt, release = [], [], []
+    owner_ends = is_being_deleted(owner)
+    for item in candidates:
+        matches = selector.matches(item.labels)
+        if item.controller_uid:
+            if item.controller_uid != owner.metadata.uid:
+                continue
+            if matches:
+                kept.append(item)
+            elif not owner_ends:
+                release.append(item)
+        elif matches and not owner_ends and not item.is_deleting:
+            adopt.append(item)
+    return Owned(tuple(kept), tuple(adopt), tuple(release))
+
+
+class Adopter:
+    """Carries adoption and release out for objects of one class."""
+
+    def __init__(self, client: Client, cls: type[Message]) -> None:
+        self._client = client
+        self._cls = cls
+
+    async def settle(
+        self,
+        owner: Any,
+        reference: meta_pb2.OwnerReference,
+        owned: Owned[OwnableT],
+        wrote: Callable[[Message], None],
+    ) -> tuple[OwnableT, ...]:
+        """Adopt and release; returns what the owner has then. wrote hears of each object as stored.
+
+        Raises OwnerChanged when the owner is not what the caller's view says, and errors of the API.
+        """
+        kept = list(owned.kept)
+        if owned.adopt:
+            await self._check_owner(owner)
+        for item in owned.adopt:
+            if await self._patch(item, _adoption(reference, item.uid), wrote):
+                kept.append(item)
+        for item in owned.release:
+            await self._patch(item, _release(reference.uid, item.uid), wrote)
+        return tuple(kept)
+
+    async def _check_owner(self, owner: Any) -> None:
+        """A view may be old: adopting for an owner that is going would make its orphans its own again."""
+        fresh: Any = await self._client.get(type(owner), owner.metadata.name, owner.metadata.namespace)
+        if fresh.metadata.uid != owner.metadata.uid:
+            raise OwnerChanged(f"{owner.metadata.name} is another object now: uid {fresh.metadata.uid}")
+        if is_being_deleted(fresh):
+            raise OwnerChanged(f"{owner.metadata.name} has just been deleted")
+
+    async def _patch(self, item: Ownable, patch: dict[str, Any], wrote: Callable[[Message], None]) -> bool:
+        try:
+            stored = await self._client.patch(self._cls, item.name, item.namespace, patch, type="strategic")
+        except (NotFound, Invalid):
+            # Gone, or another object of that name: nothing to adopt or release.
+            return False
+        wrote(stored)
+        return True
+
+
+class OwnerChanged(Exception):
+    """The owner on the server is not the one in the view; a later round will see it."""
+
+
+def _adoption(reference: meta_pb2.OwnerReference, uid: str) -> dict[str, Any]:
+    return {"metadata": {"ownerReferences": [to_json(reference)], "uid": uid}}
+
+
+def _release(owner_uid: str, uid: str) -> dict[str, Any]:
+    return {"metadata": {"ownerReferences": [{"$patch": "delete", "uid": owner_uid}], "uid": uid}}
