@@ -11,6 +11,7 @@ import orjson
 
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import BadRequest, UnsupportedMediaType
+from tiphys_apimachinery.patch import json_patch, merge, strategic
 from tiphys_apiserver.admission.interface import Operation
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.registry.metadata import match_name
@@ -84,9 +85,6 @@ def read_document(wanted: Patch) -> Any:
 
 def patch_object(cls: Any, current: Any, kind: PatchKind, document: Any, call: Call) -> Any:
     """The object that a patch makes of current. Raises BadRequest, Invalid."""
-    # Imported when first needed: starting does not pay for them.
-    from tiphys_apimachinery.patch import json_patch, merge, strategic
-
     before = json_codec.to_json(current)
     if kind is PatchKind.JSON:
         after = json_patch.apply_patch(before, document)

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.api.runtime import runtime_pb2
-from tiphys_apimachinery.codec import json_codec, proto_codec, yaml_codec
+from tiphys_apimachinery.codec import json_codec, proto_codec, table, yaml_codec
 from tiphys_apimachinery.errors import APIError
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.registry.table import Served
@@ -84,9 +84,6 @@ class Renderer:
         return message_answer(obj, info.api_version, info.kind, media_format, code=code)
 
     def _table(self, info: ResourceInfo, objects: Sequence[Any], media_format: Format, include: str) -> dict[str, Any]:
-        # Imported when first needed: starting does not pay for it.
-        from tiphys_apimachinery.codec import table
-
         made: dict[str, Any] = table.table_for(info, objects, self._clock.now(), include or "Metadata")
         made["apiVersion"] = f"meta.k8s.io/{media_format.as_version}"
         return made
