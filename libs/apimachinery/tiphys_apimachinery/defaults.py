@@ -51,6 +51,10 @@ class _DefaultsCompiler(WalkerCompiler):
             return []
         return [f"if {unset}: setattr({owner}, {field.name!r}, {literal})"]
 
+    def union_call(self) -> str:
+        """Parts take nothing but the message."""
+        return "w(v)"
+
     def descend(self, field: Field, owner: str, call: str) -> list[str]:
         value = read(owner, field)
         if field.is_list:

@@ -180,6 +180,10 @@ class _ValidationCompiler(WalkerCompiler):
         """Metadata and status of an object are left out."""
         return field.name not in ("metadata", "status") or field.kind is not Kind.STRUCT
 
+    def union_call(self) -> str:
+        """Parts take their path and the list of findings."""
+        return "w(v, (p, n, None), e)"
+
     def own_lines(self, field: Field, owner: str) -> list[str]:
         options = field.options
         value, has = read(owner, field), f"{owner}.HasField({field.name!r})"
@@ -215,6 +219,9 @@ class _ValidationCompiler(WalkerCompiler):
 
     def _present(self, field: Field, value: str, has: str) -> str:
         """Condition under which a field's value is checked at all."""
+        if field.kind is Kind.STRING and field.is_pointer and field.options.HasField("default"):
+            # A name that is empty by default is right when it is empty, as of a slice's port.
+            return value if not field.options.default else has
         if field.is_pointer or field.message is not None:
             return has
         if field.kind is Kind.STRING:

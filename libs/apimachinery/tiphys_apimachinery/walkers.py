@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
-from tiphys_apimachinery.schema import Field, Kind, fields_of, message_kind
+from tiphys_apimachinery.schema import Field, Kind, fields_of, is_union, message_kind
 
 Walker = Callable[..., None]
 
@@ -36,6 +36,10 @@ class WalkerCompiler(ABC):
     def descend(self, field: Field, owner: str, call: str) -> list[str]:
         """Lines that call `call` for each message in the field."""
 
+    def union_call(self) -> str:
+        """Source that calls `w` for part `v` of JSON name `n`; empty to ask each member of a union in turn."""
+        return ""
+
     def concerns(self, field: Field) -> bool:
         """Whether a field may need anything, itself or below; lets a purpose leave parts out."""
         return True
@@ -54,6 +58,8 @@ class WalkerCompiler(ABC):
 
     def _body(self, descriptor: Descriptor, owner: str) -> list[str]:
         lines: list[str] = []
+        if self.union_call() and is_union(descriptor) and not self._has_own(descriptor):
+            return self._union(descriptor, owner)
         for field in fields_of(descriptor):
             if not self.concerns(field):
                 continue
@@ -67,6 +73,22 @@ class WalkerCompiler(ABC):
             if field.message is not None and field.kind is Kind.STRUCT and self._is_needed(field.message):
                 lines += self.descend(field, owner, self._reference(field.message))
         return lines
+
+    def _union(self, descriptor: Descriptor, owner: str) -> list[str]:
+        """Lines for a choice among many parts: upb is asked which is set."""
+        table = f"u_{_function_name(descriptor)}"
+        found: dict[str, tuple[str, Walker]] = {}
+        for field in fields_of(descriptor):
+            if field.message is not None and field.kind is Kind.STRUCT and self._is_needed(field.message):
+                found[field.name] = (field.json, functools.partial(_compile_and_walk, self, field.message))
+        if not found:
+            return []
+        self.namespace[table] = found
+        return [
+            f"for f, v in {owner}.ListFields():",
+            f"    n, w = {table}.get(f.name, ('', None))",
+            f"    if w is not None: {self.union_call()}",
+        ]
 
     def _reference(self, descriptor: Descriptor) -> str:
         name = _function_name(descriptor)
