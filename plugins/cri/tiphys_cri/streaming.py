@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tiphys_component.spdy.session import Session, Stream, StreamReset
+from tiphys_component.spdy.session import Session, Stream
 from tiphys_component.spdy.upgrade import dial
 from tiphys_cri.interface import StreamRequest
 
@@ -39,10 +39,7 @@ class ExecStreams:
 
     async def status(self) -> bytes:
         """Waits for the end of the command: a Status in JSON, empty if the runtime said nothing."""
-        try:
-            return await self.error.read_all(MAX_STATUS_BYTES)
-        except StreamReset:
-            return b""
+        return await self.error.read_all(MAX_STATUS_BYTES)
 
 
 @asynccontextmanager

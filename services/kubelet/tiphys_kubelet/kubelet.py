@@ -90,17 +90,16 @@ class Kubelet:
         self.parts = self._server_parts()
         tls = server_ssl_context(options.tls) if options.tls is not None else None
         self.server = KubeletServer(self.parts, options.address, options.port, tls)
+        services = (servicer(self.parts, self.workers, self.guard),)
+        self.grpc_server = Server(f"{options.address}:{options.grpc_port}", options.tls, services, flag="--grpc-port")
 
     async def run(self) -> None:
         """Works until cancelled. Raises StartupError where a port can't be had."""
-        options = self._options
-        services = (servicer(self.parts, self.workers, self.guard),)
-        grpc_server = Server(f"{options.address}:{options.grpc_port}", options.tls, services, flag="--grpc-port")
         async with asyncio.TaskGroup() as group:
             # The servers first: a port that is taken must be told before anything is touched.
             start_loop(group, self.server.run(), "https server")
             await self.server.listening.wait()
-            start_loop(group, grpc_server.run(), "grpc server")
+            start_loop(group, self.grpc_server.run(), "grpc server")
             start_loop(group, self.lifecycle.run(), "pleg")
             start_loop(group, self.reporter.run(), "node status")
             start_loop(group, self.lease.run(), "node lease")

@@ -114,13 +114,10 @@ async def _serve_exec(streams: ExecStreams, requests: AsyncIterator[kubelet_pb2.
     replies: asyncio.Queue[kubelet_pb2.ExecResponse | None] = asyncio.Queue(32)
 
     async def copy(stream: Stream, name: str) -> None:
-        try:
-            while data := await stream.read():
-                await replies.put(
-                    kubelet_pb2.ExecResponse(stdout=data) if name == "stdout" else kubelet_pb2.ExecResponse(stderr=data)
-                )
-        except StreamReset:
-            return  # the status says how the command ended
+        while data := await stream.read():
+            await replies.put(
+                kubelet_pb2.ExecResponse(stdout=data) if name == "stdout" else kubelet_pb2.ExecResponse(stderr=data)
+            )
 
     async def outputs() -> None:
         async with asyncio.TaskGroup() as group:

@@ -7,6 +7,7 @@ for by reading, and a peer that withholds window updates is not among those we s
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -41,24 +42,27 @@ class Stream:
     def __init__(self, session: "Session", stream_id: int, headers: Mapping[str, str]) -> None:
         self.stream_id = stream_id
         self.headers = headers
+        # The peer, or the loss of the connection, ended both directions.
+        self.was_reset = False
         self._session = session
-        self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE_CHUNKS)
-        self._read_done = False
+        self._chunks: deque[bytes] = deque()
+        self._ended = False
         self._write_done = False
-        self._reset = False
+        self._readable = asyncio.Event()
+        self._space = asyncio.Event()
 
     async def read(self) -> bytes:
-        """The next chunk; empty at the end of the peer's direction. Raises StreamReset."""
-        if self._reset:
-            raise StreamReset(f"stream {self.stream_id} was reset")
-        if self._read_done:
-            return b""
-        chunk = await self._chunks.get()
-        if chunk is None:
-            self._read_done = True
-            if self._reset:
-                raise StreamReset(f"stream {self.stream_id} was reset")
-            return b""
+        """The next chunk; empty at the end of the peer's direction, and after a reset when all has been read.
+
+        Servers write their last words and reset the stream in one go, so a reset takes nothing away that was sent.
+        """
+        while not self._chunks:
+            if self._ended:
+                return b""
+            self._readable.clear()
+            await self._readable.wait()
+        chunk = self._chunks.popleft()
+        self._space.set()
         await self._session.send(WindowUpdate(self.stream_id, len(chunk)))
         return chunk
 
@@ -72,38 +76,41 @@ class Stream:
     async def write(self, data: bytes) -> None:
         """Sends data; waits while the connection is full. Raises StreamReset."""
         for at in range(0, len(data), CHUNK_BYTES):
-            if self._reset or self._write_done:
+            if self.was_reset or self._write_done:
                 raise StreamReset(f"stream {self.stream_id} is closed")
             await self._session.send(Data(self.stream_id, data[at : at + CHUNK_BYTES]))
 
     async def close_write(self) -> None:
         """Says that nothing more will be written; may run twice."""
-        if not self._write_done and not self._reset:
+        if not self._write_done and not self.was_reset:
             self._write_done = True
             await self._session.send(Data(self.stream_id, b"", fin=True))
 
     async def reset(self) -> None:
         """Ends both directions at once; may run twice."""
-        if not self._reset:
+        if not self.was_reset:
             self._session.forget(self.stream_id)
             self.end(reset=True)
             await self._session.send(RstStream(self.stream_id, ResetStatus.CANCEL))
 
     async def feed(self, data: bytes, *, fin: bool) -> None:
         """For the session: takes what arrived; waits while the reader is behind."""
-        if self._reset or self._read_done:
+        while len(self._chunks) >= QUEUE_CHUNKS and not self._ended:
+            self._space.clear()
+            await self._space.wait()
+        if self._ended:
             return
         if data:
-            await self._chunks.put(data)
-        if fin:
-            await self._chunks.put(None)
+            self._chunks.append(data)
+        self._ended = fin
+        self._readable.set()
 
     def end(self, *, reset: bool) -> None:
         """For the session: no more will arrive."""
-        self._reset = self._reset or reset
-        if self._chunks.full():
-            self._chunks.get_nowait()
-        self._chunks.put_nowait(None)
+        self._ended = True
+        self.was_reset = self.was_reset or reset
+        self._readable.set()
+        self._space.set()
 
 
 class Session:
@@ -135,7 +142,7 @@ class Session:
     async def send(self, frame: Frame) -> None:
         """Writes one frame; raises StreamReset when the connection is gone."""
         if self._closed:
-            if isinstance(frame, (WindowUpdate, RstStream)):
+            if isinstance(frame, WindowUpdate | RstStream):
                 return
             raise StreamReset("connection is closed")
         # Encoding and writing happen in one step without an await: header blocks must travel in the order coded.
@@ -143,6 +150,8 @@ class Session:
             self._writer.write(self._frames_out.encode(frame))
             await self._writer.drain()
         except ConnectionError as err:
+            if isinstance(frame, WindowUpdate | RstStream):
+                return
             raise StreamReset(f"connection is gone: {err}") from err
 
     async def run(self) -> None:
@@ -165,7 +174,7 @@ class Session:
             return
         self._closed = True
         for stream in self._streams.values():
-            stream.end(reset=False)
+            stream.end(reset=True)
         self._streams.clear()
         while self._accepted.full():
             self._accepted.get_nowait()

@@ -1,6 +1,7 @@
 """The HTTP upgrade that begins a SPDY/3.1 connection, from the client's side."""
 
 import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -17,15 +18,21 @@ class UpgradeRefused(ConnectionError):
 
 
 async def dial(
-    url: str, *, protocols: Sequence[str], headers: Mapping[str, str] | None = None, timeout_s: float = 10.0
+    url: str,
+    *,
+    protocols: Sequence[str],
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    timeout_s: float = 10.0,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
-    """Connects to an http URL and upgrades; gives reader, writer and the stream protocol that the server chose.
+    """Connects to an http URL, or https with tls, and upgrades; gives reader, writer and the protocol chosen.
 
     Raises UpgradeRefused, ConnectionError or TimeoutError. The caller owns the connection.
     """
     parts = urlsplit(url)
     async with asyncio.timeout(timeout_s):
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80, limit=MAX_HEAD_BYTES)
+        port = parts.port or (443 if tls is not None else 80)
+        reader, writer = await asyncio.open_connection(parts.hostname, port, limit=MAX_HEAD_BYTES, ssl=tls)
         try:
             writer.write(_request_head(parts.path, parts.query, parts.netloc, protocols, headers or {}))
             status, message, answer = await _read_head(reader)

@@ -74,8 +74,8 @@ class _Sender:
         try:
             while data := await stream.read():
                 await self.send(channel, data)
-        except (StreamReset, ConnectionError):
-            return  # an end like any other: the status says how the command ended
+        except ConnectionError:
+            return  # the client went away first
 
 
 async def bridge_exec(request: web.Request, url: str, streams: StreamRequest) -> web.StreamResponse:
