@@ -20,8 +20,9 @@ class Forward:
 
     name = "forward"
 
-    def __init__(self, upstreams: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, upstreams: Sequence[tuple[str, int]], *, timeout_s: float = _TIMEOUT_S) -> None:
         self._upstreams = tuple(upstreams)
+        self._timeout_s = timeout_s
 
     async def answer(self, query: dns.message.Message) -> dns.message.Message | None:
         """The first upstream's answer; SERVFAIL where none answers."""
@@ -29,7 +30,7 @@ class Forward:
             return None
         for address, port in self._upstreams:
             try:
-                found, _ = await dns.asyncquery.udp_with_fallback(query, address, _TIMEOUT_S, port)
+                found, _ = await dns.asyncquery.udp_with_fallback(query, address, self._timeout_s, port)
             except (dns.exception.DNSException, OSError) as err:
                 _log.warning("upstream does not answer", upstream=f"{address}:{port}", err=str(err))
                 continue
