@@ -56,18 +56,29 @@ RBAC = "rbac.authorization.k8s.io"
         pytest.param(ask(user("system:kube-scheduler"), "get", "secrets", "web"), False, id="scheduler and secrets"),
         pytest.param(ask(MANAGER, "create", "pods", "web"), True, id="controllers make pods"),
         pytest.param(ask(MANAGER, "update", "deployments/status", "web", "apps"), True, id="controllers write status"),
-        pytest.param(ask(user("system:kube-proxy"), "watch", "endpointslices", "", "discovery.k8s.io"), True, id="proxy"),
+        pytest.param(
+            ask(user("system:kube-proxy"), "watch", "endpointslices", "", "discovery.k8s.io"), True, id="proxy"
+        ),
         pytest.param(ask(user("system:kube-proxy"), "list", "secrets"), False, id="proxy and secrets"),
-        pytest.param(ask(user("system:cluster-dns"), "watch", "endpointslices", "", "discovery.k8s.io"), True, id="dns"),
+        pytest.param(
+            ask(user("system:cluster-dns"), "watch", "endpointslices", "", "discovery.k8s.io"), True, id="dns"
+        ),
         pytest.param(ask(user("system:node:a", "system:nodes"), "get", "secrets", "web"), False, id="node by RBAC"),
         pytest.param(
-            ask(user("system:serviceaccount:kube-system:job-controller"), "update", "jobs/status", "web", "batch"), True,
+            ask(user("system:serviceaccount:kube-system:job-controller"), "update", "jobs/status", "web", "batch"),
+            True,
             id="account of a controller",
         ),
-        pytest.param(ask(user("system:kube-scheduler"), "update", "leases", "kube-system", "coordination.k8s.io"), True, id="lock"),
-        pytest.param(ask(user("system:kube-scheduler"), "update", "leases", "web", "coordination.k8s.io"), False, id="locks"),
+        pytest.param(
+            ask(user("system:kube-scheduler"), "update", "leases", "kube-system", "coordination.k8s.io"),
+            True,
+            id="lock",
+        ),
+        pytest.param(
+            ask(user("system:kube-scheduler"), "update", "leases", "web", "coordination.k8s.io"), False, id="locks"
+        ),
     ],
-)  # fmt: skip
+)
 async def test_H3_bootstrap_policy_judges(cluster: FakeObjects, question: Attributes, allowed: bool) -> None:
     assert (await RBACAuthorizer(cluster).authorize(question)).allowed is allowed
 
