@@ -22,7 +22,7 @@ from tiphys_apiserver.rest.render import status_answer
 from tiphys_apiserver.rest.resources import Resources
 from tiphys_apiserver.server.call import Call
 from tiphys_apiserver.server.chain import Chain
-from tiphys_apiserver.server.request_info import parse
+from tiphys_apiserver.server.request_info import parse, selected_name
 from tiphys_apiserver.server.request_metrics import RequestMetrics
 from tiphys_component.app import listen_error
 from tiphys_component.clock import Clock
@@ -118,7 +118,7 @@ class RestServer:
             exchange.method,
             exchange.path,
             watch=bool(query) and exchange.flag("watch"),
-            selected_name=_selected_name(selector) if selector else "",
+            selected_name=selected_name(selector) if selector else "",
         )
         call = Call(info, self._credentials(exchange), _impersonation(exchange))
         if query:
@@ -154,14 +154,6 @@ def _impersonation(exchange: Exchange) -> Impersonation | None:
     if not any(name in headers for name in ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")):
         return None
     return read_headers(headers.items())
-
-
-def _selected_name(selector: str) -> str:
-    for term in selector.split(","):
-        name, _, value = term.replace("==", "=").partition("=")
-        if name == "metadata.name" and not name.endswith("!"):
-            return value
-    return ""
 
 
 def _websocket_token(protocols: str) -> str:

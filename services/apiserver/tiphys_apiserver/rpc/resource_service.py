@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -25,6 +26,7 @@ from tiphys_apiserver.rest.render import list_raw
 from tiphys_apiserver.rpc.context import make_call
 from tiphys_apiserver.server.call import Call
 from tiphys_apiserver.server.chain import Chain
+from tiphys_apiserver.server.request_info import selected_name
 from tiphys_apiserver.storage.list_query import NOT_OLDER_THAN, ListQuery, WatchQuery
 from tiphys_apiserver.storage.objects import varint
 from tiphys_apiserver.storage.watch_event import grpc_frame
@@ -123,6 +125,9 @@ class ResourceService:
     def _selecting(call: Call, request: Request) -> Call:
         call.label_selector = request.label_selector
         call.field_selector = request.field_selector
+        if request.field_selector:
+            # As over REST: one object chosen by its name is a request for that name, which rules can allow.
+            call.info = replace(call.info, name=selected_name(request.field_selector))
         return call
 
     # -- writing

@@ -47,6 +47,15 @@ class RequestInfo:
     trailing: str = ""
 
 
+def selected_name(field_selector: str) -> str:
+    """The name that a field selector asks for with metadata.name=NAME; empty when it asks for none."""
+    for term in field_selector.split(","):
+        name, _, value = term.replace("==", "=").partition("=")
+        if name == "metadata.name":
+            return value
+    return ""
+
+
 def parse(method: str, path: str, *, watch: bool = False, selected_name: str = "") -> RequestInfo:
     """What method and path say; path is decoded and without query.
 
