@@ -85,8 +85,7 @@ class GrpcTransport:
         except grpc.aio.AioRpcError as err:
             _raise_mapped(err)
         except asyncio.CancelledError:
-            # grpc says the same when the channel is closed under a call as when the caller is cancelled.
-            self._raise_if_closed()
+            _raise_if_closed()
             raise
         return reply
 
@@ -101,7 +100,7 @@ class GrpcTransport:
         except grpc.aio.AioRpcError as err:
             _raise_mapped(err)
         except asyncio.CancelledError:
-            self._raise_if_closed()
+            _raise_if_closed()
             raise
         finally:
             call.cancel()
@@ -140,11 +139,6 @@ class GrpcTransport:
     def _metadata(self) -> Sequence[tuple[str, str]]:
         token = self._token_source()
         return (("authorization", f"Bearer {token}"),) if token else ()
-
-    def _raise_if_closed(self) -> None:
-        task = asyncio.current_task()
-        if task is not None and not task.cancelling() and self._channel is None:
-            raise ServiceUnavailable("the connection was closed") from None
 
 
 class InProcessTransport:
@@ -217,6 +211,13 @@ class FencedTransport:
     async def close(self) -> None:
         """Close the inner transport."""
         await self._inner.close()
+
+
+def _raise_if_closed() -> None:
+    """Tell a channel that was closed under its call from a caller who was cancelled: grpc says the same of both."""
+    task = asyncio.current_task()
+    if task is not None and not task.cancelling():
+        raise ServiceUnavailable("the connection was closed") from None
 
 
 def _raise_mapped(err: grpc.aio.AioRpcError) -> NoReturn:

@@ -140,9 +140,16 @@ def leaves(err: BaseException) -> list[BaseException]:
 async def never_ends(work: Coroutine[Any, Any, object], name: str) -> NoReturn:
     """Run work that should go on until it is cancelled; its return is a failure.
 
-    Raises UnexpectedEnd when it returns, and what it raises.
+    Raises UnexpectedEnd when it returns, or was cancelled from inside, which a TaskGroup would not notice; and what it
+    raises.
     """
-    await work
+    try:
+        await work
+    except asyncio.CancelledError as err:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise UnexpectedEnd(f"{name} was cancelled from inside") from err
     raise UnexpectedEnd(f"{name} ended, though it should run until it is cancelled")
 
 

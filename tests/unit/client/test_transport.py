@@ -179,9 +179,13 @@ async def test_call_under_a_closed_transport_is_unavailable(tmp_path: Path) -> N
         call = asyncio.ensure_future(Client(transport).get(ConfigMap, "x", "default"))
         await asyncio.sleep(0.02)
         await transport.close()
+        another = asyncio.ensure_future(Client(transport).get(ConfigMap, "x", "default"))
+        await asyncio.sleep(0)
         with pytest.raises(ServiceUnavailable):
             await asyncio.wait_for(call, 5)
         await transport.close()
+        with pytest.raises(ServiceUnavailable):
+            await asyncio.wait_for(another, 5)
 
 
 async def test_mutual_tls_and_a_token_that_rotates(fake: FakeServer, tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ async def test_end_of_a_loop_that_should_not_end_fails_the_group() -> None:
     assert "reflector ended" in str(app.leaves(failed.value)[0])
 
 
+async def test_loop_that_is_cancelled_from_inside_fails_the_group() -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(ExceptionGroup) as failed:
+        async with asyncio.TaskGroup() as group:
+            app.start_loop(group, cancelled(), "reflector")
+    assert "reflector was cancelled from inside" in str(app.leaves(failed.value)[0])
+
+
 async def test_services_end_together() -> None:
     stopped = asyncio.Event()
 
