@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tiphys_component.app import StartupError
+from tiphys_component.contracts import ContractPool
 from tiphys_component.log import get_logger
 from tiphys_component.tls import TLSFiles, grpc_channel_credentials, grpc_server_credentials
 
@@ -102,7 +103,8 @@ class Server:
         for servicer in self._servicers:
             servicer.register(guard)
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
+        contracts: Any = ContractPool()
+        reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server, pool=contracts)
         try:
             self.port = self._listen(server)
         except RuntimeError as err:
