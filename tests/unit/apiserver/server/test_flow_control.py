@@ -11,9 +11,12 @@ from tiphys_apiserver.server.flow_control import FlowControl
 
 def test_request_over_the_limit_is_told_when_to_come_back() -> None:
     flow = FlowControl(1, 1)
-    with flow.seat("get", ANONYMOUS_USER, lasting=False), pytest.raises(TooManyRequests) as refused:
-        with flow.seat("list", ANONYMOUS_USER, lasting=False):
-            pass
+    with (
+        flow.seat("get", ANONYMOUS_USER, lasting=False),
+        pytest.raises(TooManyRequests) as refused,
+        flow.seat("list", ANONYMOUS_USER, lasting=False),
+    ):
+        pass
     assert (refused.value.retry_after_s, flow.refused) == (1, 1)
 
 
