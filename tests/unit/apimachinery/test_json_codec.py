@@ -252,6 +252,14 @@ def test_nesting_that_protobuf_could_not_read_back_is_refused() -> None:
         json_codec.from_json(apiextensions_pb2.CustomResourceDefinition, crd)
 
 
+def test_deep_text_is_refused_when_read_strictly() -> None:
+    text = b'{"x":' + b"[" * 400 + b"]" * 400 + b"}"
+    with pytest.raises(BadRequest, match="exceeded max depth"):
+        json_codec.loads(text, config_map_pb2.ConfigMap, strict=True)
+    with pytest.raises(BadRequest):
+        json_codec.loads(b"[" * 3000 + b"]" * 3000, config_map_pb2.ConfigMap)
+
+
 def test_deep_raw_values_are_refused_not_fatal() -> None:
     value: Any = 1
     for _ in range(500):

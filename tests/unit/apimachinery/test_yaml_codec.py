@@ -23,6 +23,30 @@ def test_values_are_those_of_json() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("22:22", "22:22"),
+        ("0644", 420),
+        ("0o644", 420),
+        ("08", 8),
+        ("0x1F", 31),
+        ("1_000", 1000),
+        ("+5", 5),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("18446744073709551616", 18446744073709551616.0),
+        ("1.2.3", "1.2.3"),
+        ("off", False),
+        ("null", None),
+        ("''", ""),
+    ],
+)
+def test_scalars_are_read_as_go_reads_them(text: str, value: Any) -> None:
+    found = yaml_codec.parse(f"- {text}".encode())[0]
+    assert (found, type(found)) == (value, type(value))
+
+
 def test_merge_keys_and_aliases_work() -> None:
     text = b"a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n"
     assert yaml_codec.parse(text)["b"] == {"x": 1, "y": 3}

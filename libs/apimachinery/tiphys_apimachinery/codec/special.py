@@ -19,7 +19,8 @@ from tiphys_apimachinery.quantity import QuantityError, canonical
 
 _LAYOUT: Final = "2006-01-02T15:04:05Z07:00"
 _TIME: Final = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:[.,]([0-9]+))?"
+    # The fraction is bounded because readings are cached by their text.
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:[.,]([0-9]{1,32}))?"
     r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))",
     re.ASCII,
 )

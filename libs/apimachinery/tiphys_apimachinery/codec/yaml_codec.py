@@ -6,6 +6,7 @@ refused. Aliases multiply a small text into a huge value, so they are counted ag
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final, TypeVar
 
@@ -20,20 +21,31 @@ M = TypeVar("M", bound=Message)
 # Nodes that aliases may add to those that are written out.
 _MAX_ALIASED_NODES: Final = 100_000
 _MAX_DEPTH: Final = 200
+_MAX_DIGITS: Final = 300
 
 
 class _Loader(yaml.CSafeLoader):
     """Safe loader with YAML 1.1's dates left as text."""
 
 
-# Dates and the like would become objects that JSON has not; =, << keep their meaning.
+# Dates would become objects that JSON has not; YAML 1.1's numbers to the base 60 would make 22:22 a
+# number, which Go's reader does not; and 1.1 misses 1e3 without a point. So these three are our own.
+_OWN_TAGS: Final = ("timestamp", "int", "float")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in _OWN_TAGS]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
-# YAML 1.1 misses 1e3 without a point, which every JSON text may have.
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
 )
 
 
@@ -134,7 +146,7 @@ class _Reader:
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         match node.tag.rpartition(":")[2]:
             case "int":
-                return self._scalars.construct_yaml_int(node)
+                return _whole_number(node.value)
             case "float":
                 return self._float(node)
             case "bool":
@@ -148,7 +160,7 @@ class _Reader:
 
     def _float(self, node: yaml.ScalarNode) -> float:
         number = float(self._scalars.construct_yaml_float(node))
-        if number != number or number in (float("inf"), float("-inf")):
+        if not math.isfinite(number):
             raise BadRequest(f"error converting YAML to JSON: JSON has no number {node.value}")
         return number
 
@@ -182,3 +194,20 @@ class _Reader:
         if isinstance(value, (str, int, float)):
             return str(value)
         raise BadRequest("error converting YAML to JSON: only text can be a key")
+
+
+def _whole_number(text: str) -> int | float:
+    """The number as Go reads it: a leading 0 means octal; what no 64 bits hold becomes a float."""
+    digits = text.replace("_", "")
+    sign, body = (digits[0], digits[1:]) if digits[0] in "+-" else ("", digits)
+    prefix = body[:2].lower()
+    if prefix in ("0b", "0o", "0x"):
+        number = int(body, 0)
+    elif body.startswith("0") and len(body) > 1 and body.strip("01234567") == "":
+        number = int(body, 8)
+    elif len(body) > _MAX_DIGITS:
+        raise BadRequest(f"error converting YAML to JSON: a number of {len(body)} digits is too long")
+    else:
+        number = int(body)
+    number = -number if sign == "-" else number
+    return number if -(2**63) <= number < 2**64 else float(number)
