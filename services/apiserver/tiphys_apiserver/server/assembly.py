@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme, load_default
+from tiphys_apiserver.admission.answered import AdmittedAnswerer
 from tiphys_apiserver.admission.chain import build_chain
 from tiphys_apiserver.authentication.anonymous import AnonymousFallback
 from tiphys_apiserver.authentication.interface import SERVER_USER, Credentials, UserInfo
@@ -106,6 +107,10 @@ async def assemble(
         disabled=frozenset(options.disable_admission_plugins),
     )
     answerers = _answerers(options, objects, clock, new_uid, authentication, authorization)
+    tokens = answerers.get(("", "v1", "serviceaccounts/token"))
+    accounts = scheme.by_resource("", "v1", "serviceaccounts")
+    if tokens is not None and accounts is not None:
+        answerers["", "v1", "serviceaccounts/token"] = AdmittedAnswerer(tokens, admission, accounts, "token")
     hall = Hall(table, admission, clock, answerers)
     flow = FlowControl(options.max_requests_inflight, options.max_mutating_requests_inflight)
     chain = Chain(authentication.authenticator, authorization.authorizer, flow)
