@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from tiphys.api.core.v1 import pod_pb2
+from tiphys.api.core.v1 import node_pb2, pod_pb2
 from tiphys_apimachinery.meta import namespaced_name
 from tiphys_apimachinery.scheme import Scheme
 from tiphys_client.client import Client
@@ -24,6 +24,7 @@ from tiphys_client.workqueue import RateLimitingQueue
 from tiphys_client.workqueue_metrics import WorkMetrics
 from tiphys_component.clock import Clock
 from tiphys_controller_manager.expectations import Expectations
+from tiphys_controller_manager.nodes import zone_of
 from tiphys_controller_manager.options import Options
 from tiphys_controller_manager.pods import NAMESPACE_INDEX, POD_INDEXES, pod_view
 
@@ -33,7 +34,10 @@ Keys = Callable[[Any, Any], Iterable[str]]
 """The keys that a change touches, from the object before and after it; one of them is None at its begin or end."""
 
 # One projection for a kind, whoever watches it.
-_PROJECTIONS: Final[Mapping[type[Message], Callable[[Any], Any]]] = {pod_pb2.Pod: pod_view}
+_PROJECTIONS: Final[Mapping[type[Message], Callable[[Any], Any]]] = {
+    pod_pb2.Pod: pod_view,
+    node_pb2.Node: zone_of,
+}
 _INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {pod_pb2.Pod: POD_INDEXES}
 
 

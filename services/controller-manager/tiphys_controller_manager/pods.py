@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tiphys.api.core.v1 import pod_pb2, scheduling_pb2
+from tiphys.api.core.v1 import container_pb2, pod_pb2, scheduling_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.meta import find_condition, get_controller_of, is_being_deleted, join_key
 
@@ -127,7 +127,7 @@ def pod_view(pod: pod_pb2.Pod) -> PodView:
         subdomain=pod.spec.subdomain,
         ports=tuple(
             NamedPort(port.name, port.protocol or "TCP", port.containerPort)
-            for container in pod.spec.containers
+            for container in (*pod.spec.containers, *_sidecars(pod))
             for port in container.ports
             if port.name
         ),
@@ -184,6 +184,10 @@ def _toleration(raw: bytes) -> Toleration:
     item = scheduling_pb2.Toleration.FromString(raw)
     lasting = item.tolerationSeconds if item.HasField("tolerationSeconds") else None
     return Toleration(item.key, item.operator or "Equal", item.value, item.effect, lasting)
+
+
+def _sidecars(pod: pod_pb2.Pod) -> list[container_pb2.Container]:
+    return [container for container in pod.spec.initContainers if container.restartPolicy == "Always"]
 
 
 def _ips(status: pod_pb2.PodStatus) -> tuple[str, ...]:

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
+from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
+from tiphys_controller_manager.controllers.namespace.controller import NamespaceController
+from tiphys_controller_manager.controllers.node_ipam.controller import NodeIpamController
 from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController
+from tiphys_controller_manager.controllers.root_ca.controller import RootCAController
+from tiphys_controller_manager.controllers.service_account.controller import ServiceAccountController
 from tiphys_controller_manager.frame import ControllerSpec
 from tiphys_controller_manager.options import Options
 
 
 def controllers(options: Options) -> tuple[ControllerSpec, ...]:
-    """Every controller by the name that Kubernetes gives it. Outside packages have no entry here yet."""
+    """Every controller by the name that Kubernetes gives it, with its older name."""
+    services = options.concurrent_service_endpoint_syncs
     return (
+        # Accounts and the authority first: no pod starts without them.
+        ControllerSpec("serviceaccount-controller", ServiceAccountController, aliases=("serviceaccount",)),
         ControllerSpec(
-            "deployment-controller", DeploymentController, options.concurrent_deployment_syncs, aliases=("deployment",)
+            "root-ca-certificate-publisher-controller", RootCAController, aliases=("root-ca-cert-publisher",)
+        ),
+        ControllerSpec("node-ipam-controller", NodeIpamController, aliases=("nodeipam",)),
+        ControllerSpec(
+            "deployment-controller",
+            DeploymentController,
+            options.concurrent_deployment_syncs,
+            aliases=("deployment",),
         ),
         ControllerSpec(
-            "replicaset-controller", ReplicaSetController, options.concurrent_replicaset_syncs, aliases=("replicaset",)
+            "replicaset-controller",
+            ReplicaSetController,
+            options.concurrent_replicaset_syncs,
+            aliases=("replicaset",),
+        ),
+        ControllerSpec("endpointslice-controller", EndpointSliceController, services, aliases=("endpointslice",)),
+        ControllerSpec(
+            "namespace-controller",
+            NamespaceController,
+            options.concurrent_namespace_syncs,
+            aliases=("namespace",),
         ),
     )

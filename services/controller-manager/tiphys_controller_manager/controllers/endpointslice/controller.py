@@ -1,0 +1,143 @@
+"""Keeps the EndpointSlices of each Service that has a selector true to its pods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from tiphys.api.core.v1 import node_pb2, pod_pb2, service_pb2
+from tiphys.api.discovery.v1 import discovery_pb2
+from tiphys_apimachinery.errors import APIError
+from tiphys_apimachinery.meta import is_being_deleted, join_key, namespaced_name
+from tiphys_client.controller import RequeueAfter
+from tiphys_controller_manager.backends import changed_backends, has_managed_backends, selector_of, services_of
+from tiphys_controller_manager.controllers.endpointslice.plan import (
+    MANAGED_BY,
+    MANAGER,
+    SERVICE_NAME,
+    SlicePlan,
+    plan_slices,
+)
+from tiphys_controller_manager.frame import Context, Watch, own_key
+from tiphys_controller_manager.nodes import zone_of
+from tiphys_controller_manager.pod_control import is_namespace_ending
+from tiphys_controller_manager.pods import NAMESPACE_INDEX, PodView
+
+_LAG_S: Final = 1.0
+
+
+class EndpointSliceController:
+    """Reconciles one Service at a time; keys are namespace/name."""
+
+    def __init__(self, context: Context) -> None:
+        self._client = context.client
+        self._events = context.events
+        self._limit = context.options.max_endpoints_per_slice
+        self._services = context.informers.of(service_pb2.Service)
+        self._slices = context.informers.of(discovery_pb2.EndpointSlice)
+        self._pods = context.informers.of(pod_pb2.Pod)
+        self._nodes = context.informers.of(node_pb2.Node)
+        self._expectations = context.expectations(discovery_pb2.EndpointSlice)
+
+    def watches(self) -> Iterable[Watch]:
+        """Services, the pods they select, their slices, and the zones of nodes."""
+        return (
+            Watch(service_pb2.Service, own_key),
+            Watch(pod_pb2.Pod, self._pod_keys),
+            Watch(discovery_pb2.EndpointSlice, _slice_keys),
+            Watch(node_pb2.Node, self._node_keys),
+        )
+
+    def first_keys(self) -> Iterable[str]:
+        """None: every Service is seen as added."""
+        return ()
+
+    async def reconcile(self, key: str) -> RequeueAfter | None:
+        """Bring the slices of one Service up to date. Raises errors of the API."""
+        service = self._services.get(key)
+        if service is None:
+            # Its slices have no owner then: the garbage collector takes them.
+            self._expectations.forget(key)
+            return None
+        if is_being_deleted(service) or not has_managed_backends(service):
+            return None
+        if not self._expectations.are_met(key):
+            return RequeueAfter(_LAG_S)
+        plan = plan_slices(
+            service,
+            self._backends(service),
+            dict(self._nodes.store.projections()),
+            self._own_slices(service),
+            limit=self._limit,
+        )
+        try:
+            await self._write(key, plan)
+        except APIError as err:
+            if not is_namespace_ending(err):
+                message = f"Error updating Endpoint Slices for Service {key}: {err}"
+                self._events.event(service, "Warning", "FailedToUpdateEndpointSlices", message)
+                raise
+        return None
+
+    async def _write(self, key: str, plan: SlicePlan) -> None:
+        """Creates first: an endpoint that moves is in two slices for a moment, never in none."""
+        for result in await self._client.batch_create(plan.create):
+            if isinstance(result, APIError):
+                raise result
+            self._expectations.wrote(key, result)
+        for item in plan.update:
+            self._expectations.wrote(key, await self._client.update(item))
+        for item in plan.delete:
+            metadata = item.metadata
+            self._expectations.deleting(key, [item])
+            try:
+                await self._client.delete(
+                    discovery_pb2.EndpointSlice,
+                    metadata.name,
+                    metadata.namespace,
+                    preconditions_uid=metadata.uid,
+                    absent_ok=True,
+                )
+            except APIError:
+                self._expectations.not_deleted(key, item)
+                raise
+
+    def _backends(self, service: service_pb2.Service) -> list[PodView]:
+        selector = selector_of(service)
+        pods = self._pods.store.projections_by_index(NAMESPACE_INDEX, service.metadata.namespace)
+        return [pod for _, pod in pods if selector.matches(pod.labels)]
+
+    def _own_slices(self, service: service_pb2.Service) -> list[discovery_pb2.EndpointSlice]:
+        found: list[discovery_pb2.EndpointSlice] = self._slices.by_index(NAMESPACE_INDEX, service.metadata.namespace)
+        return [
+            item for item in found if _is_ours(item) and item.metadata.labels.get(SERVICE_NAME) == service.metadata.name
+        ]
+
+    def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
+        if not changed_backends(old, new):
+            return ()
+        labels = [pod.metadata.labels for pod in (old, new) if pod is not None]
+        namespace = (new if new is not None else old).metadata.namespace
+        return [
+            namespaced_name(service)
+            for service in services_of(self._services.by_index(NAMESPACE_INDEX, namespace), labels)
+        ]
+
+    def _node_keys(self, old: Any, new: Any) -> Iterable[str]:
+        """A zone is given to a node once; then all endpoints of the node are to be told of it."""
+        if new is None or zone_of(new) == (zone_of(old) if old is not None else ""):
+            return ()
+        return list(self._services.keys())
+
+
+def _is_ours(item: discovery_pb2.EndpointSlice) -> bool:
+    return bool(item.metadata.labels.get(MANAGED_BY) == MANAGER)
+
+
+def _slice_keys(old: Any, new: Any) -> Iterable[str]:
+    """The Service of a slice; also of one that was ours, so that somebody's edit is undone."""
+    keys: dict[str, None] = {}
+    for item in (old, new):
+        if item is not None and _is_ours(item):
+            keys[join_key(item.metadata.namespace, item.metadata.labels.get(SERVICE_NAME, ""))] = None
+    return keys
