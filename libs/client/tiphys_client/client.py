@@ -17,7 +17,8 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import orjson
 from google.protobuf.message import Message
 
-from tiphys.api.core.v1 import binding_pb2, pod_pb2
+from tiphys.api.authentication.v1.authentication_pb2 import TokenRequest
+from tiphys.api.core.v1 import binding_pb2, pod_pb2, service_account_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.apiserver.v1 import wire_pb2
 from tiphys_apimachinery.errors import APIError, InternalError, NotFound, from_status
@@ -304,6 +305,25 @@ class Client:
         reply = await self._unary(pod_pb2.Pod, "BatchBind", request, wire_pb2.BatchBindResponse)
         _check_count(len(reply.statuses), len(binds))
         return [_error(status) for status in reply.statuses]
+
+    async def create_token(
+        self,
+        service_account: str,
+        namespace: str,
+        *,
+        audiences: Sequence[str] = (),
+        expiration_s: int = 3600,
+        pod: pod_pb2.Pod | None = None,
+    ) -> TokenRequest:
+        """A token of a service account, bound to a pod if one is given; the answer's status has it and its end."""
+        request = TokenRequest()
+        request.spec.audiences.extend(audiences)
+        request.spec.expirationSeconds = expiration_s
+        if pod is not None:
+            bound = request.spec.boundObjectRef
+            bound.kind, bound.apiVersion = "Pod", "v1"
+            bound.name, bound.uID = pod.metadata.name, pod.metadata.uid
+        return await self.post(service_account_pb2.ServiceAccount, "CreateToken", service_account, namespace, request)
 
     async def post(self, parent: type[Message], method: str, name: str, namespace: str, body: MessageT) -> MessageT:
         """Create a subresource of a named object by its method: CreateToken, Evict; the answer has the body's class."""

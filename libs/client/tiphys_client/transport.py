@@ -25,7 +25,7 @@ from tiphys_apimachinery.errors import (
     Unauthorized,
 )
 from tiphys_client.grpc_status import error_from
-from tiphys_client.kubeconfig import ClientConfig
+from tiphys_client.kubeconfig import ClientConfig, KubeconfigError
 from tiphys_component.rpc import Options, channel
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -65,12 +65,17 @@ class GrpcTransport:
     """A server over the network, or on a unix socket.
 
     Connects with the first call and again, with backoff, after every loss; a call made while there is no connection
-    fails at once. Makes no grpc object before the first call, so that it may be made before a fork.
+    fails at once. Makes no grpc object before the first call, so that it may be made before a fork. Raises
+    KubeconfigError where the server shall not be verified, which gRPC can't.
     """
 
     def __init__(
         self, config: ClientConfig, *, options: Options = (), token_source: Callable[[], str] | None = None
     ) -> None:
+        if config.insecure_skip_tls_verify and not config.ca_pem:
+            raise KubeconfigError(
+                f"gRPC to {config.grpc_address} can't skip verification", "give the cluster's certificate-authority"
+            )
         self._config = config
         self._options = options
         self._token_source = token_source or _token_source(config)
@@ -167,10 +172,11 @@ class InProcessTransport:
     ) -> AsyncIterator[bytes]:
         """One request, many replies."""
         replies = self._handler.stream(service, method, request, timeout_s=timeout_s)
+        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         async with aclosing(replies) as opened:  # type: ignore[type-var]
             while True:
                 try:
-                    async with asyncio.timeout(timeout_s):
+                    async with asyncio.timeout_at(deadline):
                         reply = await anext(opened)
                 except StopAsyncIteration:
                     return

@@ -26,7 +26,7 @@ from tiphys_apimachinery.errors import (
 from tiphys_client.client import Client
 from tiphys_client.fake import FakeServer
 from tiphys_client.grpc_status import reply_for
-from tiphys_client.kubeconfig import ClientConfig
+from tiphys_client.kubeconfig import ClientConfig, KubeconfigError
 from tiphys_client.transport import FencedTransport, GrpcTransport, InProcessTransport, is_retriable
 from tiphys_component.certificates import CertificateAuthority
 from tiphys_component.clock import SystemClock
@@ -211,6 +211,11 @@ async def test_mutual_tls_and_a_token_that_rotates(fake: FakeServer, tmp_path: P
             token.write_text("the second\n")
             await client.list(ConfigMap)
     assert bridge.authorization == ["Bearer first", "Bearer the second"]
+
+
+def test_unverified_server_is_refused() -> None:
+    with pytest.raises(KubeconfigError, match="can't skip verification"):
+        GrpcTransport(config("127.0.0.1:1", insecure_skip_tls_verify=True))
 
 
 async def test_missing_token_file_says_so(tmp_path: Path) -> None:
