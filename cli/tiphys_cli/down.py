@@ -10,7 +10,6 @@ from rich.console import Console
 from tiphys_cli.console import ProgressLines, run
 from tiphys_cli.options import home_option, name_option, run_root_option
 from tiphys_cluster.choices import kept_settings, layout_for
-from tiphys_cluster.claims import machine_lock
 from tiphys_cluster.down import Teardown
 from tiphys_cluster.layout import Layout
 from tiphys_cluster.preflight import check_root
@@ -35,9 +34,9 @@ def command(name: str, home: Path | None, delete: bool, run_root: Path) -> None:
 async def _stop(name: str, home: Path | None, run_root: Path, *, delete: bool) -> None:
     check_root("down")
     console = Console(soft_wrap=True)
-    with ProgressLines(console) as progress, machine_lock(run_root):
-        layout = layout_for(name, home, run_root)
-        settings = kept_settings(layout) or Settings(name)
+    layout = layout_for(name, home, run_root)
+    settings = kept_settings(layout) or Settings(name)
+    with ProgressLines(console) as progress:
         await Teardown(layout, settings, clock=SystemClock(), progress=progress).run(delete_home=delete)
     console.print(_epilogue(layout, delete=delete), highlight=False, markup=False)
 

@@ -14,7 +14,6 @@ from rich.console import Console
 from tiphys_cli.console import ProgressLines, run
 from tiphys_cli.options import DEFAULT_NAME, home_option, name_option, run_root_option
 from tiphys_cluster.choices import Machine, Wish
-from tiphys_cluster.claims import machine_lock
 from tiphys_cluster.images.builtin import HTTPD
 from tiphys_cluster.settings import StoreKind
 from tiphys_cluster.up import Started, Startup
@@ -44,7 +43,7 @@ def command(name: str, home: Path | None, store: str | None, port_offset: int | 
 
 async def _start(wish: Wish, run_root: Path, console: Console) -> Started:
     machine = replace(Machine(), run_root=run_root)
-    with ProgressLines(console) as progress, machine_lock(run_root):
+    with ProgressLines(console) as progress:
         return await Startup(wish, machine=machine, clock=SystemClock(), progress=progress).run()
 
 

@@ -1,4 +1,4 @@
-"""Which clusters run on this machine: one record each under /run/tiphys, taken and given back under one lock.
+"""Which clusters run on this machine: one record each under /run/tiphys, taken under a lock of the machine.
 
 The record is how `down` finds the home of a cluster by its name, and how two clusters get different networks.
 """
@@ -28,29 +28,51 @@ class Claim:
 
 @contextlib.contextmanager
 def machine_lock(run_root: Path) -> Iterator[None]:
-    """Hold the lock on all clusters of this machine; held while one starts or stops.
+    """Hold the lock on what the machine's clusters share, waiting for it; for the moment of a choice only."""
+    with _locked(run_root, fcntl.LOCK_EX):
+        yield
 
-    The lock is on the directory itself, so that nothing is left when the last cluster is gone. Raises ClusterError when
-    another tiphys holds it.
-    """
-    while True:
-        run_root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as err:
-                raise ClusterError(
-                    "another tiphys up or down is running on this machine", "Wait until it ends, then try again."
-                ) from err
-            if not _is_same(run_root, descriptor):
-                continue  # The last cluster went away between open and lock, and took the directory with it.
+
+@contextlib.contextmanager
+def cluster_lock(layout: Layout) -> Iterator[None]:
+    """Hold the lock on one cluster, while it starts or stops. Raises ClusterError when another tiphys holds it."""
+    try:
+        with _locked(layout.run, fcntl.LOCK_EX | fcntl.LOCK_NB):
             yield
-            with contextlib.suppress(OSError):
-                run_root.rmdir()
-            return
-        finally:
+    except BlockingIOError as err:
+        raise ClusterError(
+            f"another tiphys up or down works on cluster {layout.name!r}", "Wait until it ends, then try again."
+        ) from err
+    finally:
+        with contextlib.suppress(OSError):
+            layout.run_root.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, operation: int) -> Iterator[None]:
+    """Hold a lock on the directory itself, so that nothing is left behind: it goes when it is empty at the end."""
+    descriptor = _open_locked(directory, operation)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+        os.close(descriptor)
+
+
+def _open_locked(directory: Path, operation: int) -> int:
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, operation)
+        except BaseException:
             os.close(descriptor)
+            raise
+        if _is_same(directory, descriptor):
+            return descriptor
+        # Whoever held it took the directory away at its end.
+        os.close(descriptor)
 
 
 def _is_same(path: Path, descriptor: int) -> bool:

@@ -37,6 +37,10 @@ class Teardown:
 
     async def run(self, *, delete_home: bool) -> None:
         """Stop everything and take it away. Raises ClusterError when something resists."""
+        with claims.cluster_lock(self._layout):
+            await self._run(delete_home=delete_home)
+
+    async def _run(self, *, delete_home: bool) -> None:
         self._progress.step("stopping components")
         await self._shut_zygote_down()
         self._progress.step("stopping containers")
@@ -46,11 +50,12 @@ class Teardown:
         if self._owns_network():
             await network.remove_leg(self._settings)
         await self._remove_cgroups()
-        shutil.rmtree(self._layout.run, ignore_errors=True)
         self._remove_mount_points()
         if delete_home:
             self._progress.step(f"deleting {self._layout.home}")
             shutil.rmtree(self._layout.home, ignore_errors=True)
+        # The claim last: until here the cluster is not free to be started.
+        shutil.rmtree(self._layout.run, ignore_errors=True)
 
     async def _shut_zygote_down(self) -> None:
         process = read_zygote(self._layout)
@@ -111,18 +116,17 @@ class Teardown:
         except OSError as err:
             raise ClusterError(f"cannot unmount: {err}", "Run tiphys down again.") from err
 
+    def _other_claims(self) -> list[claims.Claim]:
+        found = claims.read_claims(self._layout.run_root)
+        return [claim for name, claim in found.items() if name != self._layout.name]
+
     def _owns_network(self) -> bool:
         # A cluster that is down keeps its number in its home, while another one may have taken it.
-        others = claims.read_claims(self._layout.run_root)
-        return all(
-            claim.settings.network != self._settings.network
-            for name, claim in others.items()
-            if name != self._layout.name
-        )
+        return all(claim.settings.network != self._settings.network for claim in self._other_claims())
 
     def _remove_mount_points(self) -> None:
         # Made for the nodes to mount over. Removing one would take that mount away from another cluster's node.
-        if not claims.read_claims(self._layout.run_root):
+        if not self._other_claims():
             for directory in network.SHARED_DIRECTORIES:
                 with contextlib.suppress(OSError):
                     directory.rmdir()

@@ -4,8 +4,8 @@
     tphN 198.18.N.1/24 ---- leg + br0 + port1 ... ------ eth0 198.18.N.11/24, default route to the leg
 
 Nothing else is put into the root namespace: no rule, no route beside the leg's own, no setting. (Bridges there would
-meet what a Docker engine sets: FORWARD DROP and bridge-nf-call-iptables.) So pods' own addresses mean nothing outside
-their node: what leaves it for anywhere but another pod is masqueraded, by a rule in the node's namespace.
+meet what a Docker engine sets: FORWARD DROP and bridge-nf-call-iptables.) So pods' own addresses mean nothing there,
+and the CNI network of the node masquerades what leaves it for anywhere but another pod.
 
 The plan is made as values, to be read in tests; apply() runs it.
 """
@@ -37,15 +37,6 @@ _NODE_SYSCTLS = {
     "net/bridge/bridge-nf-call-iptables": "1",
     "net/bridge/bridge-nf-call-ip6tables": "1",
 }
-
-_MASQUERADE = """\
-table ip tiphys-node {{
-  chain postrouting {{
-    type nat hook postrouting priority srcnat + 10; policy accept;
-    ip saddr {pods} ip daddr != {pods} oifname "eth0" masquerade fully-random
-  }}
-}}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +93,6 @@ def node_steps(layout: Layout, settings: Settings, node: str) -> list[Step]:
             netns=netns,
         ),
         Step((*_enter(netns), "sh", "-eu"), sysctls + "\n"),
-        Step((*_enter(netns), "nft", "-f", "-"), _MASQUERADE.format(pods=settings.pod_cidr)),
     ]
 
 

@@ -13,7 +13,13 @@ from tiphys_cluster.layout import Layout
 
 # One thread in numpy's BLAS: the zygote must have no other, and its children would miss them.
 _START_TIMEOUT_S = 15.0
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+# No fork handlers in grpc: every fork here comes before its use, or is followed by exec at once.
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
+    "PYTHONUNBUFFERED": "1",
+}
 
 
 def zygote_argv(layout: Layout) -> tuple[str, str, str, str, str]:

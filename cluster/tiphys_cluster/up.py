@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tiphys_cluster import cgroups, claims, components, containerd, kernel, network, preflight, readiness
 from tiphys_cluster.child import ChildSpec
@@ -58,12 +60,14 @@ class Startup:
     async def run(self) -> Started:
         """Start the cluster and wait until it answers and its nodes are Ready. Raises ClusterError."""
         try:
-            return await self._run()
+            with claims.cluster_lock(self._layout):
+                return await self._run()
         except BaseExceptionGroup as group:
             # Steps that run side by side raise groups; the user needs the first reason only.
             raise first_error(group) from group
 
     async def _run(self) -> Started:
+        began = self._clock.now()
         was_running = read_zygote(self._layout) is not None or bool(self._own)
         self._check(was_running)
         self._settle(was_running)
@@ -81,7 +85,7 @@ class Startup:
             await self._load_images(archives.result())
             await self._start_agents(zygote, place)
         self._progress.step("waiting for the nodes")
-        await self._wait_for_nodes()
+        await self._wait_for_nodes(None if was_running else began)
         return Started(self._layout, self._settings, was_running)
 
     def _check(self, was_running: bool) -> None:
@@ -103,14 +107,18 @@ class Startup:
 
     def _settle(self, was_running: bool) -> None:
         """Choose what is the machine's to give (network, etcd's ports) and write down what was chosen."""
+        with claims.machine_lock(self._machine.run_root):
+            self._choose(was_running)
+            claims.write_claim(self._layout, self._settings)
+        save(self._layout.settings, self._settings)
+
+    def _choose(self, was_running: bool) -> None:
         if not was_running:
             others = claims.read_claims(self._machine.run_root)
             taken = {claim.settings.network for name, claim in others.items() if name != self._settings.name}
             self._settings = claims.choose_network(self._settings, taken)
             if self._settings.store == "etcd":
                 self._settings = replace(self._settings, etcd_port=free_port_pair(self._settings.etcd_port))
-        save(self._layout.settings, self._settings)
-        claims.write_claim(self._layout, self._settings)
 
     def _place(self) -> Place:
         tracking = cgroups.choose_tracking(cgroups.read_hierarchies())
@@ -190,11 +198,11 @@ class Startup:
             log=self._layout.log(components.APISERVER),
         )
 
-    async def _wait_for_nodes(self) -> None:
+    async def _wait_for_nodes(self, since: datetime | None) -> None:
         api = api_of(self._layout, self._settings)
         for node in self._settings.nodes:
             await readiness.wait_until(
-                functools.partial(is_node_ready, api, node),
+                functools.partial(is_node_ready, api, node, since=since),
                 what=f"node {node}",
                 timeout_s=_NODE_TIMEOUT_S,
                 clock=self._clock,
@@ -209,11 +217,26 @@ def api_of(layout: Layout, settings: Settings) -> Api:
     return Api("127.0.0.1", settings.ports.apiserver, pki / "ca.crt", pki / "admin.crt", pki / "admin.key")
 
 
-async def is_node_ready(api: Api, name: str) -> bool:
-    """Whether the node has the condition Ready with status True."""
+async def is_node_ready(api: Api, name: str, *, since: datetime | None = None) -> bool:
+    """Whether the node has the condition Ready with status True, and has renewed its lease since then.
+
+    The store still holds the Ready of the last start: only a heartbeat says that the kubelet of this one is there.
+    """
+    if since is not None:
+        lease = await api.get_json(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")
+        if lease is None or not is_renewed(lease, since):
+            return False
     node = await api.get_json(f"/api/v1/nodes/{name}")
     conditions = node.get("status", {}).get("conditions") or [] if node else []
     return any(condition.get("type") == "Ready" and condition.get("status") == "True" for condition in conditions)
+
+
+def is_renewed(lease: Mapping[str, Any], since: datetime) -> bool:
+    """Whether a Lease, as JSON, was renewed at or after that time."""
+    try:
+        return datetime.fromisoformat(lease["spec"]["renewTime"]) >= since
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

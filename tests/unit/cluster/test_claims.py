@@ -40,27 +40,37 @@ def test_no_free_network_is_an_error() -> None:
         claims.choose_network(Settings("a"), range(NETWORK_COUNT))
 
 
-def test_a_second_holder_of_the_lock_is_refused(tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def test_a_second_holder_of_a_clusters_lock_is_refused(tmp_path: Path) -> None:
+    layout = Layout("a", tmp_path / "home", tmp_path / "run")
     with (
-        claims.machine_lock(run),
+        claims.cluster_lock(layout),
         pytest.raises(ClusterError, match="another tiphys"),
-        claims.machine_lock(run),
+        claims.cluster_lock(layout),
     ):
         raise AssertionError("the lock was given twice")
 
 
-def test_the_lock_leaves_no_directory_behind(tmp_path: Path) -> None:
+def test_clusters_start_side_by_side(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with claims.machine_lock(run):
+    with (
+        claims.cluster_lock(Layout("a", tmp_path, run)),
+        claims.cluster_lock(Layout("b", tmp_path, run)),
+        claims.machine_lock(run),
+    ):
+        assert (run / "a").is_dir()
+
+
+def test_locks_leave_no_directory_behind(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with claims.cluster_lock(Layout("a", tmp_path, run)), claims.machine_lock(run):
         assert run.is_dir()
 
     assert not run.exists()
 
 
-def test_the_lock_keeps_a_directory_that_is_used(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with claims.machine_lock(run):
-        (run / "a").mkdir()
+def test_locks_keep_a_directory_that_is_used(tmp_path: Path) -> None:
+    layout = Layout("a", tmp_path / "home", tmp_path / "run")
+    with claims.cluster_lock(layout):
+        claims.write_claim(layout, Settings("a"))
 
-    assert (run / "a").is_dir()
+    assert layout.claim.exists()
