@@ -6,7 +6,7 @@ import contextlib
 
 from tiphys.api.core.v1.service_pb2 import Service
 from tiphys.api.discovery.v1.discovery_pb2 import EndpointSlice
-from tiphys_apimachinery.errors import AlreadyExists, Conflict
+from tiphys_apimachinery.errors import AlreadyExists, Conflict, NotFound
 from tiphys_client.client import Client
 from tiphys_cluster_dns.zone import SERVICE_NAME_LABEL
 
@@ -40,8 +40,13 @@ def dns_slice(address: str, port: int) -> EndpointSlice:
 
 async def publish(client: Client, *, cluster_ip: str, address: str, port: int) -> None:
     """Ensures both objects; what is there already and right stays as it is. Raises APIError."""
-    with contextlib.suppress(AlreadyExists):  # Its address can't change, and the rest is the user's to change.
-        await client.create(dns_service(cluster_ip))
+    try:
+        # What is there stays: its address can't change, and the rest is the user's to change. Asked for first, because
+        # a second Service with the address would be refused for that before its name is looked at.
+        await client.get(Service, NAME, NAMESPACE)
+    except NotFound:
+        with contextlib.suppress(AlreadyExists):
+            await client.create(dns_service(cluster_ip))
     await _ensure_slice(client, dns_slice(address, port))
 
 

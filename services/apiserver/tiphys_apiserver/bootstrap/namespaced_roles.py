@@ -48,6 +48,7 @@ NAMESPACED_ROLES = (
         "tiphys:cluster-dns",
         (
             allow("create", "core", "services"),
+            allow("get", "core", "services", names="kube-dns"),
             allow("create", "discovery.k8s.io", "endpointslices"),
             allow("get update", "discovery.k8s.io", "endpointslices", names="kube-dns"),
         ),
