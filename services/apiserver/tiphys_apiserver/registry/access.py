@@ -46,7 +46,8 @@ class RegistryAccess:
     async def get(self, cls: type[M], name: str, namespace: str = "") -> M:
         """The cached object, after the cache is filled. Raises NotFound."""
         served = self._of(cls)
-        await served.store.cacher.ready()
+        if not served.store.cacher.is_ready:
+            await served.store.cacher.ready()
         found = self.get_nowait(cls, name, namespace)
         if found is None:
             # The object may be younger than the cache: ask the store once.
@@ -61,8 +62,11 @@ class RegistryAccess:
     ) -> list[M]:
         """The cached objects in key order."""
         served = self._of(cls)
-        await served.store.cacher.ready()
-        selection = Selection(namespace, Selector.parse(label_selector), FieldSelector.parse(field_selector))
+        if not served.store.cacher.is_ready:
+            await served.store.cacher.ready()
+        selection = Selection(namespace)
+        if label_selector or field_selector:
+            selection = Selection(namespace, Selector.parse(label_selector), FieldSelector.parse(field_selector))
         page = await served.store.cacher.list(selection, ListQuery(resource_version="0"))
         return [served.view(cached).message() for cached in page.items]
 
