@@ -73,9 +73,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def fail(error: ClusterError) -> NoReturn:
     """End the command with the error's message."""
     console = Console(stderr=True, soft_wrap=True)
-    for problem in error.problems if isinstance(error, PreflightError) else (error,):
+    problems = error.problems if isinstance(error, PreflightError) else (error,)
+    for problem, following in zip(problems, (*problems[1:], None), strict=True):
         console.print(f"[bold red]error:[/] {escape(problem.message)}", highlight=False)
-        if problem.hint:
+        # Several ports in use have one remedy: said once, after the last of them.
+        if problem.hint and (following is None or following.hint != problem.hint):
             console.print(f"  {escape(problem.hint)}", highlight=False)
     sys.exit(EXIT_NOT_RUNNING if isinstance(error, NotRunningError) else EXIT_FAILED)
 

@@ -25,6 +25,9 @@ APISERVER = "kube-apiserver"
 ETCD = "etcd"
 _LOOPBACK = "127.0.0.1"
 
+# The only one of its cluster: after its death there is no rival whose lease it would have to wait out.
+_NO_ELECTION = "--leader-elect=false"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -105,8 +108,7 @@ def control_plane(place: Place) -> list[ChildSpec]:
         f"--root-ca-file={pki / 'ca.crt'}",
         f"--cluster-cidr={settings.pod_cidr}",
         f"--service-cluster-ip-range={settings.service_cidr}",
-        # The only one of its cluster: after its death there is no rival whose lease it would have to wait out.
-        "--leader-elect=false",
+        _NO_ELECTION,
         "--allocate-node-cidrs=true",
         *_serving(layout, "controller-manager"),
     )
@@ -115,6 +117,7 @@ def control_plane(place: Place) -> list[ChildSpec]:
         f"--bind-address={_LOOPBACK}",
         f"--secure-port={ports.scheduler}",
         f"--grpc-port={ports.scheduler_grpc}",
+        _NO_ELECTION,
         *_serving(layout, "scheduler"),
     )
     dns = (
