@@ -92,6 +92,11 @@ class NodeIpamController:
 
     def _occupy(self, node: node_pb2.Node) -> None:
         name = node.metadata.name
-        clashes = self._allocator.occupy(name, node.spec.podCIDRs or [node.spec.podCIDR])
+        ranges = [text for text in (*node.spec.podCIDRs, node.spec.podCIDR) if text]
+        try:
+            clashes = self._allocator.occupy(name, ranges)
+        except ValueError as err:
+            self._log.error("node has an unreadable range", node=name, err=str(err))
+            return
         for text, holder in clashes.items():
             self._log.error("two nodes have one range", node=name, range=text, other=holder)
