@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 
 from tiphys_apimachinery.errors import ServiceUnavailable
 from tiphys_apiserver.rest.connection import connection_of
 from tiphys_apiserver.rest.exchange import Exchange
 from tiphys_apiserver.rest.tunnel import Target, dial, request_head
+from tiphys_component.log import get_logger
+
+_log = get_logger(__name__)
 
 _HEAD_TIMEOUT_S = 30.0
 _READ_BYTES = 64 * 1024
@@ -56,18 +60,22 @@ async def forward(exchange: Exchange, target: Target) -> ForwardResponse:
         # HTTP/1.0 in effect: one request a connection, and its end may be the end of the answer.
         head = request_head(exchange, target).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
         writer.write(_without_connection(head) + body)
-        try:
-            async with asyncio.timeout(_HEAD_TIMEOUT_S):
-                answer = await reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, OSError) as err:
-            raise ServiceUnavailable(
-                f"error dialing backend: {target.host}:{target.port} does not answer: {err}"
-            ) from err
+        answer = await read_head(reader, target)
         connection.listener = _Gone(writer)
         return await _stream(exchange, reader, answer)
     finally:
         connection.listener = None
         writer.close()
+
+
+async def read_head(reader: asyncio.StreamReader, target: Target) -> bytes:
+    """Status line and headers of the answer. Raises ServiceUnavailable when there is none in time."""
+    try:
+        async with asyncio.timeout(_HEAD_TIMEOUT_S):
+            return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, OSError) as err:
+        where = f"{target.host}:{target.port}"
+        raise ServiceUnavailable(f"error dialing backend: {where} does not answer: {err}") from err
 
 
 def _without_connection(head: bytes) -> bytes:
@@ -83,29 +91,50 @@ def _without_connection(head: bytes) -> bytes:
 
 async def _stream(exchange: Exchange, reader: asyncio.StreamReader, head: bytes) -> ForwardResponse:
     """Write the answer on in chunks of HTTP/1.1, taking apart those of the other side."""
-    status_line, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
-    pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-    headers = {name.lower(): value for name, value in pairs}
+    status, pairs = parse_head(head)
     kept = [f"{name}: {value}" for name, value in pairs if name.lower() not in _OF_CONNECTION]
-    start = "\r\n".join(
-        [f"HTTP/1.1 {status_line.split(' ', 1)[1]}", *kept, "Transfer-Encoding: chunked", "Connection: close"]
-    )
+    reason = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 1)[1]
+    start = "\r\n".join([f"HTTP/1.1 {reason}", *kept, "Transfer-Encoding: chunked", "Connection: close"])
     exchange.transport.write(start.encode("latin-1") + b"\r\n\r\n")
     try:
-        if headers.get("transfer-encoding", "").lower() == "chunked":
-            await _copy_chunks(exchange, reader)
-        elif headers.get("content-length", "").isdigit():
-            await _copy(exchange, reader, int(headers["content-length"]))
-        else:
-            await _copy(exchange, reader, None)
+        async for data in read_body(reader, pairs):
+            exchange.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            await exchange.request.writer.drain()
         exchange.transport.write(b"0\r\n\r\n")
-    except (asyncio.IncompleteReadError, ConnectionError):
+    except (asyncio.IncompleteReadError, ConnectionError) as err:
         # The other side broke off, or our client did: the answer ends without its last chunk.
-        pass
-    return ForwardResponse(int(status_line.split(" ")[1]))
+        _log.debug("answer broke off", path=exchange.path, err=str(err))
+    return ForwardResponse(status)
 
 
-async def _copy(exchange: Exchange, reader: asyncio.StreamReader, length: int | None) -> None:
+Headers = Sequence[tuple[str, str]]
+
+
+def parse_head(head: bytes) -> tuple[int, Headers]:
+    """Status and headers of an answer's head. Raises ServiceUnavailable for what is no HTTP."""
+    status_line, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    try:
+        status = int(status_line.split(" ")[1])
+    except (IndexError, ValueError) as err:
+        raise ServiceUnavailable("error dialing backend: the answer is no HTTP") from err
+    return status, [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+
+
+async def read_body(reader: asyncio.StreamReader, headers: Headers) -> AsyncIterator[bytes]:
+    """The pieces of an answer's body as they come. Raises IncompleteReadError when it breaks off."""
+    found = {name.lower(): value for name, value in headers}
+    if found.get("transfer-encoding", "").lower() == "chunked":
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0].strip(), 16):
+            async for data in _read(reader, size):
+                yield data
+            await reader.readexactly(2)
+    else:
+        length = found.get("content-length", "")
+        async for data in _read(reader, int(length) if length.isdigit() else None):
+            yield data
+
+
+async def _read(reader: asyncio.StreamReader, length: int | None) -> AsyncIterator[bytes]:
     left = length
     while left is None or left > 0:
         data = await reader.read(_READ_BYTES if left is None else min(left, _READ_BYTES))
@@ -115,19 +144,4 @@ async def _copy(exchange: Exchange, reader: asyncio.StreamReader, length: int | 
             return
         if left is not None:
             left -= len(data)
-        await _write(exchange, data)
-
-
-async def _copy_chunks(exchange: Exchange, reader: asyncio.StreamReader) -> None:
-    while True:
-        line = await reader.readuntil(b"\r\n")
-        size = int(line.split(b";")[0].strip(), 16)
-        if size == 0:
-            return
-        await _copy(exchange, reader, size)
-        await reader.readexactly(2)
-
-
-async def _write(exchange: Exchange, data: bytes) -> None:
-    exchange.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-    await exchange.request.writer.drain()
+        yield data

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from tiphys.api.core.v1 import node_pb2
+from tiphys.api.core.v1 import node_pb2, pod_options_pb2
 from tiphys_apimachinery.errors import BadRequest, InternalError, NotFound
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
 from tiphys_apiserver.endpoints.get import get
@@ -16,6 +16,7 @@ from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rest.exchange import Exchange
 from tiphys_apiserver.rest.forward import forward
+from tiphys_apiserver.rest.kubelet_streams import log_parameters
 from tiphys_apiserver.rest.tunnel import Target, tunnel
 from tiphys_apiserver.server.call import Call
 
@@ -52,6 +53,27 @@ class KubeletProxy:
         else:
             path = _command_path(exchange, pod, info.subresource, base)
         return await tunnel(exchange, self._target(node, path))
+
+    async def log_target(self, call: Call, served: Served, options: pod_options_pb2.PodLogOptions) -> Target:
+        """Where the log of a container is read. Raises NotFound, BadRequest."""
+        pod: Any = (await get(served, call)).message()
+        container = choose_container(pod, options.container)
+        parameters = log_parameters(options)
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        path = f"/containerLogs/{quote(call.info.namespace)}/{quote(call.info.name)}/{quote(container)}{query}"
+        return self._target(await self.node_of(pod), path)
+
+    async def exec_target(self, call: Call, served: Served, options: pod_options_pb2.PodExecOptions) -> Target:
+        """Where a command is run. Raises NotFound, BadRequest, and what admission raises."""
+        pod: Any = (await get(served, call)).message()
+        await self._admit(call, served, pod)
+        container = choose_container(pod, options.container)
+        if not options.command:
+            raise BadRequest("you must specify at least one command for the container")
+        parameters = [("command", word) for word in options.command] + [("output", "1")]
+        parameters += [("input", "1")] * options.stdin + ([("tty", "1")] if options.tty else [("error", "1")])
+        path = f"/exec/{quote(call.info.namespace)}/{quote(call.info.name)}/{quote(container)}?{urlencode(parameters)}"
+        return self._target(await self.node_of(pod), path)
 
     async def proxy(self, exchange: Exchange, call: Call, served: Served) -> Any:
         """The proxy subresource: any request to a node's kubelet, a pod or a service."""

@@ -10,6 +10,7 @@ import grpc
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.options import Options
 from tiphys_apiserver.rpc.errors import map_error
+from tiphys_apiserver.rpc.pod_streams import PodStreamMethods
 from tiphys_apiserver.rpc.resource_service import ResourceService
 from tiphys_apiserver.rpc.review_service import BindingService, ReviewService
 from tiphys_apiserver.rpc.special_methods import PodMethods, ScaleMethods, TokenMethods
@@ -34,6 +35,7 @@ def make_services(parts: Assembly) -> Mapping[str, dict[str, Any]]:
         place = (served.info.group, served.info.plural)
         if place == ("", "pods"):
             methods |= PodMethods(service, parts.objects).methods()
+            methods |= PodStreamMethods(service, parts.kubelets).methods()
         if "scale" in served.info.subresources:
             methods |= ScaleMethods(service).methods()
         token = answerers.get(("", "v1", "serviceaccounts/token"))

@@ -58,6 +58,7 @@ class Assembly:
     table: ResourceTable
     hall: Hall
     chain: Chain
+    kubelets: KubeletProxy
     resources: Resources
     paths: PlainPaths
     rest: RestServer
@@ -114,7 +115,8 @@ async def assemble(
     hall = Hall(table, admission, clock, answerers)
     flow = FlowControl(options.max_requests_inflight, options.max_mutating_requests_inflight)
     chain = Chain(authentication.authenticator, authorization.authorizer, flow)
-    subresources = Subresources(hall, scheme, objects, KubeletProxy(hall, objects, kubelet_tls))
+    kubelets = KubeletProxy(hall, objects, kubelet_tls)
+    subresources = Subresources(hall, scheme, objects, kubelets)
     resources = Resources(hall, Renderer(clock), subresources, rng.random)
     paths = PlainPaths()
     add_basic_paths(paths, health, metrics)
@@ -130,6 +132,7 @@ async def assemble(
         table=table,
         hall=hall,
         chain=chain,
+        kubelets=kubelets,
         resources=resources,
         paths=paths,
         rest=RestServer(chain, resources, paths, counted, clock),
