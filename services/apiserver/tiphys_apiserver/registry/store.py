@@ -92,7 +92,7 @@ class ResourceStore:
         """
         if obj.metadata.resourceVersion:
             raise BadRequest("resourceVersion should not be set on objects to be created")
-        metadata.match_namespace(obj.metadata, ctx.namespace)
+        metadata.match_namespace(obj.metadata, ctx.namespace if self.resource.namespaced else "")
         generated = not obj.metadata.name and bool(obj.metadata.generateName)
         original = copy_of(obj) if generated else None
         for attempt in range(1, _NAME_ATTEMPTS + 1):
@@ -198,7 +198,7 @@ class ResourceStore:
     async def _update_once(self, ctx: WriteContext, key: str, old: Any, change: Change, admit: Admit) -> Any:
         strategy = self.strategy
         new = await change(copy_of(old))
-        metadata.match_namespace(new.metadata, ctx.namespace)
+        metadata.match_namespace(new.metadata, ctx.namespace if self.resource.namespaced else "")
         self._check_version(new, old)
         if not ctx.trusted:
             strategy.apply_defaults(new)
