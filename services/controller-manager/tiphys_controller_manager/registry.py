@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
 from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
+from tiphys_controller_manager.controllers.garbage_collector.controller import GarbageCollector
 from tiphys_controller_manager.controllers.namespace.controller import NamespaceController
 from tiphys_controller_manager.controllers.node_ipam.controller import NodeIpamController
 from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController
@@ -41,5 +42,11 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             NamespaceController,
             options.concurrent_namespace_syncs,
             aliases=("namespace",),
+        ),
+        ControllerSpec(
+            "garbage-collector-controller",
+            GarbageCollector,
+            options.concurrent_gc_syncs,
+            aliases=("garbagecollector",),
         ),
     )
