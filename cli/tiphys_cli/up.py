@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -18,6 +19,8 @@ from tiphys_cluster.images.builtin import HTTPD
 from tiphys_cluster.settings import StoreKind
 from tiphys_cluster.up import Started, Startup
 from tiphys_component.clock import SystemClock
+
+_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy")
 
 
 @click.command("up")
@@ -42,7 +45,8 @@ def command(name: str, home: Path | None, store: str | None, port_offset: int | 
 
 
 async def _start(wish: Wish, run_root: Path, console: Console) -> Started:
-    machine = replace(Machine(), run_root=run_root)
+    proxy_url = next((os.environ[name] for name in _PROXY_VARIABLES if os.environ.get(name)), "")
+    machine = replace(Machine(), run_root=run_root, proxy_url=proxy_url)
     with ProgressLines(console) as progress:
         return await Startup(wish, machine=machine, clock=SystemClock(), progress=progress).run()
 

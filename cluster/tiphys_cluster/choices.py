@@ -31,10 +31,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a cluster may put things on this machine, and how preflight looks at it."""
+    """Where a cluster may put things on this machine, how it is looked at, and the proxy that it has to use, if any."""
 
     run_root: Path = RUN
     cache: Path = CACHE
+    proxy_url: str = ""
     checks: preflight.Machine = field(default_factory=preflight.Machine)
 
 

@@ -31,11 +31,15 @@ _NO_ELECTION = "--leader-elect=false"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What every entry of the table is made from. tracking is the root of the cgroup hierarchy for processes."""
+    """What every entry of the table is made from.
+
+    tracking is the root of the cgroup hierarchy for processes; proxy_url is the proxy that this machine has to use.
+    """
 
     layout: Layout
     settings: Settings
     tracking: str
+    proxy_url: str = ""
 
     def cgroup(self, process: str) -> str:
         """The cgroup of a process."""
@@ -156,10 +160,27 @@ def control_plane(place: Place) -> list[ChildSpec]:
     ]
 
 
+def registry_proxy(place: Place) -> ChildSpec:
+    """The way to registries for every node's containerd."""
+    settings, port = place.settings, place.settings.ports.registry_proxy
+    argv = (
+        f"--bind-address={settings.leg_ip}",
+        f"--port={port}",
+        f"--allow-from={settings.subnet}",
+        *((f"--upstream={place.proxy_url}",) if place.proxy_url else ()),
+    )
+    module = "tiphys_cluster.egress"
+    return _control(place, "registry-proxy", module, argv, stage=STAGE_RUNTIME, address=settings.leg_ip, ports=(port,))
+
+
 def runtime(place: Place, node: str) -> ChildSpec:
-    """A node's containerd."""
-    files = place.layout.node(node)
-    return _on_node(place, node, "containerd", "", containerd.command(files), stage=STAGE_RUNTIME)
+    """A node's containerd, which pulls through the registry proxy."""
+    settings, argv = place.settings, containerd.command(place.layout.node(node))
+    proxy = f"http://{settings.leg_ip}:{settings.ports.registry_proxy}"
+    direct = f"localhost,127.0.0.1,{settings.subnet},{settings.service_cidr},{settings.pod_cidr}"
+    env = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": direct}
+    env |= {name.lower(): value for name, value in env.items()}
+    return _on_node(place, node, "containerd", "", argv, stage=STAGE_RUNTIME, env=env)
 
 
 def agents(place: Place, node: str) -> list[ChildSpec]:
@@ -275,6 +296,7 @@ def _on_node(
     *,
     stage: int = STAGE_AGENTS,
     ports: tuple[int, ...] = (),
+    env: dict[str, str] | None = None,
 ) -> ChildSpec:
     files, name = place.layout.node(node), f"{component}-{node}"
     return ChildSpec(
@@ -288,5 +310,6 @@ def _on_node(
         stage=stage,
         address=place.settings.node_ip(node),
         ports=ports,
+        env=env or {},
         node=node,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_MAX_OFFSET = 65535 - 10270
+_MAX_OFFSET = 65535 - 10271
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,11 @@ class Ports:
     def dns_grpc(self) -> int:
         """gRPC of cluster-dns."""
         return 9154 + self.offset
+
+    @property
+    def registry_proxy(self) -> int:
+        """HTTP proxy for image pulls, on the control plane's leg."""
+        return 10271 + self.offset
 
     def on_loopback(self) -> dict[int, str]:
         """The ports taken on this machine's 127.0.0.1, with what listens there."""

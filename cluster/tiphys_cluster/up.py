@@ -122,12 +122,13 @@ class Startup:
 
     def _place(self) -> Place:
         tracking = cgroups.choose_tracking(cgroups.read_hierarchies())
-        return Place(self._layout, self._settings, str(tracking.root))
+        return Place(self._layout, self._settings, str(tracking.root), self._machine.proxy_url)
 
     def _ensure_certificates(self) -> None:
         Pki(self._layout, self._settings, self._clock).ensure()
 
     async def _start_nodes_runtime(self, zygote: ZygoteClient, place: Place) -> None:
+        await zygote.start(components.registry_proxy(place))
         for node in self._settings.nodes:
             await network.ensure_node(self._layout, self._settings, node)
             self._write_node_files(node)

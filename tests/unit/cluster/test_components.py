@@ -21,6 +21,7 @@ def table(where: Place) -> list[ChildSpec]:
     agents = [spec for node in nodes for spec in (components.runtime(where, node), *components.agents(where, node))]
     return [
         components.keeper(where),
+        components.registry_proxy(where),
         *components.store(where),
         components.apiserver(where),
         *components.control_plane(where),
@@ -74,3 +75,17 @@ def test_the_apiserver_is_told_its_store(store: str) -> None:
 def test_specs_survive_the_way_to_the_zygote() -> None:
     for spec in table(place()):
         assert ChildSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_containerd_pulls_through_the_proxy_and_reaches_the_cluster_without() -> None:
+    spec = components.runtime(place(port_offset=100), "one")
+
+    assert spec.env["HTTPS_PROXY"] == spec.env["https_proxy"] == "http://198.18.0.1:10371"
+    assert "198.18.0.0/24" in spec.env["NO_PROXY"]
+
+
+def test_the_machines_own_proxy_is_asked_in_turn() -> None:
+    plain, behind = place(), Place(place().layout, place().settings, "/cg", "http://proxy:3128")
+
+    assert "--upstream=http://proxy:3128" in components.registry_proxy(behind).argv
+    assert not any("upstream" in flag for flag in components.registry_proxy(plain).argv)
