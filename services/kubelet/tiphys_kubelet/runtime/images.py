@@ -119,6 +119,8 @@ class ImagePuller:
         self._present: dict[str, PulledImage] = {}
         self._failures: dict[str, _Failure] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        # Counts finished pulls by image and credentials: who waited for one takes its result.
+        self._finished: dict[tuple[str, bytes], int] = {}
         self._slots = asyncio.Semaphore(MAX_PARALLEL_PULLS)
 
     def needs_pull(self, container: Container) -> bool:
@@ -152,18 +154,30 @@ class ImagePuller:
         if pull_policy(container) == "Never":
             message = f'Container image "{image}" is not present with pull policy of Never'
             raise ImageError(ERR_NEVER_PULL, message, self._clock.now() + timedelta(seconds=BACKOFF_BASE_S))
+        auth = auth_for(image, secrets)
+        key = (image, auth.SerializeToString() if auth is not None else b"")
+        before = self._finished.get(key, 0)
         async with self._locks.setdefault(image, asyncio.Lock()), self._slots:
-            started = self._clock.monotonic()
-            try:
-                ref = await self._images.pull_image(image, auth=auth_for(image, secrets))
-                status = await self._images.image_status(ref)
-            except CRIError as err:
-                raise self._failed(image, err) from err
-            self._failures.pop(image, None)
-            took_s = self._clock.monotonic() - started
-            pulled = _pulled(status or cri.Image(id=ref), ref, took_s)
-            self._present[image] = _pulled(status or cri.Image(id=ref), ref, None)
-            return pulled
+            if self._finished.get(key, 0) == before:
+                try:
+                    return await self._pull(image, auth)
+                finally:
+                    self._finished[key] = before + 1
+            failure = self._failures.get(image)
+            if failure is not None:
+                raise ImageError(ERR_IMAGE_PULL, failure.message, failure.until)
+            return self._present[image]
+
+    async def _pull(self, image: str, auth: cri.AuthConfig | None) -> PulledImage:
+        started = self._clock.monotonic()
+        try:
+            ref = await self._images.pull_image(image, auth=auth)
+            status = await self._images.image_status(ref)
+        except CRIError as err:
+            raise self._failed(image, err) from err
+        self._failures.pop(image, None)
+        self._present[image] = _pulled(status or cri.Image(id=ref), ref, None)
+        return _pulled(status or cri.Image(id=ref), ref, self._clock.monotonic() - started)
 
     def forget(self, image: str) -> None:
         """The runtime does not have the image after all."""
