@@ -17,6 +17,7 @@ from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rest.exchange import Exchange
 from tiphys_apiserver.rest.forward import forward
 from tiphys_apiserver.rest.kubelet_streams import log_parameters
+from tiphys_apiserver.rest.object_proxy import pod_target, service_target
 from tiphys_apiserver.rest.tunnel import Target, tunnel
 from tiphys_apiserver.server.call import Call
 
@@ -83,7 +84,11 @@ class KubeletProxy:
             node: Any = (await get(served, call)).message()
             await self._admit(call, served, node)
             return await self._send(exchange, self._target(node, path))
-        raise NotFound.of_path()
+        find = {"pods": pod_target, "services": service_target}.get(served.info.plural)
+        if find is None:
+            raise NotFound.of_path()
+        target = await find(self._objects, info.namespace, info.name, path)
+        return await self._send(exchange, target)
 
     async def _send(self, exchange: Exchange, target: Target) -> Any:
         if exchange.headers.get("Upgrade"):
