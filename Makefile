@@ -71,3 +71,7 @@ status: dev ## what runs
 .PHONY: images
 images: system dev ## build the images that need no registry into the machine's cache
 	@$(BIN)/python -m tiphys_cluster.images.builtin
+
+.PHONY: bench
+bench: dev ## the figures of this machine beside what they must reach; ARGS="--no-cluster" for less
+	@$(BIN)/python -m tests.bench $(ARGS)

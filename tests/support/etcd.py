@@ -29,6 +29,13 @@ class EtcdMember:
         """Address for clients, as in 127.0.0.1:1234."""
         return f"127.0.0.1:{self._client_port}"
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs. Raises ValueError when none does."""
+        if self._process is None:
+            raise ValueError("etcd is not running")
+        return self._process.pid
+
     def start(self) -> None:
         """Start, and return when it serves."""
         client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"

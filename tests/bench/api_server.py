@@ -1,0 +1,121 @@
+"""The API server to be measured, as a process of its own over the store that is asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from tests.support.apiserver import Pki, shared_pki
+from tests.support.etcd import EtcdMember
+
+STORES = ("sqlite", "etcd")
+_START_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningApiServer:
+    """A server that is ready; store_pid is 0 where the store is in the server's process."""
+
+    pid: int
+    store_pid: int
+    port: int
+    tls: ssl.SSLContext
+    ready_after_s: float
+
+    def pids(self) -> tuple[int, ...]:
+        """The processes whose time counts."""
+        return (self.pid, self.store_pid) if self.store_pid else (self.pid,)
+
+
+@contextmanager
+def running_api_server(store: str) -> Iterator[RunningApiServer]:
+    """A fresh server, gone at the end of the block."""
+    pki = shared_pki()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="tiphys-bench-")))
+        store_pid, flags = 0, [f"--store-file={folder / 'tiphys.db'}"]
+        if store == "etcd":
+            member = EtcdMember(folder)
+            stack.callback(member.kill)
+            member.start()
+            store_pid, flags = member.pid, [f"--etcd-servers=http://{member.endpoint}"]
+        log = stack.enter_context((folder / "log").open("wb"))
+        port = _free_port()
+        command = [sys.executable, "-m", "tiphys_apiserver", f"--store={store}", *flags, *_flags(pki, port)]
+        began = perf_counter()
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+        stack.callback(_stop, process)
+        tls = ssl.create_default_context(cafile=str(pki.folder / "ca.crt"))
+        tls.load_cert_chain(pki.folder / "admin.crt", pki.folder / "admin.key")
+        _wait_ready(process, port, tls, folder / "log")
+        yield RunningApiServer(process.pid, store_pid, port, tls, perf_counter() - began)
+
+
+def _flags(pki: Pki, port: int) -> list[str]:
+    folder = pki.folder
+    return [
+        "--bind-address=127.0.0.1",
+        f"--secure-port={port}",
+        "--grpc-port=0",
+        f"--tls-cert-file={folder / 'server.crt'}",
+        f"--tls-private-key-file={folder / 'server.key'}",
+        f"--client-ca-file={folder / 'ca.crt'}",
+        f"--service-account-key-file={folder / 'sa.pub'}",
+        f"--service-account-signing-key-file={folder / 'sa.key'}",
+        f"--kubelet-client-certificate={folder / 'admin.crt'}",
+        f"--kubelet-client-key={folder / 'admin.key'}",
+    ]
+
+
+def _wait_ready(process: subprocess.Popen[bytes], port: int, tls: ssl.SSLContext, log: Path) -> None:
+    end = perf_counter() + _START_TIMEOUT_S
+    while perf_counter() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"the API server ended: {log.read_text()[-3000:]}")
+        if _is_ready(port, tls):
+            return
+    raise TimeoutError(f"the API server was not ready in {_START_TIMEOUT_S:g} s: {log.read_text()[-3000:]}")
+
+
+def _is_ready(port: int, tls: ssl.SSLContext) -> bool:
+    """Whether /readyz says so; asks a process outside for patience where nobody listens."""
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+            tls.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+        ):
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+            answer = connection.recv(64)
+    except OSError:
+        # Not listening yet.
+        answer = b""
+    if b" 200 " in answer:
+        return True
+    subprocess.run(["sleep", "0.01"], check=True)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port

@@ -1,0 +1,44 @@
+"""What a process has used, as the kernel counts it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of all threads of a process so far, in steps of a tick (10 ms)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory in MB of a million bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise ValueError(f"process {pid} has no memory: it has ended")
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a block cost: CPU of each process in the order given, and time on the wall."""
+
+    cpu: tuple[float, ...] = ()
+    wall_s: float = 0.0
+
+
+@contextmanager
+def spending(*pids: int) -> Iterator[Spent]:
+    """Measure the block; the figures are there after its end."""
+    spent = Spent()
+    before, began = [cpu_s(pid) for pid in pids], perf_counter()
+    yield spent
+    spent.wall_s = perf_counter() - began
+    spent.cpu = tuple(cpu_s(pid) - was for pid, was in zip(pids, before, strict=True))
