@@ -8,7 +8,7 @@ from random import Random
 from tiphys_apiserver.admission.interface import AdmissionAttributes, MutatingPlugin, ValidatingPlugin
 from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStorageClass
 from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
-from tiphys_apiserver.admission.plugins.namespace_lifecycle import NamespaceLifecycle
+from tiphys_apiserver.admission.plugins.namespace_lifecycle import ImmortalNamespaces, NamespaceLifecycle
 from tiphys_apiserver.admission.plugins.node_restriction import NodeRestriction
 from tiphys_apiserver.admission.plugins.priority import Priority
 from tiphys_apiserver.admission.plugins.rbac_escalation import RBACEscalation
@@ -60,6 +60,7 @@ def build_chain(
         DefaultStorageClass(objects),
     ]
     validating: list[ValidatingPlugin] = [
+        ImmortalNamespaces(),
         # Cheap and about who asks: before anything that counts.
         NodeRestriction(objects),
     ]

@@ -21,7 +21,7 @@ from tiphys_apimachinery.errors import Forbidden, NotFound
 from tiphys_apiserver.admission.interface import Operation
 from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStorageClass
 from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
-from tiphys_apiserver.admission.plugins.namespace_lifecycle import NamespaceLifecycle
+from tiphys_apiserver.admission.plugins.namespace_lifecycle import ImmortalNamespaces, NamespaceLifecycle
 from tiphys_apiserver.admission.plugins.priority import Priority
 from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
 from tiphys_apiserver.admission.plugins.taint_nodes import TaintNodesByCondition
@@ -64,11 +64,11 @@ async def test_active_namespace_takes_objects() -> None:
 @pytest.mark.parametrize(("name", "refused"), [("default", True), ("kube-system", True), ("mine", False)])
 async def test_immortal_namespaces_are_not_deleted(name: str, refused: bool) -> None:
     attributes = write(Operation.DELETE, old=read(Namespace, f"metadata: {{name: {name}}}"))
-    plugin = NamespaceLifecycle(FakeObjects())
+    plugin = ImmortalNamespaces()
     assert plugin.handles(attributes) is refused
     if refused:
         with pytest.raises(Forbidden, match="this namespace may not be deleted"):
-            await plugin.admit(attributes)
+            await plugin.validate(attributes)
 
 
 # -- ServiceAccount

@@ -27,9 +27,7 @@ class NamespaceLifecycle:
         self._objects = objects
 
     def handles(self, attributes: AdmissionAttributes) -> bool:
-        """Creates in namespaces, and deletes of namespaces."""
-        if attributes.resource.plural == "namespaces" and not attributes.resource.group:
-            return attributes.operation is Operation.DELETE and attributes.name in IMMORTAL
+        """Creates in namespaces."""
         return (
             attributes.operation is Operation.CREATE
             and attributes.resource.namespaced
@@ -37,9 +35,7 @@ class NamespaceLifecycle:
         )
 
     async def admit(self, attributes: AdmissionAttributes) -> None:
-        """Raises NotFound for a missing namespace, Forbidden for a terminating or an immortal one."""
-        if attributes.operation is Operation.DELETE:
-            raise refuse(attributes, "this namespace may not be deleted")
+        """Raises NotFound for a missing namespace, Forbidden for a terminating one."""
         namespace: Any = await self._objects.get(Namespace, attributes.namespace)
         if not namespace.metadata.HasField("deletionTimestamp") and namespace.status.phase != "Terminating":
             return
@@ -50,3 +46,22 @@ class NamespaceLifecycle:
         )
         error.details = replace(error.details or StatusDetails(), causes=(cause,))
         raise error
+
+
+class ImmortalNamespaces:
+    """Keeps the namespaces that a cluster cannot be without. Goes by the name of the plug-in it is half of."""
+
+    name = NamespaceLifecycle.name
+
+    def handles(self, attributes: AdmissionAttributes) -> bool:
+        """Deletes of those namespaces."""
+        return (
+            attributes.operation is Operation.DELETE
+            and attributes.resource.plural == "namespaces"
+            and not attributes.resource.group
+            and attributes.name in IMMORTAL
+        )
+
+    async def validate(self, attributes: AdmissionAttributes) -> None:
+        """Raises Forbidden."""
+        raise refuse(attributes, "this namespace may not be deleted")
