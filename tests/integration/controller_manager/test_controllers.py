@@ -111,3 +111,59 @@ async def test_a_deleted_namespace_is_emptied_and_goes(cluster: Cluster) -> None
 
     await cluster.until(gone)
     assert await listed(cluster, config_map_pb2.ConfigMap, "shop") == []
+
+
+async def test_A35_a_deleted_deployment_takes_its_sets_and_pods_along(cluster: Cluster) -> None:
+    await cluster.until(lambda: has(cluster, service_account_pb2.ServiceAccount, "default", "default"))
+    await cluster.client.create(deployment())
+
+    async def has_pods() -> bool:
+        return len(await listed(cluster, pod_pb2.Pod)) == 3
+
+    await cluster.until(has_pods)
+    await cluster.client.delete(apps_pb2.Deployment, "web", "default", propagation="Background")
+
+    async def gone() -> bool:
+        await cluster.run_pods()
+        return not await listed(cluster, apps_pb2.ReplicaSet) and not await listed(cluster, pod_pb2.Pod)
+
+    await cluster.until(gone)
+
+
+async def test_A35_foreground_deletion_waits_for_the_pods(cluster: Cluster) -> None:
+    await cluster.until(lambda: has(cluster, service_account_pb2.ServiceAccount, "default", "default"))
+    await cluster.client.create(deployment())
+
+    async def has_pods() -> bool:
+        return len(await listed(cluster, pod_pb2.Pod)) == 3
+
+    await cluster.until(has_pods)
+    for pod in await listed(cluster, pod_pb2.Pod):
+        pod.metadata.finalizers.append("example.com/hold")
+        await cluster.client.update(pod)
+    await cluster.client.delete(apps_pb2.Deployment, "web", "default", propagation="Foreground")
+
+    async def pods_go() -> bool:
+        return all(pod.metadata.HasField("deletionTimestamp") for pod in await listed(cluster, pod_pb2.Pod))
+
+    await cluster.until(pods_go)
+    assert await has(cluster, apps_pb2.Deployment, "web", "default")
+    for pod in await listed(cluster, pod_pb2.Pod):
+        await cluster.client.patch(pod_pb2.Pod, pod.metadata.name, "default", {"metadata": {"finalizers": None}})
+    await cluster.until(lambda: absent(cluster, apps_pb2.Deployment, "web", "default"))
+    assert await listed(cluster, pod_pb2.Pod) == []
+
+
+async def test_A35_orphaned_pods_stay(cluster: Cluster) -> None:
+    await cluster.until(lambda: has(cluster, service_account_pb2.ServiceAccount, "default", "default"))
+    await cluster.client.create(deployment())
+
+    async def has_pods() -> bool:
+        return len(await listed(cluster, pod_pb2.Pod)) == 3
+
+    await cluster.until(has_pods)
+    await cluster.client.delete(apps_pb2.Deployment, "web", "default", propagation="Orphan")
+    await cluster.until(lambda: absent(cluster, apps_pb2.Deployment, "web", "default"))
+    (item,) = await listed(cluster, apps_pb2.ReplicaSet)
+    assert not item.metadata.ownerReferences
+    assert len(await listed(cluster, pod_pb2.Pod)) == 3
