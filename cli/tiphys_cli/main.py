@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -41,6 +42,8 @@ def tiphys() -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end the process with its exit code."""
+    # Debian leaves these out of a user's PATH, and of root's after a plain su; ip, nft and runc are there.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     tiphys.main(args=None if argv is None else list(argv), prog_name="tiphys")
 
 

@@ -41,6 +41,7 @@ def command(name: str, home: Path | None, store: str | None, port_offset: int | 
     console = Console(soft_wrap=True)
     wish = Wish(name=name, home=home, store=cast("StoreKind | None", store), port_offset=port_offset)
     started = run(_start(wish, run_root, console))
+    _give_to_caller(started.layout.admin_conf)
     _say_what_to_try(console, started, time.monotonic() - began)
 
 
@@ -49,6 +50,13 @@ async def _start(wish: Wish, run_root: Path, console: Console) -> Started:
     machine = replace(Machine(), run_root=run_root, proxy_url=proxy_url)
     with ProgressLines(console) as progress:
         return await Startup(wish, machine=machine, clock=SystemClock(), progress=progress).run()
+
+
+def _give_to_caller(kubeconfig: Path) -> None:
+    # Under sudo the cluster is root's, but its administrator is the one who typed the command.
+    user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if user.isdigit() and group.isdigit():
+        os.chown(kubeconfig, int(user), int(group))
 
 
 def _say_what_to_try(console: Console, started: Started, took_s: float) -> None:

@@ -31,6 +31,14 @@ class ContainerdOptions:
     snapshotter: str = "overlayfs"
 
 
+def choose_snapshotter(file_system: str) -> str:
+    """How layers are laid upon each other where containerd's root is on this file system.
+
+    The kernel takes no overlay as the upper part of an overlay: inside a container whole copies are made instead.
+    """
+    return "native" if file_system in ("overlay", "aufs") else "overlayfs"
+
+
 def render_config(node: NodeLayout, options: ContainerdOptions) -> str:
     """The configuration file."""
     cri = "io.containerd.grpc.v1.cri"

@@ -14,6 +14,17 @@ def parse_mount_points(mountinfo: str) -> list[str]:
     return [point.encode().decode("unicode_escape") if "\\" in point else point for point in points]
 
 
+def parse_file_system(mountinfo: str, path: Path) -> str:
+    """The type of the file system that holds the path, as ext4 or overlay, by the text of /proc/self/mountinfo."""
+    found, length = "", -1
+    for line in mountinfo.splitlines():
+        point = parse_mount_points(line)[0]
+        # The last of several mounts on one point is the one that is seen.
+        if path.is_relative_to(point) and len(point) >= length:
+            found, length = line.partition(" - ")[2].split()[0], len(point)
+    return found
+
+
 def points_below(points: Iterable[str], directories: Iterable[Path]) -> list[str]:
     """Those points that are or lie below one of the directories, last mounted and deepest first."""
     roots = [str(directory) for directory in directories]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,8 @@ for held in {layout.run_root}/*/ns; do umount -R -l "$held" 2>/dev/null || true;
 mount --make-rshared /
 """
     for fixed, own in private_directories(layout, node).items():
-        script += f"mkdir -p '{fixed}' '{own}'\nmount --bind '{own}' '{fixed}'\n"
+        seen, kept = shlex.quote(str(fixed)), shlex.quote(str(own))
+        script += f"mkdir -p {seen} {kept}\nmount --bind {kept} {seen}\n"
     argv = ("unshare", f"--mount={layout.node(node).mntns}", "--propagation", "slave", "sh", "-eu")
     return Step(argv, script)
 

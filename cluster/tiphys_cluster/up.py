@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tiphys_cluster import cgroups, claims, components, containerd, kernel, network, preflight, readiness
+from tiphys_cluster import cgroups, claims, components, containerd, kernel, mounts, network, preflight, readiness
 from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.choices import Machine, Wish, free_port_pair, kept_settings, layout_for, merge, read_living
 from tiphys_cluster.components import Place
@@ -138,8 +138,11 @@ class Startup:
         files = self._layout.node(node)
         for path in (files.manifests, files.pod_logs, files.registries, files.cni_bin, files.cni_conf, files.cni_state):
             path.mkdir(parents=True, exist_ok=True)
+        file_system = mounts.parse_file_system(Path("/proc/self/mountinfo").read_text(), files.home)
         options = containerd.ContainerdOptions(
-            sandbox_image=PAUSE, can_lower_oom_score=kernel.has_capability(kernel.CAP_SYS_RESOURCE)
+            sandbox_image=PAUSE,
+            can_lower_oom_score=kernel.has_capability(kernel.CAP_SYS_RESOURCE),
+            snapshotter=containerd.choose_snapshotter(file_system),
         )
         write_atomic(files.containerd_config, containerd.render_config(files, options), mode=0o644)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tiphys_cluster.containerd import ContainerdOptions, render_config
+from tiphys_cluster.containerd import ContainerdOptions, choose_snapshotter, render_config
 from tiphys_cluster.layout import Layout
 
 NODE = Layout("a", Path('/home/with "quote'), Path("/r")).node("node-1")
@@ -40,3 +40,10 @@ def test_cri_uses_the_nodes_own_cni_and_cgroupfs() -> None:
     assert cri["cni"]["bin_dir"].endswith("/node-1/cni/bin")
     assert cri["containerd"]["snapshotter"] == "overlayfs"
     assert cri["containerd"]["runtimes"]["runc"]["options"] == {"SystemdCgroup": False}
+
+
+@pytest.mark.parametrize(
+    ("file_system", "snapshotter"), [("ext4", "overlayfs"), ("xfs", "overlayfs"), ("overlay", "native")]
+)
+def test_layers_are_copied_where_an_overlay_cannot_lie_on_an_overlay(file_system: str, snapshotter: str) -> None:
+    assert choose_snapshotter(file_system) == snapshotter

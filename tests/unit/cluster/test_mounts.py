@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tiphys_cluster import mounts
 
 MOUNTINFO = """\
@@ -27,3 +29,11 @@ def test_escaped_names_are_read() -> None:
     points = mounts.parse_mount_points(MOUNTINFO)
 
     assert mounts.points_below(points, [Path("/home/with space")]) == ["/home/with space/m"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/run/t/xy/z", "tmpfs"), ("/proc/1", "proc"), ("/run/t/x/ns/a", "ext4"), ("/elsewhere", "")],
+)
+def test_the_file_system_of_a_path_is_that_of_the_deepest_mount_above_it(path: str, kind: str) -> None:
+    assert mounts.parse_file_system(MOUNTINFO, Path(path)) == kind
