@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -20,6 +20,7 @@ from tiphys_apiserver.registry.strategy import Environment
 from tiphys_component.clock import FakeClock
 
 M = TypeVar("M", bound=Message)
+P = TypeVar("P")
 
 
 class FakeObjects:
@@ -72,6 +73,12 @@ class FakeObjects:
             and labels.matches(obj.metadata.labels)
             and fields.matches(reader.read(obj))
         ]
+
+    async def project(
+        self, cls: type[M], make: Callable[[M], P], memory: dict[str, tuple[int, P]], *, field_selector: str = ""
+    ) -> Sequence[P]:
+        """What make makes of each object; memory is not used."""
+        return [make(obj) for obj in await self.list(cls, field_selector=field_selector)]
 
     def version(self, cls: type[Message]) -> int:
         """How often the kind changed."""

@@ -42,6 +42,8 @@ class NodeAuthorizer:
         # References by node, all made at the version of the pods' cache beside them.
         self._references: dict[str, frozenset[Reference]] = {}
         self._pods_version = -1
+        # References of each pod by node, so that a change costs parsing of the pods that changed only.
+        self._by_pod: dict[str, dict[str, tuple[int, frozenset[Reference]]]] = {}
         self._judges: dict[tuple[str, str], Callable[[str, Attributes], Awaitable[str]]] = {
             ("", "secrets"): self._read_related,
             ("", "configmaps"): self._read_related,
@@ -195,9 +197,15 @@ class NodeAuthorizer:
             self._pods_version = version
         found = self._references.get(node)
         if found is None:
-            pods = await self._objects.list(Pod, field_selector=f"spec.nodeName={node}")
-            found = frozenset(reference for pod in pods for reference in references_of(pod))
-            self._references[node] = found
+            memory = self._by_pod.setdefault(node, {})
+            by_pod = await self._objects.project(
+                Pod, lambda pod: frozenset(references_of(pod)), memory, field_selector=f"spec.nodeName={node}"
+            )
+            if not memory:
+                self._by_pod.pop(node, None)
+            found = frozenset().union(*by_pod)
+            if version == self._pods_version:
+                self._references[node] = found
         return found
 
     def _volume_of(self, name: str, references: frozenset[Reference]) -> PersistentVolume | None:

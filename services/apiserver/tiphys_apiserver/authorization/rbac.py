@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeVar
 
 from tiphys.api.rbac.v1.rbac_pb2 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 from tiphys_apiserver.authentication.interface import UserInfo
@@ -15,14 +16,19 @@ from tiphys_apiserver.authorization.interface import (
     Verdict,
 )
 from tiphys_apiserver.authorization.policy_index import (
+    Binding,
     PolicyIndex,
     Scope,
     binding_from_message,
     build_index,
     role_from_message,
 )
+from tiphys_apiserver.authorization.policy_index import Role as IndexedRole
 from tiphys_apiserver.authorization.rules import PolicyRule
 from tiphys_apiserver.registry.objects import ObjectAccess
+
+T = TypeVar("T")
+Compiled = dict[str, tuple[int, T]]
 
 _NO_OPINION = Decision(Verdict.NO_OPINION)
 # Answers remembered between two changes of policy; at this many all are dropped, which costs one slow
@@ -43,6 +49,9 @@ class RBACAuthorizer:
         # The versions that _index and _memo were made from.
         self._versions = (-1, -1, -1, -1)
         self._memo: dict[tuple[object, ...], Scope] = {}
+        # Compiled objects of the cluster and of namespaces, so that a change costs parsing of what changed only.
+        self._roles: tuple[Compiled[IndexedRole], Compiled[IndexedRole]] = ({}, {})
+        self._bindings: tuple[Compiled[Binding], Compiled[Binding]] = ({}, {})
         self._building = asyncio.Lock()
 
     async def authorize(self, attributes: Attributes) -> Decision:
@@ -94,10 +103,15 @@ class RBACAuthorizer:
             versions = self._current_versions()
             if versions == self._versions:
                 return
-            roles = [role_from_message(role) for role in await self._objects.list(ClusterRole)]
-            roles += [role_from_message(role) for role in await self._objects.list(Role)]
-            bindings = [binding_from_message(binding) for binding in await self._objects.list(ClusterRoleBinding)]
-            bindings += [binding_from_message(binding) for binding in await self._objects.list(RoleBinding)]
+            project = self._objects.project
+            roles = [
+                *await project(ClusterRole, role_from_message, self._roles[0]),
+                *await project(Role, role_from_message, self._roles[1]),
+            ]
+            bindings = [
+                *await project(ClusterRoleBinding, binding_from_message, self._bindings[0]),
+                *await project(RoleBinding, binding_from_message, self._bindings[1]),
+            ]
             self._index = build_index(roles, bindings)
             self._memo = {}
             self._versions = versions

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 M = TypeVar("M", bound=Message)
+P = TypeVar("P")
 
 
 class ObjectAccess(Protocol):
@@ -35,6 +36,16 @@ class ObjectAccess(Protocol):
         field_selector: str = "",
     ) -> list[M]:
         """The cached objects in key order; namespace "" means all."""
+        ...
+
+    async def project(
+        self, cls: type[M], make: Callable[[M], P], memory: dict[str, tuple[int, P]], *, field_selector: str = ""
+    ) -> Sequence[P]:
+        """What make makes of each cached object, in key order.
+
+        memory is the caller's, kept from call to call: only objects that changed since are parsed and made
+        anew, and those that are gone are forgotten. make gets an object that it must not keep.
+        """
         ...
 
     def version(self, cls: type[Message]) -> int:

@@ -157,10 +157,10 @@ async def test_token_outlives_the_mark_of_deletion_by_a_minute() -> None:
 
 async def test_token_of_another_key_is_refused_and_of_another_issuer_not_looked_at() -> None:
     bench = Bench()
-    forged = jwt.encode({"iss": ISSUER, "sub": "x"}, RSA_KEY.key, algorithm="RS256")  # type: ignore[arg-type]
+    forged = jwt.encode({"iss": ISSUER, "sub": "x"}, RSA_KEY.key, algorithm="RS256")
     with pytest.raises(Unauthorized):
         await bench.user(forged)
-    foreign = jwt.encode({"iss": "https://elsewhere", "sub": "x"}, RSA_KEY.key, algorithm="RS256")  # type: ignore[arg-type]
+    foreign = jwt.encode({"iss": "https://elsewhere", "sub": "x"}, RSA_KEY.key, algorithm="RS256")
     assert await bench.user(foreign) is None
     assert await bench.user("opaque") is None
 
