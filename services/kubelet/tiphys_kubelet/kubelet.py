@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
-from tiphys.api.core.v1.service_pb2 import Service
+from tiphys.api.core.v1.service_pb2 import Service as ServiceObject
 from tiphys_apimachinery.errors import NotFound
 from tiphys_client.client import Client
 from tiphys_client.informer import Informer
 from tiphys_client.recorder import EventRecorder
-from tiphys_component.app import start_loop
+from tiphys_component.app import Service, start_loop
 from tiphys_component.clock import Clock
 from tiphys_component.proc import to_thread
 from tiphys_component.rpc import Server
@@ -76,7 +76,7 @@ class Kubelet:
         self.probes = ProbeManager(outside.runtime, clock, self._observed, self._unhealthy)
         self.objects = ObjectCache(self._fetch, self._follow, self._objects_changed)
         self.statuses = StatusManager(client, clock)
-        self.services: Informer[Service, object] = Informer(client, Service, clock=clock)
+        self.services: Informer[ServiceObject, object] = Informer(client, ServiceObject, clock=clock)
         self.source = PodSource(client, clock, options.node_name)
         self.volumes = VolumeManager(
             options.root_dir / "pods", default_plugins(clock, TokenSource(client, clock).request)
@@ -100,19 +100,26 @@ class Kubelet:
             start_loop(group, self.server.run(), "https server")
             await self.server.listening.wait()
             start_loop(group, self.grpc_server.run(), "grpc server")
-            start_loop(group, self.lifecycle.run(), "pleg")
-            start_loop(group, self.reporter.run(), "node status")
-            start_loop(group, self.lease.run(), "node lease")
-            start_loop(group, self.recorder.run(), "events")
-            start_loop(group, self.statuses.run(), "pod statuses")
-            start_loop(group, self.services.run(), "services informer")
-            start_loop(group, self.objects.run(), "objects")
-            start_loop(group, self.probes.run(), "probes")
-            start_loop(group, self.workers.run(), "pod workers")
-            start_loop(group, self.source.run(), "pods informer")
-            start_loop(group, self._hand_over(), "pod source")
+            for loop in self.loops():
+                start_loop(group, loop.run(), type(loop).__name__)
+            start_loop(group, self.hand_over(), "hand over of pods")
 
-    async def _hand_over(self) -> None:
+    def loops(self) -> tuple[Service, ...]:
+        """All that works beside the servers; each runs for ever."""
+        return (
+            self.lifecycle,
+            self.reporter,
+            self.lease,
+            self.recorder,
+            self.statuses,
+            self.services,
+            self.objects,
+            self.probes,
+            self.workers,
+            self.source,
+        )
+
+    async def hand_over(self) -> None:
         """Pods begin when the runtime's picture is complete: before that a running one would look absent."""
         await self.lifecycle.wait_relisted()
         await self.services.wait_synced()

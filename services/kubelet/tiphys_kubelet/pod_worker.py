@@ -100,6 +100,8 @@ class PodWorker:
         self._removed = False
         self._stop: StopOrder | None = None
         self._wake = asyncio.Event()
+        # Set with _wake by what can make a failed step succeed; a mere echo of our own status can't.
+        self._hope = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._log = get_logger("kubelet.worker", pod=pod_key(pod))
 
@@ -108,6 +110,8 @@ class PodWorker:
         changed_meta = (
             pod.metadata.labels != self.pod.metadata.labels or pod.metadata.annotations != self.pod.metadata.annotations
         )
+        if pod.metadata.generation != self.pod.metadata.generation or changed_meta:
+            self._hope.set()
         self.pod = pod
         self._memory.volumes_stale = self._memory.volumes_stale or changed_meta
         self._renew_stop()
@@ -130,6 +134,7 @@ class PodWorker:
         for name, failure in list(self._memory.failures.items()):
             if failure.reason == "CreateContainerConfigError":
                 del self._memory.failures[name]
+        self._hope.set()
         self._wake.set()
 
     def report(self) -> None:
@@ -159,19 +164,20 @@ class PodWorker:
         self._renew_stop()
         while True:
             self._wake.clear()
+            self._hope.clear()
             try:
                 wake_at = await self._step()
                 retry.reset()
+                await self._sleep(self._wake, wake_at)
+                continue
             except _Done:
                 return
             except (CRIError, APIError, VolumeError, OSError, StartError) as err:
-                wake_at = self._shared.clock.now() + timedelta(seconds=retry.next())
                 self._log.warning("pod can't be brought on, will retry", err=str(err), kind=type(err).__name__)
             except Exception as err:
                 # A fault of ours in one pod must not end the other pods.
-                wake_at = self._shared.clock.now() + timedelta(seconds=retry.next())
                 self._log.exception("pod worker failed, will retry", err=repr(err))
-            await self._sleep(wake_at)
+            await self._sleep(self._hope, self._shared.clock.now() + timedelta(seconds=retry.next()))
 
     async def _step(self) -> datetime | None:
         """Decides once and does it; the time to look again, None if nothing is due."""
@@ -191,14 +197,15 @@ class PodWorker:
         await self._keep_volumes(plan)
         return self._next_look(plan)
 
-    async def _sleep(self, until: datetime | None) -> None:
+    async def _sleep(self, event: asyncio.Event, until: datetime | None) -> None:
+        """Waits for the event, or until a time."""
         if until is None:
-            await self._wake.wait()
+            await event.wait()
             return
         left_s = (until - self._shared.clock.now()).total_seconds()
-        timer = self._shared.clock.call_later(max(0.0, left_s), self._wake.set)
+        timer = self._shared.clock.call_later(max(0.0, left_s), event.set)
         try:
-            await self._wake.wait()
+            await event.wait()
         finally:
             timer.cancel()
 
@@ -272,6 +279,10 @@ class PodWorker:
             await self._shared.runtime.start_container(context, action, self._observation())
             memory.failures.pop(container.name, None)
         except (StartError, ImageError) as err:
+            if isinstance(err, StartError) and not await self._sandbox_lives():
+                # It failed with its sandbox and not by itself: the next sandbox owes it a start without delay.
+                memory.backoffs.pop(container.name, None)
+                return
             now = self._shared.clock.now()
             if isinstance(err, StartError):
                 retry_at = now + timedelta(seconds=err.retry_s)
@@ -280,6 +291,13 @@ class PodWorker:
             else:
                 retry_at = err.retry_at
             memory.failures[container.name] = StartFailure(err.reason, err.message, retry_at, spec_hash(container))
+
+    async def _sandbox_lives(self) -> bool:
+        sandbox = self._observation().sandbox
+        if sandbox is not None:
+            await self._shared.lifecycle.refresh_sandbox(sandbox.id)
+        now = self._observation().sandbox
+        return now is not None and now.ready
 
     async def _kill_pod(self, grace_s: int | None, message: str) -> None:
         if self._stop is None and message:
@@ -351,9 +369,10 @@ class PodWorker:
         order = self._stop_order()
         before = self._stop
         self._stop = order
-        sooner = order is not None and (before is None or order.grace_s < before.grace_s)
-        if sooner and self._work is not None:
-            self._work.cancel()
+        if order is not None and (before is None or order.grace_s < before.grace_s):
+            self._hope.set()
+            if self._work is not None:
+                self._work.cancel()
 
     def _stop_order(self) -> StopOrder | None:
         """Source: the documented grace periods: it can only shrink, and is at least one second."""

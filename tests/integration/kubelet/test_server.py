@@ -85,10 +85,10 @@ async def run_by_websocket(
 
 
 async def test_logs_tail_limit_timestamps_and_follow(kubelet: RunningKubelet) -> None:
-    script = "for i in 1 2 3 4 5; do echo line$i; done; echo oops >&2; sleep 0.6; echo late"
+    script = "for i in 1 2 3 4 5; do echo line$i; done; sleep 0.1; echo oops >&2; sleep 0.8; echo late"
     await kubelet.create(make_pod("talk", "sh", "-c", script, restart="Never"))
     await kubelet.until("talk", is_running)
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.4)
     assert await read_log(kubelet, "talk", tailLines=2) == "line5\noops\n"
     assert await read_log(kubelet, "talk", limitBytes=8) == "line1\nli"
     assert await read_log(kubelet, "talk", stream="Stderr") == "oops\n"

@@ -1,0 +1,208 @@
+"""Pod workers against the runtime in memory, on a clock that is moved by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from tiphys.api.core.v1.pod_pb2 import Pod
+from tiphys_client.fake import FakeClient
+from tiphys_component.clock import FakeClock
+from tiphys_cri.errors import CRIError, CRIUnavailable
+from tiphys_cri.fake import FakeImages, FakeRuntime
+from tiphys_kubelet.kubelet import Kubelet, Outside
+from tiphys_kubelet.options import Options
+
+NODE = "node-1"
+
+
+@dataclass(slots=True)
+class World:
+    """A kubelet whose runtime, API server and time are in memory."""
+
+    kubelet: Kubelet
+    client: FakeClient
+    runtime: FakeRuntime
+    images: FakeImages
+    clock: FakeClock
+
+    async def settle(self, seconds: float = 0.0) -> None:
+        """Moves the clock and waits until all is quiet; volumes are written in threads, which take real time."""
+        await self.clock.run_for(seconds)
+        for _ in range(10):
+            await asyncio.sleep(0.0005)
+            await self.clock.run_for(0)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Waits for what threads still do."""
+        for _ in range(400):
+            if holds():
+                return
+            await asyncio.sleep(0.0005)
+            await self.clock.run_for(0)
+        raise AssertionError(f"it does not come true: {self.status()}")
+
+    def status(self, name: str = "web") -> Pod | None:
+        """The stored pod."""
+        return self.client.stored(Pod, name, "default")
+
+    def restarts(self) -> int:
+        """Restarts of the first container."""
+        pod = self.status()
+        return pod.status.containerStatuses[0].restartCount if pod and pod.status.containerStatuses else -1
+
+
+@asynccontextmanager
+async def world(root: Path) -> AsyncIterator[World]:
+    """Runs a kubelet in memory, without its servers."""
+    clock = FakeClock()
+    client, images = FakeClient(clock), FakeImages()
+    images.add("busybox")
+    runtime = FakeRuntime(clock, images=images)
+    options = Options(
+        kubeconfig=Path("none"),
+        hostname_override=NODE,
+        node_ip=("198.18.1.1",),
+        root_dir=root,
+        pod_log_dir=root / "logs",
+        cgroups_per_qos=False,
+        resolv_conf=root / "none",
+    )
+    kubelet = Kubelet(options, Outside(client, runtime, images, clock))
+    async with asyncio.TaskGroup() as group:
+        loops = [group.create_task(loop.run()) for loop in kubelet.loops()]
+        loops.append(group.create_task(kubelet.hand_over()))
+        try:
+            yield World(kubelet, client, runtime, images, clock)
+        finally:
+            for loop in loops:
+                loop.cancel()
+
+
+def make_pod(*command: str, policy: str = "Always") -> Pod:
+    """A pod bound to the node."""
+    pod = Pod()
+    pod.metadata.name, pod.metadata.namespace, pod.metadata.uid = "web", "default", "uid-1"
+    pod.spec.nodeName, pod.spec.restartPolicy = NODE, policy
+    container = pod.spec.containers.add(name="app", image="busybox", imagePullPolicy="IfNotPresent")
+    container.command.extend(command or ("run",))
+    return pod
+
+
+def is_running(world: World) -> bool:
+    """The stored pod's phase."""
+    pod = world.status()
+    return pod is not None and pod.status.phase == "Running"
+
+
+async def test_pod_runs_and_is_reported(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        await here.client.create(make_pod())
+        await here.until(lambda: is_running(here))
+        pod = here.status()
+        assert pod is not None
+        assert pod.status.podIP == "10.244.0.1"
+        assert pod.status.containerStatuses[0].ready
+
+
+async def test_D16_crash_loop_waits_10_20_40_and_so_on(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        await here.client.create(make_pod("false"))
+        await here.until(lambda: here.restarts() == 1)
+        for number, delay_s in enumerate((10, 20, 40), start=2):
+            await here.settle(delay_s - 1.0)
+            assert here.restarts() == number - 1
+            await here.settle(1.5)
+            await here.until(lambda number=number: here.restarts() == number)  # type: ignore[misc]
+
+
+async def test_deletion_takes_everything_away(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        await here.client.create(make_pod())
+        await here.until(lambda: is_running(here))
+        await here.client.delete(Pod, "web", "default", grace_period_s=5)
+        await here.until(lambda: here.status() is None)
+        await here.until(lambda: here.kubelet.workers.workers() == ())
+        assert await here.runtime.list_pod_sandboxes() == []
+        assert await here.runtime.list_containers() == []
+        assert here.kubelet.volumes.uids() == set()
+
+
+async def test_pod_removed_by_force_is_ended_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        await here.client.create(make_pod())
+        await here.until(lambda: is_running(here))
+        await here.client.delete(Pod, "web", "default", grace_period_s=0)
+        await here.until(lambda: here.kubelet.workers.workers() == ())
+        assert await here.runtime.list_pod_sandboxes() == []
+
+
+async def test_failed_sandbox_is_tried_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        here.runtime.fail("run_pod_sandbox", CRIError("network is not ready"))
+        await here.client.create(make_pod())
+        await here.settle()
+        assert not is_running(here)
+        await here.settle(1.0)
+        await here.until(lambda: is_running(here))
+
+
+async def test_runtime_that_goes_away_is_waited_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        for _ in range(2):
+            error = CRIUnavailable("connection refused", code=grpc.StatusCode.UNAVAILABLE)
+            here.runtime.fail("create_container", error)
+        await here.client.create(make_pod())
+        for _ in range(3):
+            await here.settle(12.0)
+        await here.until(lambda: is_running(here))
+
+
+async def test_image_appears_and_the_pod_starts(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        pod = make_pod()
+        pod.spec.containers[0].image = "later:1"
+        await here.client.create(pod)
+        await here.until(lambda: waiting(here) == "ErrImagePull")
+        await here.settle(1.5)
+        await here.until(lambda: waiting(here) == "ImagePullBackOff")
+        here.images.registry.add("later:1")
+        await here.settle(10.0)
+        await here.until(lambda: is_running(here))
+
+
+def waiting(here: World) -> str:
+    """Why the first container waits."""
+    pod = here.status()
+    return next((s.state.waiting.reason for s in pod.status.containerStatuses), "") if pod else ""
+
+
+async def test_pod_past_its_deadline_fails(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        pod = make_pod()
+        pod.spec.activeDeadlineSeconds = 30
+        await here.client.create(pod)
+        await here.until(lambda: is_running(here))
+        await here.settle(31.0)
+        await here.until(lambda: (found := here.status()) is not None and found.status.phase == "Failed")
+        ended = here.status()
+        assert ended is not None
+        assert ended.status.reason == "DeadlineExceeded"
+
+
+async def test_finalizer_of_another_holds_the_object_and_not_the_worker(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        pod = make_pod("true", policy="Never")
+        pod.metadata.finalizers.append("example.com/hold")
+        await here.client.create(pod)
+        await here.until(lambda: (found := here.status()) is not None and found.status.phase == "Succeeded")
+        await here.client.delete(Pod, "web", "default")
+        await here.until(lambda: here.kubelet.workers.workers() == ())
+        held = here.status()
+        assert held is not None
+        assert held.metadata.HasField("deletionTimestamp")
