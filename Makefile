@@ -32,7 +32,7 @@ lint: dev ## style, layers, sizes, proto lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python hack/verify_rooms.py
+	$(BIN)/python -m hack.verify_rooms
 	cd protos && ../$(BIN)/buf lint
 
 .PHONY: type
