@@ -296,3 +296,26 @@ async def test_grpc_refuses_what_rest_refuses(server: RunningServer) -> None:
         await server.grpc("core.v1.ConfigMapService", "Update", stale)
     assert conflict.value.code() is grpc.StatusCode.ABORTED
     assert (status_of(conflict.value).code, status_of(conflict.value).reason) == (409, "Conflict")
+
+
+async def test_key_of_another_object_is_no_name(server: RunningServer) -> None:
+    await server.http("POST", CONFIG_MAPS, config_map())
+    assert (await server.http("GET", "/api/v1/configmaps/a")).status == 404
+    for namespace, name in (("", "default/a"), ("default/", "a")):
+        request = wire_pb2.GetRequest(namespace=namespace, name=name)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.grpc("core.v1.ConfigMapService", "Get", request)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_namespaced_object_needs_its_namespace(server: RunningServer) -> None:
+    assert (await server.http("POST", "/api/v1/configmaps", config_map())).status == 404
+    made = _named(config_map_pb2.ConfigMap, "a")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await server.grpc("core.v1.ConfigMapService", "Create", wire_pb2.CreateRequest(object=made.SerializeToString()))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    delete = wire_pb2.DeleteRequest(name="a")
+    with pytest.raises(grpc.aio.AioRpcError) as lost:
+        await server.grpc("core.v1.ConfigMapService", "Delete", delete)
+    assert lost.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await server.http("GET", "/api/v1/configmaps")).json()["items"] == []

@@ -12,7 +12,10 @@ async def get(served: Served, call: Call, resource_version: str = "") -> CachedO
     """The object, as fresh as resource_version asks. Raises NotFound."""
     info = call.info
     namespace = info.namespace if served.info.namespaced else ""
-    found = await served.store.cacher.get(namespace, info.name, resource_version=resource_version)
+    found = None
+    # Without its namespace the rest of a key could be passed off as a name.
+    if namespace or not served.info.namespaced:
+        found = await served.store.cacher.get(namespace, info.name, resource_version=resource_version)
     if found is None:
         raise NotFound.of(info.resource, info.name, group=info.api_group)
     return served.view(found)

@@ -84,7 +84,7 @@ def _spans_namespaces(served: Served, call: Call) -> bool:
     A namespace is its own namespace in paths, though the resource is cluster-scoped.
     """
     if served.info.namespaced:
-        return call.info.verb in ("list", "watch", "create", "deletecollection", "get")
+        return call.info.verb in ("list", "watch", "get")
     return served.info.plural == "namespaces"
 
 

@@ -320,8 +320,13 @@ class ResourceStore:
     # -- keys and bytes
 
     def key(self, namespace: str, name: str) -> str:
-        """Key of an object in the store."""
+        """Key of an object in the store. Raises BadRequest for a namespaced object without namespace."""
+        self._check_namespace(namespace)
         return f"{self._prefix}{namespace}/{name}" if self.resource.namespaced else f"{self._prefix}{name}"
+
+    def _check_namespace(self, namespace: str) -> None:
+        if self.resource.namespaced and not namespace:
+            raise BadRequest(f"an empty namespace may not be set: {self.resource.plural} are namespaced")
 
     def _cached(self, namespace: str, name: str) -> Any | None:
         """A private copy of the cached object."""

@@ -6,6 +6,7 @@ import ssl
 from functools import lru_cache
 from typing import Any
 
+from tiphys_apimachinery.errors import BadRequest
 from tiphys_apiserver.authentication.interface import Credentials
 from tiphys_apiserver.authorization.impersonation import read_headers
 from tiphys_apiserver.registry.table import Served
@@ -31,8 +32,10 @@ def credentials_of(context: Any) -> Credentials:
 def make_call(
     context: Any, served: Served, verb: str, *, namespace: str = "", name: str = "", subresource: str = ""
 ) -> Call:
-    """The call of a method of a resource's service."""
+    """The call of a method of a resource's service. Raises BadRequest for names that could not stand in a path."""
     info = served.info
+    if "/" in namespace or "/" in name:
+        raise BadRequest(f"invalid namespace or name {namespace!r}, {name!r}: may not contain '/'")
     if not info.namespaced:
         # A namespace is its own namespace, as in its path over REST.
         namespace = name if info.plural == "namespaces" and not info.group else ""
