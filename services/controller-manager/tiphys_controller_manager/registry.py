@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
+from tiphys_controller_manager.controllers.endpoints.controller import EndpointsController
 from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
 from tiphys_controller_manager.controllers.garbage_collector.controller import GarbageCollector
 from tiphys_controller_manager.controllers.namespace.controller import NamespaceController
 from tiphys_controller_manager.controllers.node_ipam.controller import NodeIpamController
+from tiphys_controller_manager.controllers.node_lifecycle.controller import NodeLifecycleController
+from tiphys_controller_manager.controllers.pod_gc.controller import PodGarbageCollector
 from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController
 from tiphys_controller_manager.controllers.root_ca.controller import RootCAController
 from tiphys_controller_manager.controllers.service_account.controller import ServiceAccountController
+from tiphys_controller_manager.controllers.taint_eviction.controller import TaintEvictionController
 from tiphys_controller_manager.frame import ControllerSpec
 from tiphys_controller_manager.options import Options
+
+# Pods evicted at once, from however many nodes.
+_EVICTIONS = 8
 
 
 def controllers(options: Options) -> tuple[ControllerSpec, ...]:
@@ -24,6 +31,8 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             "root-ca-certificate-publisher-controller", RootCAController, aliases=("root-ca-cert-publisher",)
         ),
         ControllerSpec("node-ipam-controller", NodeIpamController, aliases=("nodeipam",)),
+        ControllerSpec("node-lifecycle-controller", NodeLifecycleController, aliases=("nodelifecycle",)),
+        ControllerSpec("taint-eviction-controller", TaintEvictionController, _EVICTIONS),
         ControllerSpec(
             "deployment-controller",
             DeploymentController,
@@ -37,6 +46,7 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             aliases=("replicaset",),
         ),
         ControllerSpec("endpointslice-controller", EndpointSliceController, services, aliases=("endpointslice",)),
+        ControllerSpec("endpoints-controller", EndpointsController, services, aliases=("endpoint",)),
         ControllerSpec(
             "namespace-controller",
             NamespaceController,
@@ -49,4 +59,5 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             options.concurrent_gc_syncs,
             aliases=("garbagecollector",),
         ),
+        ControllerSpec("pod-garbage-collector-controller", PodGarbageCollector, aliases=("podgc",)),
     )
