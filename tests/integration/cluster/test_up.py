@@ -31,6 +31,8 @@ pytestmark = [
 
 _COMMAND_TIMEOUT_S = 120.0
 _WAIT_S = 40.0
+# Below the ports that the kernel gives to clients, where any process may sit.
+_PORT_OFFSET = 15000 + os.getpid() % 50 * 100
 POD = """
 apiVersion: v1
 kind: Pod
@@ -133,7 +135,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
     if request.param == "etcd" and shutil.which("etcd") is None:
         pytest.skip("needs etcd")
     run_root = Path("/run/tiphys-up-test") / str(os.getpid())
-    cluster = Cluster(f"up-{os.getpid()}-{request.param}", tmp_path / "home", run_root, 30000)
+    cluster = Cluster(f"up-{os.getpid()}-{request.param}", tmp_path / "home", run_root, _PORT_OFFSET)
     try:
         cluster.up("--store", request.param)
         yield cluster
