@@ -40,7 +40,11 @@ class Pki:
         return TLSFiles(self.folder / f"{user}.crt", self.folder / f"{user}.key", self.folder / "ca.crt")
 
 
-USERS: Mapping[str, tuple[str, ...]] = {"admin": ("system:masters",), "alice": ("dev",)}
+USERS: Mapping[str, tuple[str, ...]] = {
+    "admin": ("system:masters",),
+    "alice": ("dev",),
+    "system:node:n1": ("system:nodes",),
+}
 
 
 @cache
