@@ -129,6 +129,7 @@ def bytes_value(text: str) -> int:
     return _parse(text).value()
 
 
+@functools.lru_cache(maxsize=8192)
 def _parse(text: str) -> Quantity:
     if not text or len(text) > _MAX_TEXT:
         raise QuantityError(_WRONG_SHAPE)

@@ -175,6 +175,21 @@ async def test_contradictions_of_the_class_are_refused(spec: str, text: str) -> 
         await priorities(*CLASSES).admit(write(Operation.CREATE, pod(spec)))
 
 
+async def test_a_default_class_that_comes_or_goes_counts_at_once() -> None:
+    objects = FakeObjects()
+    plugin = Priority(objects)
+    seen = []
+    for change in ("nothing", "comes", "goes"):
+        if change == "comes":
+            objects.put(read(PriorityClass, CLASSES[1]))
+        elif change == "goes":
+            await objects.delete(PriorityClass, "usual")
+        obj = pod("{}")
+        await plugin.admit(write(Operation.CREATE, obj))
+        seen.append(obj.spec.priority)
+    assert seen == [0, 5, 0]
+
+
 # -- the small ones
 
 

@@ -20,6 +20,9 @@ class Priority:
 
     def __init__(self, objects: ObjectAccess) -> None:
         self._objects = objects
+        # The class for pods that name none, and the version of the classes' cache that it was found in.
+        self._default: Any = None
+        self._seen = -1
 
     def handles(self, attributes: AdmissionAttributes) -> bool:
         """New pods."""
@@ -42,7 +45,7 @@ class Priority:
                 why = f"no PriorityClass with name {spec.priorityClassName} was found"
                 raise refuse(attributes, why) from None
         else:
-            found = default_class(await self._objects.list(PriorityClass))
+            found = await self._default_class()
             if found is not None:
                 spec.priorityClassName = found.metadata.name
         priority = found.value if found is not None else 0
@@ -63,6 +66,14 @@ class Priority:
             )
         spec.priority = priority
         spec.preemptionPolicy = policy
+
+    async def _default_class(self) -> Any:
+        """Looked for anew only when the classes have changed: every pod without a class asks."""
+        version = self._objects.version(PriorityClass)
+        if not version or version != self._seen:
+            self._default = default_class(await self._objects.list(PriorityClass))
+            self._seen = version
+        return self._default
 
 
 def default_class(classes: list[Any]) -> Any:
