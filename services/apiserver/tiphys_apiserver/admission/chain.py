@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from random import Random
 
 from tiphys_apiserver.admission.interface import AdmissionAttributes, MutatingPlugin, ValidatingPlugin
+from tiphys_apiserver.admission.plugins.certificates import CertificateApproval, CertificateSubjectRestriction
 from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStorageClass
 from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
 from tiphys_apiserver.admission.plugins.namespace_lifecycle import ImmortalNamespaces, NamespaceLifecycle
@@ -15,6 +16,7 @@ from tiphys_apiserver.admission.plugins.rbac_escalation import RBACEscalation
 from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
 from tiphys_apiserver.admission.plugins.taint_nodes import TaintNodesByCondition
 from tiphys_apiserver.authorization.escalation import EscalationCheck
+from tiphys_apiserver.authorization.interface import Authorizer
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_component.clock import Clock
 
@@ -45,9 +47,11 @@ def build_chain(
     clock: Clock,
     rng: Random,
     escalation: EscalationCheck | None,
+    authorizer: Authorizer,
     disabled: frozenset[str] = frozenset(),
 ) -> AdmissionChain:
-    """The chain of this server. escalation is None where RBAC is not in use; disabled holds plug-in names."""
+    """The chain of this server. escalation is None where RBAC is not in use; authorizer is
+    asked for rights beside those of the request itself; disabled holds plug-in names."""
     mutating: list[MutatingPlugin] = [
         # First: nothing else need be looked at where the namespace is missing or going.
         NamespaceLifecycle(objects),
@@ -63,6 +67,8 @@ def build_chain(
         ImmortalNamespaces(),
         # Cheap and about who asks: before anything that counts.
         NodeRestriction(objects),
+        CertificateApproval(authorizer),
+        CertificateSubjectRestriction(),
     ]
     if escalation is not None:
         validating.append(RBACEscalation(objects, escalation))

@@ -105,6 +105,7 @@ async def assemble(
         clock=clock,
         rng=rng,
         escalation=authorization.escalation,
+        authorizer=authorization.authorizer,
         disabled=frozenset(options.disable_admission_plugins),
     )
     answerers = _answerers(options, objects, clock, new_uid, authentication, authorization)
