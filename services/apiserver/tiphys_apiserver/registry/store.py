@@ -7,6 +7,7 @@ refusal is based on a stale object.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from tiphys_apimachinery.errors import (
     Invalid,
     NotFound,
     ServerTimeout,
+    Timeout,
 )
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.registry import deletion, metadata
@@ -93,6 +95,7 @@ class ResourceStore:
         if obj.metadata.resourceVersion:
             raise BadRequest("resourceVersion should not be set on objects to be created")
         metadata.match_namespace(obj.metadata, ctx.namespace if self.resource.namespaced else "")
+        self._check_namespace(obj.metadata.namespace)
         generated = not obj.metadata.name and bool(obj.metadata.generateName)
         original = copy_of(obj) if generated else None
         for attempt in range(1, _NAME_ATTEMPTS + 1):
@@ -128,6 +131,9 @@ class ResourceStore:
             with storage_errors():
                 revision = await self._store.create(key, self._encode(obj), ttl_s=strategy.ttl_s(obj))
             stored = True
+        except (asyncio.CancelledError, Timeout):
+            finish = None
+            raise
         finally:
             await _end(finish, stored)
         obj.metadata.resourceVersion = str(revision)
@@ -227,6 +233,9 @@ class ResourceStore:
                     key, self._encode(new), expected_revision=expected, ttl_s=strategy.ttl_s(new)
                 )
             stored = True
+        except (asyncio.CancelledError, Timeout):
+            finish = None
+            raise
         finally:
             await _end(finish, stored)
         new.metadata.resourceVersion = str(revision)
@@ -371,6 +380,10 @@ class ResourceStore:
 
 
 async def _end(finish: Finish | None, stored: bool) -> None:
+    """End what a begin_ step opened. Where nobody knows whether the write happened there is nothing to end.
+
+    What was reserved then stays so until the next start counts anew: better lost for a while than given out twice.
+    """
     if finish is not None:
         await finish(stored)
 
