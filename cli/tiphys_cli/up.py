@@ -70,7 +70,8 @@ def _say_what_to_try(console: Console, started: Started, took_s: float) -> None:
         "    kubectl get nodes -o wide",
         f"    kubectl create deployment hello --image={HTTPD}:1 --replicas=3",
         "    kubectl expose deployment hello --port=80 --target-port=8080",
-        "    kubectl run -it --rm box --image=busybox --image-pull-policy=IfNotPresent -- wget -qO- http://hello",
+        "    kubectl rollout status deployment hello",
+        "    kubectl exec deploy/hello -- wget -qO- http://hello",
         "",
         f"`tiphys status{_name(settings.name)}` shows what runs, `tiphys down{_name(settings.name)}` stops it.",
     ]
