@@ -22,7 +22,7 @@ from tiphys_component.clock import SystemClock
 @home_option
 @click.option("--delete", is_flag=True, help="Delete the cluster's home too: data, certificates, logs, images.")
 @run_root_option
-def command(name: str, home: Path | None, delete: bool, run_root: Path) -> None:
+def command(*, name: str, home: Path | None, delete: bool, run_root: Path) -> None:
     """Stop a cluster: no process, container, mount, namespace, interface, rule or cgroup of it stays.
 
     Containers end at once, as when a machine is switched off. What is in the cluster's home stays for the next

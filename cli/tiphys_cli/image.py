@@ -23,7 +23,7 @@ def command() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @name_option
 @run_root_option
-def load(file: Path, name: str, run_root: Path) -> None:
+def load(*, file: Path, name: str, run_root: Path) -> None:
     """Import the images in FILE (an OCI layout or `docker save` archive) into every node."""
     for image in run(_load(file.absolute(), name, run_root)):
         click.echo(f"loaded {image}")

@@ -17,7 +17,7 @@ from tiphys_cluster.errors import ClusterError
 @home_option
 @click.option("--path", "only_path", is_flag=True, help="Print the file's path instead of its content.")
 @run_root_option
-def command(name: str, home: Path | None, only_path: bool, run_root: Path) -> None:
+def command(*, name: str, home: Path | None, only_path: bool, run_root: Path) -> None:
     """Print a cluster's kubeconfig; `export KUBECONFIG=$(tiphys kubeconfig --path)` points kubectl at it."""
     try:
         layout = layout_for(name, home, run_root)

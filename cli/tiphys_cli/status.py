@@ -21,7 +21,7 @@ from tiphys_cluster.status import Process, Status, read_status
 @name_option
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @run_root_option
-def command(name: str, output: str, run_root: Path) -> None:
+def command(*, name: str, output: str, run_root: Path) -> None:
     """Show a cluster's processes and nodes. The exit code is 0 when all is well, 1 when not, 3 when it is not up."""
     status = run(_read(name, run_root))
     if output == "json":

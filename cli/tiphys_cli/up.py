@@ -31,7 +31,7 @@ _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy")
 )
 @click.option("--port-offset", type=int, default=None, metavar="N", help="Shift every port by N, for a second cluster.")
 @run_root_option
-def command(name: str, home: Path | None, store: str | None, port_offset: int | None, run_root: Path) -> None:
+def command(*, name: str, home: Path | None, store: str | None, port_offset: int | None, run_root: Path) -> None:
     """Start a cluster on this machine: control plane, and one node with its own containerd.
 
     On a cluster that runs, put back what is missing and change nothing else. Options that are not given stay as they

@@ -180,28 +180,28 @@ def runtime(place: Place, node: str) -> ChildSpec:
     direct = f"localhost,127.0.0.1,{settings.subnet},{settings.service_cidr},{settings.pod_cidr}"
     env = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": direct}
     env |= {name.lower(): value for name, value in env.items()}
-    return _on_node(place, node, "containerd", "", argv, stage=STAGE_RUNTIME, env=env)
+    return _on_node(place, node, "containerd", argv, stage=STAGE_RUNTIME, env=env)
 
 
 def agents(place: Place, node: str) -> list[ChildSpec]:
     """A node's own processes beside containerd."""
     files, ports = place.layout.node(node), place.settings.ports
     return [
-        _on_node(place, node, "tiphys-cni", "tiphys_cni.service", _cni_argv(files, node), stage=STAGE_RUNTIME),
+        _on_node(place, node, "tiphys-cni", _cni_argv(files, node), module="tiphys_cni.service", stage=STAGE_RUNTIME),
         _on_node(
             place,
             node,
             "kubelet",
-            "tiphys_kubelet.main",
             _kubelet_argv(place, node),
+            module="tiphys_kubelet.main",
             ports=(ports.kubelet, ports.kubelet_grpc),
         ),
         _on_node(
             place,
             node,
             "kube-proxy",
-            "tiphys_kube_proxy.main",
             _kube_proxy_argv(place, node),
+            module="tiphys_kube_proxy.main",
             ports=(ports.kube_proxy_health, ports.kube_proxy_grpc),
         ),
     ]
@@ -291,9 +291,9 @@ def _on_node(
     place: Place,
     node: str,
     component: str,
-    module: str,
     argv: tuple[str, ...],
     *,
+    module: str = "",
     stage: int = STAGE_AGENTS,
     ports: tuple[int, ...] = (),
     env: dict[str, str] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -175,8 +176,8 @@ def test_every_part_that_is_killed_comes_back(cluster: Cluster) -> None:
     for name in names:
         old = cluster.process(name)
         old.send(signal.SIGKILL)
-        wait_for(lambda old=old: not old.is_alive())
-        wait_for(lambda name=name: cluster.process(name).is_alive())
+        wait_for(functools.partial(_is_gone, old))
+        wait_for(functools.partial(_is_there, cluster, name))
         wait_for(lambda: cluster.status()["healthy"])
 
     cluster.run_pod("afterwards")
@@ -209,3 +210,11 @@ def test_up_after_the_supervisor_and_its_keeper_died_goes_on_with_what_runs(clus
 def _zygote(layout: Layout) -> ProcessId:
     record = json.loads(layout.zygote_pid.read_text())
     return ProcessId(record["pid"], record["start"])
+
+
+def _is_gone(process: ProcessId) -> bool:
+    return not process.is_alive()
+
+
+def _is_there(cluster: Cluster, name: str) -> bool:
+    return cluster.process(name).is_alive()

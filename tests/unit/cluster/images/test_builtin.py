@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_second_call_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         made.append(name)
         return b"archive"
 
-    recipes = [Recipe(name, (name.encode(),), lambda name=name: make(name)) for name in ("a", "b")]
+    recipes = [Recipe(name, (name.encode(),), partial(make, name)) for name in ("a", "b")]
     monkeypatch.setattr(builtin, "recipes", lambda: recipes)
 
     first = builtin.ensure_archives(tmp_path)
