@@ -160,10 +160,14 @@ def scale(limits: Limits, new: SetSize | None, olds: Sequence[SetSize], status_r
         share = _proportion(item, limits, status_replicas, to_add, added) if to_add else 0
         sizes[item.name] = item.replicas + share
         added += share
-    if ordered and to_add:
-        # What rounding left over goes to the largest.
-        first = ordered[0].name
-        sizes[first] = max(0, sizes[first] + to_add - added)
+    # What rounding left over goes to the largest, and on to the next where that is used up.
+    left = to_add - added
+    for item in ordered:
+        size = sizes[item.name] + left
+        sizes[item.name] = max(0, size)
+        left = min(0, size)
+        if left == 0:
+            break
     return sizes
 
 
