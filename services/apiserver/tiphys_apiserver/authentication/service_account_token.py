@@ -18,7 +18,7 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.core.v1.secret_pb2 import Secret
 from tiphys.api.core.v1.service_account_pb2 import ServiceAccount
 from tiphys_apimachinery import meta
-from tiphys_apimachinery.errors import Unauthorized
+from tiphys_apimachinery.errors import NotFound, Unauthorized
 from tiphys_apiserver.authentication.interface import Credentials, UserInfo
 from tiphys_apiserver.authentication.signing_keys import SigningKey, VerifyingKey
 from tiphys_apiserver.authentication.union import authenticated
@@ -137,7 +137,7 @@ class ServiceAccountAuthenticator:
         wanted = credentials.audiences or self._api_audiences
         if not set(wanted) & set(_audiences(claims)):
             raise Unauthorized("token audiences do not include any of the audiences asked for")
-        return self._user_of(claims)
+        return await self._user_of(claims)
 
     def matching_audiences(self, token: str, wanted: Sequence[str]) -> tuple[str, ...]:
         """Those of wanted (or of the server's own) that a verified token is meant for."""
@@ -185,7 +185,7 @@ class ServiceAccountAuthenticator:
         if isinstance(begins, (int, float)) and now < begins - _LEEWAY_S:
             raise Unauthorized("token is not valid yet")
 
-    def _user_of(self, claims: Mapping[str, Any]) -> UserInfo:
+    async def _user_of(self, claims: Mapping[str, Any]) -> UserInfo:
         private = claims.get(_PRIVATE_CLAIMS)
         if not isinstance(private, dict):
             raise Unauthorized("token has no kubernetes.io claims")
@@ -193,18 +193,18 @@ class ServiceAccountAuthenticator:
         account = _reference(private, "serviceaccount")
         if account is None or claims.get("sub") != f"system:serviceaccount:{namespace}:{account.name}":
             raise Unauthorized("token claims contradict each other")
-        self._require(ServiceAccount, "service account", account, namespace)
+        await self._require(ServiceAccount, "service account", account, namespace)
         extra: dict[str, tuple[str, ...]] = {}
         if claims.get("jti"):
             extra[_CREDENTIAL_ID] = (f"JTI={claims['jti']}",)
         if (secret := _reference(private, "secret")) is not None:
-            self._require(Secret, "secret", secret, namespace)
+            await self._require(Secret, "secret", secret, namespace)
         node = _reference(private, "node")
         if (pod := _reference(private, "pod")) is not None:
-            self._require(Pod, "pod", pod, namespace)
+            await self._require(Pod, "pod", pod, namespace)
             extra[_POD_NAME], extra[_POD_UID] = (pod.name,), (pod.uid,)
         elif node is not None:
-            self._require(Node, "node", node, "")
+            await self._require(Node, "node", node, "")
         if node is not None:
             extra[_NODE_NAME] = (node.name,)
             if node.uid:
@@ -212,10 +212,12 @@ class ServiceAccountAuthenticator:
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
         return authenticated(str(claims["sub"]), groups, uid=account.uid, extra=extra)
 
-    def _require(self, cls: type[Message], kind: str, reference: BoundReference, namespace: str) -> None:
-        obj: Any = self._objects.get_nowait(cls, reference.name, namespace)
-        if obj is None:
-            raise Unauthorized(f"{kind} {namespace}/{reference.name} has been deleted")
+    async def _require(self, cls: type[Message], kind: str, reference: BoundReference, namespace: str) -> None:
+        try:
+            # What the cache does not have is looked up in the store: it may be younger than the cache.
+            obj: Any = await self._objects.get(cls, reference.name, namespace)
+        except NotFound:
+            raise Unauthorized(f"{kind} {namespace}/{reference.name} has been deleted") from None
         if obj.metadata.uid != reference.uid:
             raise Unauthorized(f"{kind} {namespace}/{reference.name} has been replaced by another of its name")
         deleted = meta.to_datetime(obj.metadata.deletionTimestamp) if meta.is_being_deleted(obj) else None
