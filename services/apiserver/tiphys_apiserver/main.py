@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import grpc
 
 from tiphys_apiserver.options import Options
-from tiphys_apiserver.server.assembly import Assembly, assemble
+from tiphys_apiserver.server.assembly import Assembly, Foundation, assemble
 from tiphys_apiserver.storage.compactor import Compactor
 from tiphys_apiserver.storage.interface import StorageError, Store
 from tiphys_component import app, log
@@ -54,9 +54,17 @@ class ApiServer:
             stopping = _Stopping()
             health.add_readiness("shutdown", stopping.check)
             metrics = Registry(process_metrics=True)
-            kubelet_tls = _kubelet_tls(options)
-            new_uid = uid_maker(self._rng)
-            parts = await assemble(options, store, self._clock, health, metrics, kubelet_tls, new_uid, self._rng)
+            base = Foundation(
+                options=options,
+                store=store,
+                clock=self._clock,
+                health=health,
+                metrics=metrics,
+                kubelet_tls=_kubelet_tls(options),
+                new_uid=uid_maker(self._rng),
+                rng=self._rng,
+            )
+            parts = assemble(base)
             async with asyncio.TaskGroup() as group:
                 parts.table.start(group)
                 start_loop(group, Compactor(store, self._clock).run(), "compaction")

@@ -34,7 +34,7 @@ async def delete(hall: Hall, served: Served, call: Call, options: meta_pb2.Delet
 
 
 async def delete_collection(
-    hall: Hall, served: Served, call: Call, query: ListQuery, options: meta_pb2.DeleteOptions
+    hall: Hall, served: Served, call: Call, query: ListQuery, *, options: meta_pb2.DeleteOptions
 ) -> list[Any]:
     """Delete each object chosen; those deleted. One that vanishes meanwhile is passed over."""
     page = await list_objects(served, call, query)

@@ -32,7 +32,7 @@ _UNPROTECTED = frozenset({"Succeeded", "Failed", "Pending"})
 _MAX_DISRUPTED = 2000
 
 
-async def evict(hall: Hall, served: Served, call: Call, eviction: Any, objects: ObjectAccess) -> meta_pb2.Status:
+async def evict(hall: Hall, served: Served, call: Call, eviction: Any, *, objects: ObjectAccess) -> meta_pb2.Status:
     """Delete the pod. Raises TooManyRequests when a budget forbids it for now, NotFound, BadRequest."""
     name = call.info.name
     if eviction.metadata.name and eviction.metadata.name != name:

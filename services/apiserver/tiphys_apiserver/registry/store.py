@@ -74,7 +74,7 @@ class ResourceStore:
     """Reads and writes of one resource in its storage version. For one loop."""
 
     def __init__(
-        self, resource: ResourceInfo, strategy: Strategy, store: Store, cacher: Cacher, environment: Environment
+        self, resource: ResourceInfo, strategy: Strategy, store: Store, cacher: Cacher, *, environment: Environment
     ) -> None:
         self.resource = resource
         self.strategy = strategy
@@ -178,7 +178,7 @@ class ResourceStore:
                 current, fresh = await self._read(key), True
                 continue
             try:
-                return await self._update_once(ctx, key, current, change, admit), False
+                return await self._update_once(ctx, key, current, change, admit=admit), False
             except RevisionMismatch as err:
                 current, fresh = self._decode(err.current), True
             except APIError:
@@ -201,7 +201,7 @@ class ResourceStore:
         except KeyExists:
             return None
 
-    async def _update_once(self, ctx: WriteContext, key: str, old: Any, change: Change, admit: Admit) -> Any:
+    async def _update_once(self, ctx: WriteContext, key: str, old: Any, change: Change, *, admit: Admit) -> Any:
         strategy = self.strategy
         new = await change(copy_of(old))
         metadata.match_namespace(new.metadata, ctx.namespace if self.resource.namespaced else "")

@@ -70,7 +70,7 @@ class ResourceTable:
         strategy = strategy_for(info, environment)
         made = object_format(info, strategy.selectable_fields)
         cacher = Cacher(f"{info.storage_key_prefix}/", made, store, environment.clock)
-        return ResourceStore(info, strategy, store, cacher, environment)
+        return ResourceStore(info, strategy, store, cacher, environment=environment)
 
     def _add(self, info: ResourceInfo, store: ResourceStore, converter: Converter | None) -> None:
         served = Served(info, store, converter)

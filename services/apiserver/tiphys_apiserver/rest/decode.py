@@ -17,7 +17,7 @@ from tiphys_apiserver.server.call import Call
 STRICT, WARN, IGNORE = "Strict", "Warn", "Ignore"
 
 
-def decode_object(cls: type[Message], api_version: str, kind: str, body: bytes, media: Media, call: Call) -> Any:
+def decode_object(cls: type[Message], body: bytes, media: Media, call: Call, *, api_version: str, kind: str) -> Any:
     """The object in a body. Raises BadRequest for what can't be read, is another kind, or has unknown
     fields where the call asks for Strict; with Warn (the default) those become warnings.
     """

@@ -50,7 +50,7 @@ async def pod_target(objects: ObjectAccess, namespace: str, text: str, path: str
         number = next((one.containerPort for one in ports if one.name == port), 0)
         if not number:
             raise BadRequest(f"pod {address.name} has no port named {port}")
-    return _target(address, pod.status.podIP, number, path, f"pod {address.name}")
+    return _target(address, pod.status.podIP, number, path=path, what=f"pod {address.name}")
 
 
 async def service_target(objects: ObjectAccess, namespace: str, text: str, path: str) -> Target:
@@ -71,11 +71,11 @@ async def service_target(objects: ObjectAccess, namespace: str, text: str, path:
                 and endpoint.addresses
                 and (endpoint.conditions.ready or not endpoint.conditions.HasField("ready"))
             ):
-                return _target(address, endpoint.addresses[0], number, path, f"service {address.name}")
+                return _target(address, endpoint.addresses[0], number, path=path, what=f"service {address.name}")
     raise ServiceUnavailable(f'no endpoints available for service "{address.name}"')
 
 
-def _target(address: Address, host: str, port: int, path: str, what: str) -> Target:
+def _target(address: Address, host: str, port: int, *, path: str, what: str) -> Target:
     if not host:
         raise ServiceUnavailable(f"{what} has no address yet")
     found = ipaddress.ip_address(host)

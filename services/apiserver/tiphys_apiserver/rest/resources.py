@@ -160,7 +160,7 @@ class Resources:
     async def _delete_collection(self, exchange: Exchange, call: Call, served: Served) -> Answer:
         media_format = _format(exchange)
         options = await read_delete_options(exchange, call)
-        gone = await deleting.delete_collection(self._hall, served, call, list_query(exchange), options)
+        gone = await deleting.delete_collection(self._hall, served, call, list_query(exchange), options=options)
         list_message = served.info.list_message
         if list_message is None:
             raise refuse_verb(call)
@@ -173,7 +173,7 @@ class Resources:
         media = body_media(exchange.headers.get("Content-Type", ""))
         body = await exchange.body()
         info = served.info
-        return decode_object(info.message, info.api_version, info.kind, body, media, call)
+        return decode_object(info.message, body, media, call, api_version=info.api_version, kind=info.kind)
 
     def _answer(self, exchange: Exchange, served: Served, obj: Any, media_format: Format, *, code: int = 200) -> Answer:
         include = exchange.query.get("includeObject", "")

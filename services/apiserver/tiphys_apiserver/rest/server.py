@@ -40,7 +40,7 @@ class RestServer:
     """Serves HTTP on any number of addresses."""
 
     def __init__(
-        self, chain: Chain, resources: Resources, paths: PlainPaths, metrics: RequestMetrics, clock: Clock
+        self, chain: Chain, resources: Resources, paths: PlainPaths, *, metrics: RequestMetrics, clock: Clock
     ) -> None:
         self._chain = chain
         self._resources = resources

@@ -57,7 +57,7 @@ class Subresources:
         found = self._scheme.kind(api_version, kind)
         if found is None:
             raise NotFound.of_path()
-        obj = await self._read(exchange, call, found.message, api_version, kind)
+        obj = await self._read(exchange, call, found.message, api_version=api_version, kind=kind)
         answerer = self._hall.answerers[_answerer_key(call)]
         made = await answerer.create(call.user, obj, namespace=info.namespace, name=info.name)
         return self._message(exchange, made, api_version, kind, code=201)
@@ -82,8 +82,8 @@ class Subresources:
         if name == "binding":
             return await self._bind(exchange, call, served)
         if name == "eviction":
-            obj = await self._read(exchange, call, policy_pb2.Eviction, "policy/v1", "Eviction")
-            status = await eviction.evict(self._hall, served, call, obj, self._objects)
+            obj = await self._read(exchange, call, policy_pb2.Eviction, api_version="policy/v1", kind="Eviction")
+            status = await eviction.evict(self._hall, served, call, obj, objects=self._objects)
             return self._message(exchange, status, "v1", "Status", code=201)
         if name in _KUBELET and served.info.plural == "pods":
             return await self._kubelets.serve(exchange, call, served)
@@ -92,7 +92,7 @@ class Subresources:
         raise NotFound.of_path()
 
     async def _bind(self, exchange: Exchange, call: Call, served: Served) -> Answer:
-        obj = await self._read(exchange, call, binding_pb2.Binding, "v1", "Binding")
+        obj = await self._read(exchange, call, binding_pb2.Binding, api_version="v1", kind="Binding")
         if not call.info.name and not obj.metadata.name:
             raise BadRequest("name is required")
         status = await binding.bind(self._hall, served, call, obj)
@@ -103,7 +103,7 @@ class Subresources:
         if verb == "get":
             return self._message(exchange, await scale.get_scale(served, call), *_SCALE)
         if verb == "update":
-            wanted = await self._read(exchange, call, autoscaling_pb2.Scale, *_SCALE)
+            wanted = await self._read(exchange, call, autoscaling_pb2.Scale, api_version=_SCALE[0], kind=_SCALE[1])
 
             async def replace(_current: Any) -> Any:
                 return wanted
@@ -117,9 +117,9 @@ class Subresources:
 
         return self._message(exchange, await scale.update_scale(self._hall, served, call, change), *_SCALE)
 
-    async def _read(self, exchange: Exchange, call: Call, cls: Any, api_version: str, kind: str) -> Any:
+    async def _read(self, exchange: Exchange, call: Call, cls: Any, *, api_version: str, kind: str) -> Any:
         media = body_media(exchange.headers.get("Content-Type", ""))
-        return decode_object(cls, api_version, kind, await exchange.body(), media, call)
+        return decode_object(cls, await exchange.body(), media, call, api_version=api_version, kind=kind)
 
     def _message(self, exchange: Exchange, obj: Any, api_version: str, kind: str, *, code: int = 200) -> Answer:
         media_format = choose_format(exchange.headers.get("Accept", ""), tables=False)

@@ -216,7 +216,7 @@ class ResourceService:
         call = self._selecting(call, request)
         options = _delete_options(request.options)
         gone = await self.chain.run(
-            call, lambda: deleting.delete_collection(self.hall, self.served, call, ListQuery(), options)
+            call, lambda: deleting.delete_collection(self.hall, self.served, call, ListQuery(), options=options)
         )
         return b"".join([only_field(b""), *(only_field(obj.SerializeToString(), 2) for obj in gone)])
 

@@ -85,7 +85,9 @@ class PodMethods:
             subresource="eviction",
         )
         call.dry_run = request.dry_run
-        await service.chain.run(call, lambda: eviction.evict(service.hall, service.served, call, obj, self._objects))
+        await service.chain.run(
+            call, lambda: eviction.evict(service.hall, service.served, call, obj, objects=self._objects)
+        )
         return only_field(obj.SerializeToString())
 
 

@@ -82,21 +82,30 @@ class _ServerItself:
         return SERVER_USER
 
 
-async def assemble(
-    options: Options,
-    store: Store,
-    clock: Clock,
-    health: Health,
-    metrics: Registry,
-    kubelet_tls: ssl.SSLContext | None,
-    new_uid: Callable[[], str],
-    rng: Random,
-) -> Assembly:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foundation:
+    """What a server is built on: given from outside, so that tests and simulations can give their own."""
+
+    options: Options
+    store: Store
+    clock: Clock
+    health: Health
+    metrics: Registry
+    # What is shown to kubelets; None speaks plain HTTP to them.
+    kubelet_tls: ssl.SSLContext | None
+    new_uid: Callable[[], str]
+    rng: Random
+
+
+def assemble(base: Foundation) -> Assembly:
     """Build the parts. Raises StartupError where a file that the options name can't be used."""
+    options, clock, rng = base.options, base.clock, base.rng
     scheme = load_default()
     objects = RegistryAccess(clock)
-    environment = Environment(clock, new_uid, rng, objects, options.service_cluster_ip_range, options.node_port_range())
-    table = ResourceTable(scheme, store, environment)
+    environment = Environment(
+        clock, base.new_uid, rng, objects, options.service_cluster_ip_range, options.node_port_range()
+    )
+    table = ResourceTable(scheme, base.store, environment)
     objects.attach(table)
     authentication = build_authentication(options, objects, clock)
     authorization = build_authorization(options, objects)
@@ -108,7 +117,7 @@ async def assemble(
         authorizer=authorization.authorizer,
         disabled=frozenset(options.disable_admission_plugins),
     )
-    answerers = _answerers(options, objects, clock, new_uid, authentication, authorization)
+    answerers = _answerers(base, objects, authentication, authorization)
     tokens = answerers.get(("", "v1", "serviceaccounts/token"))
     accounts = scheme.by_resource("", "v1", "serviceaccounts")
     if tokens is not None and accounts is not None:
@@ -116,16 +125,16 @@ async def assemble(
     hall = Hall(table, admission, clock, answerers)
     flow = FlowControl(options.max_requests_inflight, options.max_mutating_requests_inflight)
     chain = Chain(authentication.authenticator, authorization.authorizer, flow)
-    kubelets = KubeletProxy(hall, objects, kubelet_tls)
+    kubelets = KubeletProxy(hall, objects, base.kubelet_tls)
     subresources = Subresources(hall, scheme, objects, kubelets)
     resources = Resources(hall, Renderer(clock), subresources, rng.random)
     paths = PlainPaths()
-    add_basic_paths(paths, health, metrics)
+    add_basic_paths(paths, base.health, base.metrics)
     served = [info for info in scheme.resources() if is_served(info, hall)]
     add_discovery_paths(paths, served, f"{options.advertise_address or options.bind_address[0]}:{options.secure_port}")
     add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION))
     _add_issuer(paths, options, authentication)
-    counted = RequestMetrics(metrics)
+    counted = RequestMetrics(base.metrics)
     unchecked = Chain(_ServerItself(), AlwaysAllow(), flow)
     return Assembly(
         scheme=scheme,
@@ -136,8 +145,8 @@ async def assemble(
         kubelets=kubelets,
         resources=resources,
         paths=paths,
-        rest=RestServer(chain, resources, paths, counted, clock),
-        plain=RestServer(unchecked, resources, paths, counted, clock),
+        rest=RestServer(chain, resources, paths, metrics=counted, clock=clock),
+        plain=RestServer(unchecked, resources, paths, metrics=counted, clock=clock),
         metrics=counted,
         clock=clock,
         advertise=lambda port: _kubernetes_service(options, objects, clock, port),
@@ -151,12 +160,7 @@ def is_served(info: ResourceInfo, hall: Hall) -> bool:
 
 
 def _answerers(
-    options: Options,
-    objects: RegistryAccess,
-    clock: Clock,
-    new_uid: Callable[[], str],
-    authentication: Authentication,
-    authorization: Authorization,
+    base: Foundation, objects: RegistryAccess, authentication: Authentication, authorization: Authorization
 ) -> dict[tuple[str, str, str], Answerer]:
     authn, authz = "authentication.k8s.io", "authorization.k8s.io"
     authenticator = authentication.authenticator
@@ -164,8 +168,8 @@ def _answerers(
         authenticator = authenticator.inner
     access = SubjectAccessReviews(authorization.authorizer)
     answerers: dict[tuple[str, str, str], Answerer] = {
-        (authn, "v1", "tokenreviews"): TokenReviews(authenticator, options.audiences()),
-        (authn, "v1", "selfsubjectreviews"): SelfSubjectReviews(clock),
+        (authn, "v1", "tokenreviews"): TokenReviews(authenticator, base.options.audiences()),
+        (authn, "v1", "selfsubjectreviews"): SelfSubjectReviews(base.clock),
         (authz, "v1", "subjectaccessreviews"): access,
         (authz, "v1", "localsubjectaccessreviews"): access,
         (authz, "v1", "selfsubjectaccessreviews"): SelfSubjectAccessReviews(authorization.authorizer),
@@ -173,7 +177,11 @@ def _answerers(
     }
     if authentication.signer is not None:
         answerers["", "v1", "serviceaccounts/token"] = TokenRequests(
-            authentication.signer, objects, clock, api_audiences=options.audiences(), new_uid=new_uid
+            authentication.signer,
+            objects,
+            base.clock,
+            api_audiences=base.options.audiences(),
+            new_uid=base.new_uid,
         )
     return answerers
 

@@ -65,7 +65,7 @@ class Rig:
         self.backend = MemoryStore(self.clock)
         self.strategy = Allocating(info, environment)
         cacher = Cacher(f"{info.storage_key_prefix}/", object_format(info), self.backend, self.clock)
-        self.store = ResourceStore(info, self.strategy, self.backend, cacher, environment)
+        self.store = ResourceStore(info, self.strategy, self.backend, cacher, environment=environment)
 
     def ctx(self, **changes: Any) -> WriteContext:
         return WriteContext(now=self.clock.now(), namespace="default", **changes)
