@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tiphys.api.rbac.v1.rbac_pb2 import ClusterRole, Role
-from tiphys_apimachinery.errors import NotFound
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
 from tiphys_apiserver.admission.refusal import refuse
 from tiphys_apiserver.authorization.escalation import FULL_AUTHORITY, RBAC_GROUP, EscalationCheck
@@ -69,17 +68,15 @@ class RBACEscalation:
         user, namespace, reference = attributes.user, attributes.namespace, new.roleRef
         if await self._check.may_bind(user, reference.kind, namespace, reference.name):
             return
-        refusal = await self._check.refusal(user, namespace, self._rules_of(reference, namespace))
+        refusal = await self._check.refusal(user, namespace, await self._rules_of(reference, namespace))
         if refusal:
             raise refuse(attributes, refusal)
 
-    def _rules_of(self, reference: Any, namespace: str) -> list[PolicyRule]:
+    async def _rules_of(self, reference: Any, namespace: str) -> list[PolicyRule]:
+        """The rules of the role named. Raises NotFound."""
         role: Any
         if reference.kind == "Role":
-            role = self._objects.get_nowait(Role, reference.name, namespace)
+            role = await self._objects.get(Role, reference.name, namespace)
         else:
-            role = self._objects.get_nowait(ClusterRole, reference.name)
-        if role is None:
-            plural = "roles" if reference.kind == "Role" else "clusterroles"
-            raise NotFound.of(plural, reference.name, group=RBAC_GROUP)
+            role = await self._objects.get(ClusterRole, reference.name)
         return [PolicyRule.from_message(rule) for rule in role.rules]
