@@ -167,3 +167,58 @@ async def test_A35_orphaned_pods_stay(cluster: Cluster) -> None:
     (item,) = await listed(cluster, apps_pb2.ReplicaSet)
     assert not item.metadata.ownerReferences
     assert len(await listed(cluster, pod_pb2.Pod)) == 3
+
+
+async def test_a_node_that_becomes_ready_loses_its_taint(cluster: Cluster) -> None:
+    made = node_pb2.Node()
+    made.metadata.name = "n1"
+    stored = await cluster.client.create(made)
+    assert [taint.key for taint in stored.spec.taints] == ["node.kubernetes.io/not-ready"]
+    await cluster.until(lambda: has(cluster, node_pb2.Node, "n1", ""))
+    stored = await cluster.client.get(node_pb2.Node, "n1")
+    stored.ClearField("status")
+    stored.metadata.ClearField("resourceVersion")
+    stored.status.conditions.add(type="Ready", status="True", reason="KubeletReady", message="up")
+    await cluster.client.update_status(stored)
+
+    async def is_clean() -> bool:
+        return not (await cluster.client.get(node_pb2.Node, "n1")).spec.taints
+
+    await cluster.until(is_clean)
+
+
+async def test_a_taint_evicts_pods_with_the_rights_we_have(cluster: Cluster) -> None:
+    await cluster.until(lambda: has(cluster, service_account_pb2.ServiceAccount, "default", "default"))
+    made = node_pb2.Node()
+    made.metadata.name = "n1"
+    await cluster.client.create(made)
+    pod = pod_pb2.Pod()
+    pod.metadata.name, pod.metadata.namespace = "p1", "default"
+    pod.spec.nodeName = "n1"
+    pod.spec.containers.add(name="c", image="busybox")
+    await cluster.client.create(pod)
+    taint = {"key": "broken", "effect": "NoExecute"}
+    await cluster.client.patch(node_pb2.Node, "n1", "", {"spec": {"taints": [taint]}})
+
+    async def is_ending() -> bool:
+        stored = await cluster.client.get(pod_pb2.Pod, "p1", "default")
+        reasons = [condition.reason for condition in stored.status.conditions]
+        return stored.metadata.HasField("deletionTimestamp") and "DeletionByTaintManager" in reasons
+
+    await cluster.until(is_ending)
+
+
+async def test_pods_that_were_never_scheduled_end_with_their_owner(cluster: Cluster) -> None:
+    await cluster.until(lambda: has(cluster, service_account_pb2.ServiceAccount, "default", "default"))
+    await cluster.client.create(deployment(replicas=2))
+
+    async def has_pods() -> bool:
+        return len(await listed(cluster, pod_pb2.Pod)) == 2
+
+    await cluster.until(has_pods)
+    await cluster.client.delete(apps_pb2.Deployment, "web", "default")
+
+    async def gone() -> bool:
+        return not await listed(cluster, pod_pb2.Pod)
+
+    await cluster.until(gone)
