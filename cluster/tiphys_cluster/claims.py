@@ -11,11 +11,12 @@ import json
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.layout import Layout
-from tiphys_cluster.settings import NETWORK_COUNT, Settings, write_atomic
+from tiphys_cluster.settings import NETWORK_COUNT, NETWORKS, Settings, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,20 @@ def write_claim(layout: Layout, settings: Settings) -> None:
     """Record that the cluster runs."""
     record = {"home": str(layout.home), "settings": json.loads(settings.to_json())}
     write_atomic(layout.claim, json.dumps(record, indent=2) + "\n")
+
+
+def networks_in_use(routes: str) -> set[int]:
+    """Indexes of our networks that this machine has routes to, whoever made them; routes is /proc/net/route's text.
+
+    Records tell only of clusters under one --run-root; the addresses of a machine are shared by all of them.
+    """
+    found = set()
+    for line in routes.splitlines()[1:]:
+        words = line.split("\t")
+        destination = IPv4Address(int.from_bytes(bytes.fromhex(words[1]), "little"))
+        if destination in NETWORKS:
+            found.add((int(destination) - int(NETWORKS.network_address)) // 256)
+    return found
 
 
 def choose_network(settings: Settings, taken: Collection[int]) -> Settings:

@@ -15,7 +15,7 @@ from tiphys_cluster.ports import Ports
 StoreKind = Literal["sqlite", "etcd"]
 
 # 198.18.0.0/15 is set aside for measuring network gear (RFC 2544): nobody routes it, so it can't hide a real network.
-_NETWORKS = ipaddress.IPv4Network("198.18.0.0/15")
+NETWORKS = ipaddress.IPv4Network("198.18.0.0/15")
 NETWORK_COUNT = 512
 _FIRST_NODE_HOST = 11
 
@@ -49,7 +49,7 @@ class Settings:
     @property
     def subnet(self) -> ipaddress.IPv4Network:
         """The network of the virtual switch."""
-        return ipaddress.IPv4Network((int(_NETWORKS.network_address) + self.network * 256, 24))
+        return ipaddress.IPv4Network((int(NETWORKS.network_address) + self.network * 256, 24))
 
     @property
     def leg_ip(self) -> str:

@@ -31,6 +31,7 @@ from tiphys_cluster.settings import Settings, save, write_atomic
 from tiphys_component.clock import Clock
 from tiphys_component.proc import to_thread
 
+_ROUTES = Path("/proc/net/route")
 _APISERVER_TIMEOUT_S = 30.0
 _RUNTIME_TIMEOUT_S = 30.0
 _ETCD_TIMEOUT_S = 20.0
@@ -114,8 +115,11 @@ class Startup:
 
     def _choose(self, was_running: bool) -> None:
         if not was_running:
-            others = claims.read_claims(self._machine.run_root)
-            taken = {claim.settings.network for name, claim in others.items() if name != self._settings.name}
+            known = claims.read_claims(self._machine.run_root)
+            own = known.pop(self._settings.name, None)
+            # What is left of a crash of this very cluster is its own to take over.
+            in_use = claims.networks_in_use(_ROUTES.read_text()) - ({own.settings.network} if own else set())
+            taken = {claim.settings.network for claim in known.values()} | in_use
             self._settings = claims.choose_network(self._settings, taken)
             if self._settings.store == "etcd":
                 self._settings = replace(self._settings, etcd_port=free_port_pair(self._settings.etcd_port))

@@ -74,3 +74,13 @@ def test_locks_keep_a_directory_that_is_used(tmp_path: Path) -> None:
         claims.write_claim(layout, Settings("a"))
 
     assert layout.claim.exists()
+
+
+def test_networks_of_the_machine_are_known_by_its_routes() -> None:
+    routes = (
+        "Iface\tDestination\tGateway\tFlags\n"
+        "eth0\t00000000\t010200C0\t0003\n"
+        "tph2\t000212C6\t00000000\t0001\n"
+        "tph300\t002C13C6\t00000000\t0001\n"
+    )
+    assert claims.networks_in_use(routes) == {2, 300}
