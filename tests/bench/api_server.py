@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
@@ -15,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
+from tests.bench.process import environment
 from tests.support.apiserver import Pki, shared_pki
 from tests.support.etcd import EtcdMember
 
@@ -53,7 +53,7 @@ def running_api_server(store: str) -> Iterator[RunningApiServer]:
         port = _free_port()
         command = [sys.executable, "-m", "tiphys_apiserver", f"--store={store}", *flags, *_flags(pki, port)]
         began = perf_counter()
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
         stack.callback(_stop, process)
         tls = ssl.create_default_context(cafile=str(pki.folder / "ca.crt"))
         tls.load_cert_chain(pki.folder / "admin.crt", pki.folder / "admin.key")

@@ -22,6 +22,7 @@ import orjson
 import uvloop
 
 from tests.bench.figures import Figure, median, print_figures, print_heading, skipped
+from tests.bench.process import environment
 from tests.bench.rest_client import Client, WatchConnection, request
 from tiphys_cluster.ports import Ports
 
@@ -44,7 +45,9 @@ class BenchCluster:
     def tiphys(self, *arguments: str, timeout_s: float = 120.0) -> None:
         """One verb of the command. Raises RuntimeError with what it said."""
         command = [str(Path(sys.executable).with_name("tiphys")), *arguments, f"--name={self.name}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment()
+        )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}: {done.stdout}{done.stderr}")
 

@@ -7,9 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from time import perf_counter
 
+# Where measured interpreters keep compiled modules, as an installation does; nothing is written into the tree.
+_BYTECODE = Path(gettempdir()) / "tiphys-bench-bytecode"
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def environment() -> dict[str, str]:
+    """What a measured process is started with: it may keep compiled modules, whatever holds for this one."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**own, "PYTHONPYCACHEPREFIX": str(_BYTECODE), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def cpu_s(pid: int) -> float:
