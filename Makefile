@@ -33,6 +33,7 @@ lint: dev ## style, layers, sizes, proto lint
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m hack.verify_rooms
+	$(BIN)/python -m hack.verify_docs
 	cd protos && ../$(BIN)/buf lint
 
 .PHONY: type
