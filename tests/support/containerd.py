@@ -80,6 +80,15 @@ async def containerd_node(prefix: str) -> AsyncIterator[ContainerdNode]:
         for point in mounts_below(root):
             unmount(point)
         shutil.rmtree(root, ignore_errors=True)
+        _remove_cgroups(name)
+
+
+def _remove_cgroups(name: str) -> None:
+    """The groups of pods that no kubelet took away."""
+    for top in Path("/sys/fs/cgroup").glob(f"*/{name}"):
+        groups = sorted((path for path in top.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
+        for group in (*groups, top):
+            group.rmdir()
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def _read_docker(archive: tarfile.TarFile) -> ImageFile:
         ).encode()
         labels = {"containerd.io/gc.ref.content.config": described["digest"]}
         labels |= {f"containerd.io/gc.ref.content.l.{i}": layer["digest"] for i, layer in enumerate(layers)}
-        entry = _add(blobs, manifest, "", _MANIFEST_TYPES[1], labels, keep=True)
+        entry = _add(blobs, manifest, "", _MANIFEST_TYPES[1], labels=labels, keep=True)
         target = types_pb2.Descriptor(media_type=entry["mediaType"], digest=entry["digest"], size=entry["size"])
         images.extend((normalized_name(name), target) for name in image.get("RepoTags") or ())
     return ImageFile(tuple(blobs.values()), tuple(images))
@@ -169,8 +169,8 @@ def _add(
     data: bytes,
     member: str,
     media_type: str,
-    labels: Mapping[str, str] | None = None,
     *,
+    labels: Mapping[str, str] | None = None,
     keep: bool = False,
 ) -> dict[str, Any]:
     digest = "sha256:" + hashlib.sha256(data).hexdigest()

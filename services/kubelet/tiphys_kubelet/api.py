@@ -45,7 +45,7 @@ class ApiClient(Protocol):
     ) -> None:
         """Deletes an object."""
 
-    async def post(self, parent: type[Message], method: str, name: str, namespace: str, body: M) -> M:
+    async def post(self, parent: type[Message], method: str, *, name: str, namespace: str, body: M) -> M:
         """Creates a subresource of a named object."""
 
 

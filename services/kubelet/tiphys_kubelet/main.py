@@ -63,8 +63,16 @@ def check(options: Options) -> None:
         )
 
 
+def warn_of_manifests(options: Options) -> None:
+    """Says so when somebody expects static pods to run."""
+    path = options.pod_manifest_path
+    if path is not None and path.is_dir() and (names := sorted(entry.name for entry in path.iterdir())):
+        log.get_logger("kubelet").warning("static pods are not run by this version", path=str(path), files=len(names))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the kubelet; returns the exit code."""
     options = parse(Options, argv, prog="kubelet")
     log.configure(options.log_level, options.log_format)
+    warn_of_manifests(options)
     return run(KubeletService(options), name="kubelet")

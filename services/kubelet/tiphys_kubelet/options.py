@@ -27,7 +27,9 @@ class Options(ServingOptions):
     root_dir: Path = flag("--root-dir", default=Path("/var/lib/kubelet"), help="where pods' directories lie")
     pod_log_dir: Path = flag("--pod-log-dir", default=Path("/var/log/pods"), help="where containers' logs lie")
     pod_manifest_path: Path | None = flag(
-        "--pod-manifest-path", default=None, help="directory of static pods; accepted, not read yet"
+        "--pod-manifest-path",
+        default=None,
+        help="directory of static pods; they are not run yet, and what lies there is warned of",
     )
     container_runtime_endpoint: str = flag(
         "--container-runtime-endpoint", default="unix:///run/containerd/containerd.sock", help="socket of the runtime"

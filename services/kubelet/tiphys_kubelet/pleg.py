@@ -23,6 +23,7 @@ from tiphys_kubelet.runtime import labels
 RELIST_S = 1.0
 RELIST_WITH_EVENTS_S = 10.0
 RETRY_EVENTS_S = 1.0
+EVENTS_BELIEVED_S = 2.5
 # The runtime tells of an exit a moment before its own status shows it.
 EXIT_LAG_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 MAX_MESSAGE_BYTES = 4096
@@ -149,17 +150,23 @@ class PodLifecycle:
 
     async def _follow_events(self) -> None:
         while True:
+            # A stream that has not failed for a moment is believed, also when nothing happens on the node.
+            believed = self._clock.call_later(EVENTS_BELIEVED_S, self._believe_events)
             try:
                 async for event in self._runtime.events():
-                    self._has_events = True
                     await self._take(event)
             except CRIUnimplemented:
                 self._log.info("runtime has no events, relisting only")
                 return
             except CRIError as err:
                 self._log.warning("runtime's event stream ended", err=err.message)
-            self._has_events = False
+            finally:
+                believed.cancel()
+                self._has_events = False
             await self._clock.sleep(RETRY_EVENTS_S)
+
+    def _believe_events(self) -> None:
+        self._has_events = True
 
     async def _take(self, event: RuntimeEvent) -> None:
         try:

@@ -238,6 +238,9 @@ class PodWorker:
     async def _create_sandbox(self, attempt: int) -> None:
         """The sandbox takes longest; volumes are set up meanwhile. What fails with them is tried again at the start."""
         self._memory.volumes = None
+        # One that died by itself, as with the machine, still holds its address: only the stop gives that back.
+        for old in self._observation().sandboxes:
+            await self._shared.runtime.runtime.stop_pod_sandbox(old.id)
 
         async def prepare() -> None:
             try:

@@ -30,7 +30,9 @@ class TokenSource:
         bound.kind, bound.apiVersion = "Pod", "v1"
         bound.name, bound.uID = pod.metadata.name, pod.metadata.uid
         try:
-            given = await self._client.post(ServiceAccount, "CreateToken", account, pod.metadata.namespace, wanted)
+            given = await self._client.post(
+                ServiceAccount, "CreateToken", name=account, namespace=pod.metadata.namespace, body=wanted
+            )
         except APIError as err:
             raise VolumeError(f"failed to fetch token: {err.message}") from err
         now = self._clock.now()

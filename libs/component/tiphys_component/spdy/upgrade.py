@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 MAX_HEAD_BYTES = 64 * 1024
 PROTOCOL_HEADER = "X-Stream-Protocol-Version"
@@ -34,7 +34,7 @@ async def dial(
         port = parts.port or (443 if tls is not None else 80)
         reader, writer = await asyncio.open_connection(parts.hostname, port, limit=MAX_HEAD_BYTES, ssl=tls)
         try:
-            writer.write(_request_head(parts.path, parts.query, parts.netloc, protocols, headers or {}))
+            writer.write(_request_head(parts, protocols, headers or {}))
             status, message, answer = await _read_head(reader)
             if status != 101:
                 body = await reader.read(1024)
@@ -45,10 +45,10 @@ async def dial(
     return reader, writer, answer.get(PROTOCOL_HEADER.lower(), "")
 
 
-def _request_head(path: str, query: str, netloc: str, protocols: Sequence[str], headers: Mapping[str, str]) -> bytes:
+def _request_head(parts: SplitResult, protocols: Sequence[str], headers: Mapping[str, str]) -> bytes:
     lines = [
-        f"POST {path or '/'}{'?' + query if query else ''} HTTP/1.1",
-        f"Host: {netloc}",
+        f"POST {parts.path or '/'}{'?' + parts.query if parts.query else ''} HTTP/1.1",
+        f"Host: {parts.netloc}",
         "Connection: Upgrade",
         "Upgrade: SPDY/3.1",
         *(f"{PROTOCOL_HEADER}: {protocol}" for protocol in protocols),

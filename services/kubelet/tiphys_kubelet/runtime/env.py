@@ -44,7 +44,7 @@ def make_env(pod: Pod, container: Container, context: EnvContext) -> dict[str, s
     for source in container.envFrom:
         env.update(_from_source(pod, source, context))
     for variable in container.env:
-        value = _value(pod, container, variable, context, from_services | env)
+        value = _value(pod, container, variable, context=context, known=from_services | env)
         if value is not None:
             env[variable.name] = value
     return env | {name: value for name, value in from_services.items() if name not in env}
@@ -71,7 +71,7 @@ def _from_source(pod: Pod, source: EnvFromSource, context: EnvContext) -> Iterab
 
 
 def _value(
-    pod: Pod, container: Container, variable: EnvVar, context: EnvContext, known: Mapping[str, str]
+    pod: Pod, container: Container, variable: EnvVar, *, context: EnvContext, known: Mapping[str, str]
 ) -> str | None:
     """None where an optional reference leads nowhere."""
     source = variable.valueFrom

@@ -115,7 +115,7 @@ class PodRuntime:
         image = await self.ensure_image(context, container)
         _check_user(pod, container, image)
         env = self._env(context, container, sandbox.ips)
-        mounts = await self._mounts(context, container, env, sandbox.ips, action.attempt)
+        mounts = await self._mounts(context, container, env, pod_ips=sandbox.ips, attempt=action.attempt)
         parts = ContainerParts(
             attempt=action.attempt,
             image_ref=image.ref,
@@ -179,7 +179,7 @@ class PodRuntime:
         started = self.clock.monotonic()
         ref = find_container(pod, target.name)
         if ref is not None and ref.container.lifecycle.HasField("preStop") and target.is_running and grace > 0:
-            await self._pre_stop(pod, ref.container, target.id, pod_ip, grace)
+            await self._pre_stop(pod, ref.container, target.id, pod_ip=pod_ip, grace_s=grace)
             used = self.clock.monotonic() - started
             grace = max(MIN_GRACE_AFTER_HOOK_S, round(grace - used))
         await self.runtime.stop_container(target.id, grace)
@@ -239,6 +239,7 @@ class PodRuntime:
         context: PodContext,
         container: Container,
         env: Mapping[str, str],
+        *,
         pod_ips: Sequence[str],
         attempt: int,
     ) -> list[cri.Mount]:
@@ -258,7 +259,9 @@ class PodRuntime:
         if "/etc/hosts" not in taken:
             hosts = root / "etc-hosts"
             domain = self.settings.sandbox.dns.cluster_domain
-            await to_thread(_write_hosts, hosts, context.pod, pod_ips, domain, self.settings.hosts_path)
+            node_hosts = await to_thread(_read, self.settings.hosts_path) if context.pod.spec.hostNetwork else ""
+            text = hosts_file(context.pod, pod_ips, domain, node_hosts)
+            await to_thread(_write_in_place, hosts, text)
             mounts.append(
                 cri.Mount(
                     container_path="/etc/hosts",
@@ -294,7 +297,9 @@ class PodRuntime:
                 await self.kill_container(pod, current, grace_s=None, message="FailedPostStartHook")
             raise StartError("PostStartHookError", str(err), 0.0) from err
 
-    async def _pre_stop(self, pod: Pod, container: Container, container_id: str, pod_ip: str, grace_s: float) -> None:
+    async def _pre_stop(
+        self, pod: Pod, container: Container, container_id: str, *, pod_ip: str, grace_s: float
+    ) -> None:
         hooks = HookRunner(self.runtime, self.clock)
         try:
             async with asyncio.timeout(grace_s):
@@ -355,11 +360,13 @@ def _touch(path: Path) -> None:
     path.chmod(0o666)
 
 
-def _write_hosts(path: Path, pod: Pod, ips: Sequence[str], domain: str, node_hosts: Path) -> None:
-    node_text = node_hosts.read_text() if pod.spec.hostNetwork and node_hosts.exists() else ""
-    text = hosts_file(pod, ips, domain, node_text)
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _write_in_place(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In place, never replaced: running containers have this very file mounted.
+    # Never replaced: running containers have this very file mounted.
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
         path.chmod(0o644)

@@ -14,9 +14,6 @@ class KubeletMetrics:
         self.registry = Registry(process_metrics=True)
         self.registry.gauge_function("kubelet_running_pods", "Pods that have a running sandbox.", pods)
         self.registry.gauge_function("kubelet_running_containers", "Containers that run.", containers)
-        self.pod_start = self.registry.histogram(
-            "kubelet_pod_start_duration_seconds", "From the first sight of a pod to its status Running."
-        )
         self.http_requests = self.registry.counter(
             "kubelet_http_requests_total", "Requests to the HTTPS server.", ("method", "path", "code")
         )

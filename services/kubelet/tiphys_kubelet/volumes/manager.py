@@ -75,7 +75,10 @@ class VolumeManager:
         self, pod: Pod, container: Container, volumes: MountedVolumes, env: Mapping[str, str]
     ) -> list[cri.Mount]:
         """What the runtime is to mount into a container. Raises VolumeError."""
-        return [await self._mount(pod, container, index, volumes, env) for index in range(len(container.volumeMounts))]
+        return [
+            await self._mount(pod, container, index, volumes=volumes, env=env)
+            for index in range(len(container.volumeMounts))
+        ]
 
     async def tear_down(self, uid: str) -> None:
         """Takes every volume of the pod away, and the pod's directory. Succeeds where there is none."""
@@ -108,7 +111,7 @@ class VolumeManager:
         return await plugin.set_up(request)
 
     async def _mount(
-        self, pod: Pod, container: Container, index: int, volumes: MountedVolumes, env: Mapping[str, str]
+        self, pod: Pod, container: Container, index: int, *, volumes: MountedVolumes, env: Mapping[str, str]
     ) -> cri.Mount:
         mount = container.volumeMounts[index]
         mounted = volumes.get(mount.name)

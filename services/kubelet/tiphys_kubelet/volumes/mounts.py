@@ -16,7 +16,7 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def mount(source: str, target: Path, fstype: str = "", flags: int = 0, data: str = "") -> None:
+def mount(source: str, target: Path, fstype: str = "", *, flags: int = 0, data: str = "") -> None:
     """mount(2); raises OSError."""
     result = _libc().mount(
         os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), data.encode()
