@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.core.v1 import pod_pb2
-from tiphys_apimachinery.errors import APIError
+from tiphys_apimachinery.errors import APIError, NotFound
 from tiphys_apimachinery.labels import Selector, SelectorError, from_label_selector
 from tiphys_apimachinery.meta import (
     find_condition,
@@ -24,7 +24,7 @@ from tiphys_apimachinery.meta import (
 from tiphys_client.controller import RequeueAfter, Terminal
 from tiphys_controller_manager.controllers.deployment import progress
 from tiphys_controller_manager.controllers.deployment.history import superfluous
-from tiphys_controller_manager.controllers.deployment.progress import PROGRESSING, Rollout
+from tiphys_controller_manager.controllers.deployment.progress import PROGRESSING, Rollout, Said
 from tiphys_controller_manager.controllers.deployment.replica_sets import NameTaken, ReplicaSetControl
 from tiphys_controller_manager.controllers.deployment.revision import (
     API_VERSION,
@@ -224,7 +224,7 @@ class DeploymentController:
         work.deployment.metadata.CopyFrom(stored.metadata)
 
     async def _resize(self, work: _Work, sizes: dict[str, int]) -> bool:
-        return await self._control.resize(work.key, work.deployment, work.sets, sizes, work.limits)
+        return await self._control.resize(work.key, work.deployment, work.sets, sizes, limits=work.limits)
 
     async def _finish(self, work: _Work) -> None:
         if progress.is_complete(work.deployment, progress.counts(work.rollout, self._now())):
@@ -240,7 +240,11 @@ class DeploymentController:
         changed = apps_pb2.Deployment()
         changed.CopyFrom(work.deployment)
         changed.status.CopyFrom(status)
-        await self._client.update_status(changed)
+        try:
+            await self._client.update_status(changed)
+        except NotFound:
+            # Deleted while we worked on it: nobody is left to be told.
+            self._expectations.forget(work.key)
 
     async def _own_sets(
         self, key: str, deployment: apps_pb2.Deployment, selector: Selector
@@ -266,7 +270,7 @@ class DeploymentController:
 
     def _progress(self, work: _Work, status: str, reason: str, message: str) -> None:
         if progress.has_deadline(work.deployment):
-            progress.set_condition(work.deployment.status, PROGRESSING, status, reason, message, self._now())
+            progress.set_condition(work.deployment.status, Said(PROGRESSING, status, reason, message), self._now())
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

@@ -46,6 +46,16 @@ class Rollout:
         return f'Deployment "{self.deployment.metadata.name}"'
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One condition without its times."""
+
+    kind: str
+    status: str
+    reason: str
+    message: str
+
+
 def has_deadline(deployment: apps_pb2.Deployment) -> bool:
     """Whether progress is watched at all."""
     spec = deployment.spec
@@ -66,10 +76,10 @@ def counts(rollout: Rollout, now_s: float) -> apps_pb2.DeploymentStatus:
     status.unavailableReplicas = max(0, sum(item.spec.replicas for item in sets) - available)
     if available >= rollout.limits.min_available:
         message = "Deployment has minimum availability."
-        set_condition(status, AVAILABLE, "True", "MinimumReplicasAvailable", message, now_s)
+        set_condition(status, Said(AVAILABLE, "True", "MinimumReplicasAvailable", message), now_s)
     else:
         message = "Deployment does not have minimum availability."
-        set_condition(status, AVAILABLE, "False", "MinimumReplicasUnavailable", message, now_s)
+        set_condition(status, Said(AVAILABLE, "False", "MinimumReplicasUnavailable", message), now_s)
     return status
 
 
@@ -138,26 +148,28 @@ def note_pause(deployment: apps_pb2.Deployment, now_s: float) -> None:
         return
     was_paused = known is not None and known.reason == PAUSED
     if deployment.spec.paused and not was_paused:
-        set_condition(deployment.status, PROGRESSING, "Unknown", PAUSED, "Deployment is paused", now_s)
+        set_condition(deployment.status, Said(PROGRESSING, "Unknown", PAUSED, "Deployment is paused"), now_s)
     elif not deployment.spec.paused and was_paused:
         message = "Deployment is resumed"
-        set_condition(deployment.status, PROGRESSING, "Unknown", "DeploymentResumed", message, now_s)
+        set_condition(deployment.status, Said(PROGRESSING, "Unknown", "DeploymentResumed", message), now_s)
 
 
-def set_condition(
-    status: apps_pb2.DeploymentStatus, kind: str, value: str, reason: str, message: str, now_s: float
-) -> None:
+def set_condition(status: apps_pb2.DeploymentStatus, said: Said, now_s: float) -> None:
     """Set one condition; with status and reason unchanged it stays as it is, message included."""
-    known: Any = find_condition(status.conditions, kind)
-    if known is not None and known.status == value and known.reason == reason:
+    known: Any = find_condition(status.conditions, said.kind)
+    if known is not None and known.status == said.status and known.reason == said.reason:
         return
     stamp = meta_pb2.Time(seconds=int(now_s), nanos=0)
-    changed = known is None or known.status != value
-    transition = stamp if changed else known.lastTransitionTime
+    changed = known is None or known.status != said.status
     made = apps_pb2.DeploymentCondition(
-        type=kind, status=value, reason=reason, message=message, lastUpdateTime=stamp, lastTransitionTime=transition
+        type=said.kind,
+        status=said.status,
+        reason=said.reason,
+        message=said.message,
+        lastUpdateTime=stamp,
+        lastTransitionTime=stamp if changed else known.lastTransitionTime,
     )
-    remove_condition(status, kind)
+    remove_condition(status, said.kind)
     status.conditions.append(made)
 
 
@@ -184,18 +196,18 @@ def _set_progress(rollout: Rollout, status: apps_pb2.DeploymentStatus, known: An
     deployment = rollout.deployment
     if is_complete(deployment, status):
         message = f"{rollout.subject} has successfully progressed."
-        set_condition(status, PROGRESSING, "True", NEW_AVAILABLE, message, now_s)
+        set_condition(status, Said(PROGRESSING, "True", NEW_AVAILABLE, message), now_s)
     elif is_progressing(deployment.status, status):
         # A new update time each time it moves, or the deadline would run although all goes well.
         transition = known.lastTransitionTime if known is not None and known.status == "True" else None
         remove_condition(status, PROGRESSING)
         message = f"{rollout.subject} is progressing."
-        set_condition(status, PROGRESSING, "True", "ReplicaSetUpdated", message, now_s)
+        set_condition(status, Said(PROGRESSING, "True", "ReplicaSetUpdated", message), now_s)
         if transition is not None:
             status.conditions[-1].lastTransitionTime.CopyFrom(transition)
     elif is_timed_out(deployment, status, now_s):
         message = f"{rollout.subject} has timed out progressing."
-        set_condition(status, PROGRESSING, "False", TIMED_OUT, message, now_s)
+        set_condition(status, Said(PROGRESSING, "False", TIMED_OUT, message), now_s)
 
 
 def _set_replica_failure(rollout: Rollout, status: apps_pb2.DeploymentStatus) -> None:

@@ -81,6 +81,7 @@ class ReplicaSetControl:
         deployment: apps_pb2.Deployment,
         sets: Sequence[apps_pb2.ReplicaSet],
         sizes: Mapping[str, int],
+        *,
         limits: Limits,
     ) -> bool:
         """Give ReplicaSets their sizes, by name; whether any size changed."""

@@ -157,7 +157,7 @@ def scale(limits: Limits, new: SetSize | None, olds: Sequence[SetSize], status_r
     sizes: dict[str, int] = {}
     added = 0
     for item in ordered:
-        share = _proportion(item, limits, status_replicas, to_add, added) if to_add else 0
+        share = _bounded(_fraction(item, limits, status_replicas), to_add - added, grows=to_add > 0)
         sizes[item.name] = item.replicas + share
         added += share
     # What rounding left over goes to the largest, and on to the next where that is used up.
@@ -182,12 +182,9 @@ def _only_active(new: SetSize | None, olds: Sequence[SetSize], active: Sequence[
     return max(olds, key=lambda old: (old.created, old.name), default=None)
 
 
-def _proportion(item: SetSize, limits: Limits, status_replicas: int, to_add: int, added: int) -> int:
-    allowed = to_add - added
-    if item.replicas == 0 or allowed == 0:
-        return 0
-    fraction = _fraction(item, limits, status_replicas)
-    return min(fraction, allowed) if to_add > 0 else max(fraction, allowed)
+def _bounded(fraction: int, allowed: int, *, grows: bool) -> int:
+    """A share that does not go past what is still to be given or taken."""
+    return max(0, min(fraction, allowed)) if grows else min(0, max(fraction, allowed))
 
 
 def _fraction(item: SetSize, limits: Limits, status_replicas: int) -> int:

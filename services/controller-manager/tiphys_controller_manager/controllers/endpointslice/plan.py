@@ -43,6 +43,15 @@ class SlicePlan:
     delete: list[EndpointSlice] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """One plan while it is made."""
+
+    service: service_pb2.Service
+    limit: int
+    plan: SlicePlan
+
+
 def plan_slices(
     service: service_pb2.Service,
     pods: Iterable[PodView],
@@ -58,6 +67,7 @@ def plan_slices(
     wanted = _wanted(service, pods, zones)
     known: dict[_Group, list[EndpointSlice]] = defaultdict(list)
     plan = SlicePlan()
+    planner = _Planner(service, limit, plan)
     kinds = families(service)
     for item in existing:
         if item.addressType in kinds:
@@ -67,7 +77,7 @@ def plan_slices(
     for kind in kinds:
         kept: list[EndpointSlice] = []
         for group in [group for group in {**known, **wanted} if group[0] == kind]:
-            kept += _plan_group(service, group, wanted.get(group, {}), known.get(group, []), limit, plan)
+            kept += _plan_group(planner, group, wanted.get(group, {}), known.get(group, []))
         _settle_empty(service, kind, kept, plan)
     return plan
 
@@ -123,17 +133,13 @@ def _group(kind: str, ports: Iterable[discovery_pb2.EndpointPort]) -> _Group:
 
 
 def _plan_group(
-    service: service_pb2.Service,
-    group: _Group,
-    wanted: Mapping[str, Endpoint],
-    known: Sequence[EndpointSlice],
-    limit: int,
-    plan: SlicePlan,
+    planner: _Planner, group: _Group, wanted: Mapping[str, Endpoint], known: Sequence[EndpointSlice]
 ) -> list[EndpointSlice]:
     """Plan the slices of one family and set of ports: update in place, fill what changes anyway, then what has room.
 
     Returns those that stay as they are.
     """
+    service, limit, plan = planner.service, planner.limit, planner.plan
     left = dict(wanted)
     changed: list[EndpointSlice] = []
     unchanged: list[EndpointSlice] = []

@@ -15,7 +15,7 @@ from tiphys_controller_manager.controllers.pod_gc.plan import (
     terminated_beyond,
     unscheduled_ending,
 )
-from tiphys_controller_manager.disruption import end_pod
+from tiphys_controller_manager.disruption import PodEnder
 from tiphys_controller_manager.frame import Context, Watch
 from tiphys_controller_manager.nodes import is_ready
 from tiphys_controller_manager.pods import PodView
@@ -33,6 +33,7 @@ class PodGarbageCollector:
     def __init__(self, context: Context) -> None:
         self._client = context.client
         self._clock = context.clock
+        self._ender = PodEnder(context.client, context.clock)
         self._queue = context.queue
         self._threshold = context.options.terminated_pod_gc_threshold
         self._pods = context.informers.of(pod_pb2.Pod)
@@ -81,7 +82,7 @@ class PodGarbageCollector:
         return False
 
     async def _end(self, pod: PodView, message: str) -> None:
-        if await end_pod(self._client, self._clock, pod, "DeletionByPodGC", message, force=True):
+        if await self._ender.end(pod, "DeletionByPodGC", message, force=True):
             self._log.info("pod removed", pod=pod.key, node=pod.node, reason=message)
 
     def _nodes_off(self) -> set[str]:

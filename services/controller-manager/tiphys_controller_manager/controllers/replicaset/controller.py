@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.core.v1 import pod_pb2
+from tiphys_apimachinery.errors import NotFound
 from tiphys_apimachinery.labels import SelectorError, from_label_selector
 from tiphys_apimachinery.meta import (
     get_controller_of,
@@ -105,7 +106,11 @@ class ReplicaSetController:
         if same_status(status, replica_set.status):
             return
         replica_set.status.CopyFrom(status)
-        await self._client.update_status(replica_set)
+        try:
+            await self._client.update_status(replica_set)
+        except NotFound:
+            # Deleted while we worked on it: nobody is left to be told.
+            self._expectations.forget(namespaced_name(replica_set))
 
     def _candidates(self, replica_set: apps_pb2.ReplicaSet) -> list[PodView]:
         store = self._pods.store

@@ -49,23 +49,23 @@ def _compare(one: PodView, other: PodView, on_node: Counter[str], now: float) ->
         if difference:
             return difference
     if one.ready_since is not None and other.ready_since is not None and one.ready_since != other.ready_since:
-        return _younger_first(one.ready_since, other.ready_since, one.uid, other.uid, now)
+        return _younger_first((one.ready_since, one.uid), (other.ready_since, other.uid), now)
     if one.restarts != other.restarts:
         return _sign(other.restarts - one.restarts)
     if one.created != other.created:
-        return _younger_first(one.created, other.created, one.uid, other.uid, now)
+        return _younger_first((one.created, one.uid), (other.created, other.uid), now)
     return 0
 
 
-def _younger_first(one: float, other: float, one_uid: str, other_uid: str, now: float) -> int:
+def _younger_first(one: tuple[float, str], other: tuple[float, str], now: float) -> int:
     """Younger before older, where ages within a factor of two count as equal and the uid decides.
 
     So that not always the newest go, which would undo a spread over zones step by step.
     """
-    difference = _age_rank(one, now) - _age_rank(other, now)
+    difference = _age_rank(one[0], now) - _age_rank(other[0], now)
     if difference:
         return _sign(difference)
-    return -1 if one_uid < other_uid else 1 if one_uid > other_uid else 0
+    return -1 if one[1] < other[1] else 1 if one[1] > other[1] else 0
 
 
 def _age_rank(moment: float, now: float) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from tiphys.api.core.v1 import node_pb2, pod_pb2
 from tiphys_client.controller import RequeueAfter
 from tiphys_component.log import get_logger
-from tiphys_controller_manager.disruption import end_pod
+from tiphys_controller_manager.disruption import PodEnder
 from tiphys_controller_manager.frame import Context, Watch, own_key
 from tiphys_controller_manager.pods import NODE_INDEX, seconds
 from tiphys_controller_manager.taints import NO_EXECUTE, Taint, eviction_due
@@ -18,8 +18,8 @@ class TaintEvictionController:
     """Keys are pods, namespace/name."""
 
     def __init__(self, context: Context) -> None:
-        self._client = context.client
         self._clock = context.clock
+        self._ender = PodEnder(context.client, context.clock)
         self._events = context.events
         self._pods = context.informers.of(pod_pb2.Pod)
         self._nodes = context.informers.of(node_pb2.Node)
@@ -50,7 +50,7 @@ class TaintEvictionController:
         if message is not None:
             self._events.event(message, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {key}")
         reason = "Taint manager: deleting due to NoExecute taint"
-        if await end_pod(self._client, self._clock, pod, "DeletionByTaintManager", reason):
+        if await self._ender.end(pod, "DeletionByTaintManager", reason):
             self._log.info("evicted", pod=key, node=pod.node)
         return None
 
