@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from tiphys_apimachinery.errors import MethodNotAllowed, NotFound
 from tiphys_apiserver.admission.interface import Admission, AdmissionAttributes, Operation
 from tiphys_apiserver.authentication.interface import UserInfo
+from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
 from tiphys_apiserver.registry.store import Admit
 from tiphys_apiserver.registry.strategy import WriteContext
 from tiphys_apiserver.registry.table import ResourceTable, Served
@@ -32,6 +33,7 @@ class Hall:
     admission: Admission
     clock: Clock
     answerers: Mapping[tuple[str, str, str], Answerer]
+    component_statuses: ComponentStatuses
 
     def served(self, call: Call) -> Served:
         """The resource that the call is about. Raises NotFound for one that is not served."""

@@ -83,6 +83,17 @@ class Renderer:
             return message_answer(partial, "meta.k8s.io/v1", PARTIAL, media_format, code=code)
         return message_answer(obj, info.api_version, info.kind, media_format, code=code)
 
+    def messages(self, info: ResourceInfo, objects: Sequence[Any], media_format: Format, include: str = "") -> Answer:
+        """A list of messages that are in no cache."""
+        if media_format.as_kind == TABLE:
+            return document_answer(self._table(info, objects, media_format, include), media_format)
+        if info.list_message is None:
+            raise TypeError(f"{info.plural} have no list")
+        made: Any = info.list_message()
+        made.metadata.SetInParent()
+        made.items.extend(objects)
+        return message_answer(made, info.api_version, f"{info.kind}List", Format(media_format.media))
+
     def _table(self, info: ResourceInfo, objects: Sequence[Any], media_format: Format, include: str) -> dict[str, Any]:
         made: dict[str, Any] = table.table_for(info, objects, self._clock.now(), include or "Metadata")
         made["apiVersion"] = f"meta.k8s.io/{media_format.as_version}"

@@ -71,6 +71,8 @@ class Resources:
     async def serve(self, exchange: Exchange, call: Call) -> Any:
         """The answer to an authorized request. Raises APIError."""
         info = call.info
+        if info.resource == "componentstatuses" and not info.api_group and not info.subresource:
+            return await self._component_statuses(exchange, call)
         if self._subresources.answers(call):
             return await self._subresources.answer(exchange, call)
         served = self._hall.served(call)
@@ -87,6 +89,16 @@ class Resources:
         if handler is None:
             raise refuse_verb(call)
         return await handler(exchange, call, served)
+
+    async def _component_statuses(self, exchange: Exchange, call: Call) -> Answer:
+        media_format = _format(exchange)
+        include = exchange.query.get("includeObject", "")
+        statuses = self._hall.component_statuses
+        if call.info.verb == "get":
+            return self._renderer.object(statuses.info, await statuses.get(call.info.name), media_format, include)
+        if call.info.verb == "list":
+            return self._renderer.messages(statuses.info, await statuses.list(), media_format, include)
+        raise refuse_verb(call)
 
     async def _get(self, exchange: Exchange, call: Call, served: Served) -> Answer:
         media_format = _format(exchange)
@@ -161,13 +173,7 @@ class Resources:
         media_format = _format(exchange)
         options = await read_delete_options(exchange, call)
         gone = await deleting.delete_collection(self._hall, served, call, list_query(exchange), options=options)
-        list_message = served.info.list_message
-        if list_message is None:
-            raise refuse_verb(call)
-        made: Any = list_message()
-        made.metadata.SetInParent()
-        made.items.extend(gone)
-        return message_answer(made, served.info.api_version, f"{served.info.kind}List", Format(media_format.media))
+        return self._renderer.messages(served.info, gone, Format(media_format.media))
 
     async def _read(self, exchange: Exchange, call: Call, served: Served) -> Any:
         media = body_media(exchange.headers.get("Content-Type", ""))

@@ -8,6 +8,7 @@ from tiphys.apiserver.v1 import wire_pb2
 from tiphys_apimachinery.errors import BadRequest
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.endpoints import bind as binding
+from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
 from tiphys_apiserver.endpoints.hall import Answerer, Hall
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rpc.context import credentials_of
@@ -39,6 +40,33 @@ class ReviewService:
         call = Call(about, credentials_of(context))
         made = await self._chain.run(call, lambda: self._answerer.create(call.user, obj, namespace=namespace, name=""))
         return only_field(made.SerializeToString())
+
+
+class ComponentStatusService:
+    """Get and List of component statuses."""
+
+    def __init__(self, chain: Chain, statuses: ComponentStatuses) -> None:
+        self._chain = chain
+        self._statuses = statuses
+
+    def methods(self) -> Methods:
+        """Handler by method name."""
+        return {"Get": unary(self.get, wire_pb2.GetRequest), "List": unary(self.list, wire_pb2.ListRequest)}
+
+    def _call(self, verb: str, context: Any, name: str = "") -> Call:
+        return Call(RequestInfo("", verb, True, "", "v1", "", "componentstatuses", "", name), credentials_of(context))
+
+    async def get(self, request: Any, context: Any) -> bytes:
+        """One component."""
+        found = await self._chain.run(
+            self._call("get", context, request.name), lambda: self._statuses.get(request.name)
+        )
+        return only_field(found.SerializeToString())
+
+    async def list(self, request: Any, context: Any) -> bytes:
+        """Every component."""
+        found = await self._chain.run(self._call("list", context), self._statuses.list)
+        return b"".join([only_field(b""), *(only_field(one.SerializeToString(), 2) for one in found)])
 
 
 class BindingService:

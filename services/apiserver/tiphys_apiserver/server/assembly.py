@@ -24,6 +24,7 @@ from tiphys_apiserver.authorization.reviews import (
 from tiphys_apiserver.authorization.union import AlwaysAllow
 from tiphys_apiserver.bootstrap.kubernetes_service import AdvertisedAddress, KubernetesService
 from tiphys_apiserver.bootstrap.run import bootstrap
+from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
 from tiphys_apiserver.endpoints.hall import Answerer, Hall
 from tiphys_apiserver.openapi.service import OpenAPIService
 from tiphys_apiserver.options import Options
@@ -122,7 +123,8 @@ def assemble(base: Foundation) -> Assembly:
     accounts = scheme.by_resource("", "v1", "serviceaccounts")
     if tokens is not None and accounts is not None:
         answerers["", "v1", "serviceaccounts/token"] = AdmittedAnswerer(tokens, admission, accounts, "token")
-    hall = Hall(table, admission, clock, answerers)
+    statuses = ComponentStatuses(_component_status_info(scheme), objects, clock, base.store.revision)
+    hall = Hall(table, admission, clock, answerers, component_statuses=statuses)
     flow = FlowControl(options.max_requests_inflight, options.max_mutating_requests_inflight)
     chain = Chain(authentication.authenticator, authorization.authorizer, flow)
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls)
@@ -153,10 +155,19 @@ def assemble(base: Foundation) -> Assembly:
     )
 
 
+def _component_status_info(scheme: Scheme) -> ResourceInfo:
+    found = scheme.by_resource("", "v1", "componentstatuses")
+    if found is None:
+        raise LookupError("the contracts have no componentstatuses")
+    return found
+
+
 def is_served(info: ResourceInfo, hall: Hall) -> bool:
     """Whether a request for the resource finds anything: it is stored, or answered."""
     place = (info.group, info.version, info.plural)
-    return hall.table.find(*place) is not None or place in hall.answerers or place == ("", "v1", "bindings")
+    if hall.table.find(*place) is not None or place in hall.answerers:
+        return True
+    return place in (("", "v1", "bindings"), ("", "v1", "componentstatuses"))
 
 
 def _answerers(
