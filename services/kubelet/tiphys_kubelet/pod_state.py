@@ -124,10 +124,10 @@ class StartContainer:
 
 @dataclass(frozen=True, slots=True)
 class KillContainer:
-    """Stop one container; the next decision sees it exited."""
+    """Stop one container; the next decision sees it exited. grace_s None means the pod's own."""
 
     target: ContainerObservation
-    reason: str
+    grace_s: int | None
     message: str
 
 
@@ -293,14 +293,15 @@ class _Decision:
         return self.observed.latest(container.name)
 
     def _kill_if_unwell(self, container: Container, current: ContainerObservation) -> bool:
-        name = container.name
+        name, grace_s = container.name, None
         if current.spec_hash and current.spec_hash != spec_hash(container):
             message = f"Container {name} definition changed, will be restarted"
         elif not self._verdict(current).live:
             message = self._verdict(current).message or f"Container {name} failed liveness probe, will be restarted"
+            grace_s = _probe_grace(container, started=self._verdict(current).started)
         else:
             return False
-        self.actions.append(KillContainer(current, "Unhealthy", message))
+        self.actions.append(KillContainer(current, grace_s, message))
         return True
 
     def _verdict(self, container: ContainerObservation) -> ProbeVerdict:
@@ -356,6 +357,12 @@ class _Decision:
             seen[container.name] = seen.get(container.name, 0) + 1
             if seen[container.name] > 2 and not container.is_alive:
                 self.actions.append(RemoveContainer(container))
+
+
+def _probe_grace(container: Container, *, started: bool) -> int | None:
+    """The grace period that the failed probe itself gives."""
+    probe = container.livenessProbe if started else container.startupProbe
+    return probe.terminationGracePeriodSeconds if probe.HasField("terminationGracePeriodSeconds") else None
 
 
 def to_datetime(nanoseconds: int) -> datetime:

@@ -88,6 +88,7 @@ class _Memory:
     volumes_stale: bool = False
     failed: Waiting | None = None
     ended: bool = False
+    released: bool = False
 
 
 class PodWorker:
@@ -187,9 +188,9 @@ class PodWorker:
         self._tell_backoffs(plan)
         self.report()
         self._shared.probes.sync(self.pod, self._observation())
-        if plan.ended and self._is_leaving():
-            await self._finish()
-            raise _Done
+        if plan.ended:
+            await self._end()
+            return None
         if plan.actions:
             await self._interruptibly(self._execute(plan.actions))
             self._wake.set()
@@ -226,9 +227,9 @@ class PodWorker:
                     await self._create_sandbox(attempt)
                 case StartContainer():
                     await self._start(action)
-                case KillContainer(target, _, message):
+                case KillContainer(target, grace_s, message):
                     await self._shared.runtime.kill_container(
-                        self.pod, target, grace_s=None, message=message, pod_ip=self._pod_ip()
+                        self.pod, target, grace_s=grace_s, message=message, pod_ip=self._pod_ip()
                     )
                 case KillPod(grace_s, message):
                     await self._kill_pod(grace_s, message)
@@ -318,6 +319,15 @@ class PodWorker:
             self._memory.volumes_stale = True
         if self._memory.volumes_stale:
             await self._prepare()
+
+    async def _end(self) -> None:
+        """Gives back what a pod that has ended holds, and when it is being deleted everything. Raises _Done then."""
+        if self._is_leaving():
+            await self._finish()
+            raise _Done
+        if not self._memory.released:
+            await self._shared.volumes.release(self._uid)
+            self._memory.released = True
 
     async def _finish(self) -> None:
         """Takes away what is left of a pod that has ended and is being deleted; may run twice."""

@@ -80,13 +80,19 @@ class VolumeManager:
             for index in range(len(container.volumeMounts))
         ]
 
-    async def tear_down(self, uid: str) -> None:
-        """Takes every volume of the pod away, and the pod's directory. Succeeds where there is none."""
+    async def release(self, uid: str) -> None:
+        """Takes every volume of the pod away; what its containers left to say stays. Succeeds where there is none."""
         root = self._pods_root / uid
         for plugin in self._plugins:
             for path in _children(root / "volumes" / escaped(plugin.name)):
                 await plugin.tear_down(path)
-        await to_thread(_remove, root)
+        await to_thread(_remove, root / "volume-subpaths")
+        await to_thread(_remove, root / "volumes")
+
+    async def tear_down(self, uid: str) -> None:
+        """Takes every volume of the pod away, and the pod's directory. Succeeds where there is none."""
+        await self.release(uid)
+        await to_thread(_remove, self._pods_root / uid)
 
     def uids(self) -> set[str]:
         """The pods that have a directory."""
