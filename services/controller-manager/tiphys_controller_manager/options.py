@@ -52,9 +52,6 @@ class Options(ServingOptions):
     root_ca_file: Path | None = flag(
         "--root-ca-file", default=None, help="certificates for kube-root-ca.crt; the kubeconfig's authority without"
     )
-    node_monitor_period_s: float = flag(
-        "--node-monitor-period", default=5.0, duration=True, help="how often heartbeats are looked at"
-    )
     node_monitor_grace_period_s: float = flag(
         "--node-monitor-grace-period", default=50.0, duration=True, help="silence after which a node counts as lost"
     )

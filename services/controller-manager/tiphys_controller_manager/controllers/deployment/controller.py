@@ -93,6 +93,7 @@ class DeploymentController:
         self._replica_sets = context.informers.of(apps_pb2.ReplicaSet)
         self._pods = context.informers.of(pod_pb2.Pod)
         self._expectations = context.expectations(apps_pb2.ReplicaSet)
+        self._own_writes = context.expectations(apps_pb2.Deployment)
         self._control = ReplicaSetControl(context.client, context.events, self._expectations)
         self._adopter = Adopter(context.client, apps_pb2.ReplicaSet)
 
@@ -112,9 +113,9 @@ class DeploymentController:
         """One step of one Deployment."""
         deployment = self._deployments.get(key)
         if deployment is None:
-            self._expectations.forget(key)
+            self._forget(key)
             return None
-        if not self._expectations.are_met(key):
+        if not (self._own_writes.are_met(key) and self._expectations.are_met(key)):
             return RequeueAfter(_LAG_S)
         try:
             selector = from_label_selector(deployment.spec.selector)
@@ -221,6 +222,7 @@ class DeploymentController:
             return
         work.deployment.metadata.annotations[REVISION] = revision
         stored = await self._client.update(work.deployment)
+        self._own_writes.wrote(work.key, stored)
         work.deployment.metadata.CopyFrom(stored.metadata)
 
     async def _resize(self, work: _Work, sizes: dict[str, int]) -> bool:
@@ -241,10 +243,14 @@ class DeploymentController:
         changed.CopyFrom(work.deployment)
         changed.status.CopyFrom(status)
         try:
-            await self._client.update_status(changed)
+            self._own_writes.wrote(work.key, await self._client.update_status(changed))
         except NotFound:
             # Deleted while we worked on it: nobody is left to be told.
-            self._expectations.forget(work.key)
+            self._forget(work.key)
+
+    def _forget(self, key: str) -> None:
+        self._expectations.forget(key)
+        self._own_writes.forget(key)
 
     async def _own_sets(
         self, key: str, deployment: apps_pb2.Deployment, selector: Selector

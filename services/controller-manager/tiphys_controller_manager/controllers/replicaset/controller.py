@@ -45,6 +45,7 @@ class ReplicaSetController:
         self._replica_sets = context.informers.of(apps_pb2.ReplicaSet)
         self._pods = context.informers.of(pod_pb2.Pod)
         self._expectations = context.expectations(pod_pb2.Pod)
+        self._own_writes = context.expectations(apps_pb2.ReplicaSet)
         self._control = PodControl(context.client, context.events, self._expectations)
         self._adopter = Adopter(context.client, pod_pb2.Pod)
 
@@ -60,9 +61,9 @@ class ReplicaSetController:
         """One step of one ReplicaSet. Raises the first error of its pods, after the status was written."""
         replica_set = self._replica_sets.get(key)
         if replica_set is None:
-            self._expectations.forget(key)
+            self._forget(key)
             return None
-        if not self._expectations.are_met(key):
+        if not (self._own_writes.are_met(key) and self._expectations.are_met(key)):
             return RequeueAfter(_LAG_S)
         try:
             selector = from_label_selector(replica_set.spec.selector)
@@ -106,11 +107,16 @@ class ReplicaSetController:
         if same_status(status, replica_set.status):
             return
         replica_set.status.CopyFrom(status)
+        key = namespaced_name(replica_set)
         try:
-            await self._client.update_status(replica_set)
+            self._own_writes.wrote(key, await self._client.update_status(replica_set))
         except NotFound:
             # Deleted while we worked on it: nobody is left to be told.
-            self._expectations.forget(namespaced_name(replica_set))
+            self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        self._expectations.forget(key)
+        self._own_writes.forget(key)
 
     def _candidates(self, replica_set: apps_pb2.ReplicaSet) -> list[PodView]:
         store = self._pods.store
