@@ -124,6 +124,7 @@ def of_message(
     name: str,
     struct: Record | None,
     resources: Mapping[tuple[str, str, str], Sequence[Record]],
+    *,
     indent: str,
 ) -> list[str]:
     """The option statements at the head of a message."""

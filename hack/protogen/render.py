@@ -96,7 +96,7 @@ class Writer:
         inner = indent + "  "
         doc = self.rules.message_doc(self.package.name, name) or options.standard_doc(name, struct)
         lines = [*comment(doc, indent), f"{indent}message {name.rpartition('.')[2]} {{"]
-        lines += options.of_message(self.package, name, struct, self.resources, inner)
+        lines += options.of_message(self.package, name, struct, self.resources, indent=inner)
         for group in ("reserved",):
             if facts.get(group):
                 lines += [f"{inner}reserved {', '.join(str(n) for n in facts[group])};"]

@@ -243,7 +243,7 @@ class _ValidationCompiler(WalkerCompiler):
             high = options.maximum if options.HasField("maximum") else None
             conditions = [f"x < {low}"] if low is not None else []
             conditions += [f"x > {high}"] if high is not None else []
-            lines.append(f"if {' or '.join(conditions)}: _range(e, q, x, {low}, {high})")
+            lines.append(f"if {' or '.join(conditions)}: _range(e, q, x, low={low}, high={high})")
         if options.format == "percentOrInt":
             lines.append("_share(e, q, x)")
         elif options.format:
@@ -313,7 +313,7 @@ def _enum(findings: list[_Finding], path: _Path, value: str, allowed: frozenset[
     findings.append(_Finding("enum", path, value, sorted(allowed)))
 
 
-def _range(findings: list[_Finding], path: _Path, value: int, low: int | None, high: int | None) -> None:
+def _range(findings: list[_Finding], path: _Path, value: int, *, low: int | None, high: int | None) -> None:
     if low is not None and high is not None:
         text = range_text(low, high)
     elif low is not None:

@@ -323,9 +323,11 @@ class Client:
             bound = request.spec.boundObjectRef
             bound.kind, bound.apiVersion = "Pod", "v1"
             bound.name, bound.uID = pod.metadata.name, pod.metadata.uid
-        return await self.post(service_account_pb2.ServiceAccount, "CreateToken", service_account, namespace, request)
+        return await self.post(
+            service_account_pb2.ServiceAccount, "CreateToken", service_account, namespace, body=request
+        )
 
-    async def post(self, parent: type[Message], method: str, name: str, namespace: str, body: MessageT) -> MessageT:
+    async def post(self, parent: type[Message], method: str, name: str, namespace: str, *, body: MessageT) -> MessageT:
         """Create a subresource of a named object by its method: CreateToken, Evict; the answer has the body's class."""
         request = wire_pb2.CreateRequest(
             namespace=namespace, object=body.SerializeToString(), name=name, field_manager=self._field_manager

@@ -48,6 +48,7 @@ class Entry(Generic[MessageT, ProjectionT]):
         raw: bytes,
         resource_version: str,
         uid: str,
+        *,
         projection: ProjectionT | None,
         index_keys: tuple[tuple[str, ...], ...],
     ) -> None:
@@ -97,8 +98,8 @@ class Indexer(Generic[MessageT, ProjectionT]):
             raw,
             metadata.resourceVersion,
             metadata.uid,
-            self._projection(obj) if self._projection is not None else None,
-            tuple(tuple(function(obj)) for function in self._functions.values()),
+            projection=self._projection(obj) if self._projection is not None else None,
+            index_keys=tuple(tuple(function(obj)) for function in self._functions.values()),
         )
 
     def put(self, entry: Entry[MessageT, ProjectionT]) -> Entry[MessageT, ProjectionT] | None:

@@ -50,7 +50,7 @@ class SharedInformers:
                 cls,
                 namespace,
                 label_selector,
-                field_selector,
+                field_selector=field_selector,
                 clock=self._clock,
                 projection=lambda obj: self._project(key, obj),
                 indexes=indexes,

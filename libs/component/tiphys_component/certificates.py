@@ -79,7 +79,7 @@ class CertificateAuthority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(common_name, ())
         cert = (
-            _builder(name, name, key.public_key(), validity, now)
+            _builder(name, name, key.public_key(), validity, now=now)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_key_usage(sign_certificates=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -114,7 +114,7 @@ class CertificateAuthority:
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name(common_name, organizations)
-        cert = self._sign(key.public_key(), subject, _san(sans), _usages(server, client), validity, now)
+        cert = self._sign(key.public_key(), subject, _san(sans), _usages(server, client), validity=validity, now=now)
         return Credential(cert, private_key_pem(key))
 
     def sign_request(
@@ -138,7 +138,7 @@ class CertificateAuthority:
         except x509.ExtensionNotFound:
             names = None
         public_key = cast(ec.EllipticCurvePublicKey, request.public_key())
-        return self._sign(public_key, request.subject, names, _usages(server, client), validity, now)
+        return self._sign(public_key, request.subject, names, _usages(server, client), validity=validity, now=now)
 
     def _sign(
         self,
@@ -146,11 +146,14 @@ class CertificateAuthority:
         subject: x509.Name,
         names: x509.SubjectAlternativeName | None,
         usages: list[x509.ObjectIdentifier],
+        *,
         validity: timedelta,
         now: datetime | None,
     ) -> bytes:
         builder = (
-            _builder(subject, self._cert.subject, public_key, validity, now, not_after=self._cert.not_valid_after_utc)
+            _builder(
+                subject, self._cert.subject, public_key, validity, now=now, not_after=self._cert.not_valid_after_utc
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -243,6 +246,7 @@ def _builder(
     issuer: x509.Name,
     public_key: ec.EllipticCurvePublicKey,
     validity: timedelta,
+    *,
     now: datetime | None,
     not_after: datetime | None = None,
 ) -> x509.CertificateBuilder:

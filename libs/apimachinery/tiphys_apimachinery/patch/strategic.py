@@ -91,14 +91,14 @@ def _merge_object(
             continue
         field = None if by_name else _schema_of(descriptor, name)
         part = descriptor if by_name else _part(field)
-        result[name] = _merge_value(result.get(name), value, field, part, orders.get(name))
+        result[name] = _merge_value(result.get(name), value, field, part, order=orders.get(name))
     for name, order in orders.items():
         if name not in patch and isinstance(result.get(name), list):
             result[name] = _reorder(result[name], result[name], order, _list_rule(_schema_of(descriptor, name)).key)
     return result
 
 
-def _merge_value(current: Any, value: Any, field: Field | None, part: Descriptor | None, order: Any) -> Any:
+def _merge_value(current: Any, value: Any, field: Field | None, part: Descriptor | None, *, order: Any) -> Any:
     if isinstance(value, dict):
         if field is not None and "replace" in field.options.patch_strategy and field.is_singular:
             return _without_directives(value)

@@ -95,7 +95,7 @@ def add(call: Call) -> Result:
         taken = store.taken()
         try:
             for index, ranges in enumerate(range_sets(ipam)):
-                addresses.append(_one_address(store, taken, ranges, index, owner))
+                addresses.append(_one_address(store, taken, ranges, index, owner=owner))
         except CNIError:
             store.release(owner)
             raise
@@ -104,7 +104,7 @@ def add(call: Call) -> Result:
 
 
 def _one_address(
-    store: Store, taken: Mapping[IPAddress, Owner], ranges: Sequence[Range], index: int, owner: Owner
+    store: Store, taken: Mapping[IPAddress, Owner], ranges: Sequence[Range], index: int, *, owner: Owner
 ) -> Address:
     for address, holder in taken.items():
         home = next((r for r in ranges if address in r), None)

@@ -59,7 +59,7 @@ def add(call: Call) -> Result:
             assert host_end is not None
             host.set_hairpin(host_end.index)
         gateways = _ensure_gateways(host, bridge, call, assigned)
-        result = _configure(call, assigned, bridge, name, gateways)
+        result = _configure(call, assigned, bridge, name, gateways=gateways)
         _ensure_masquerading(call, assigned)
         undo.pop_all()
         return result
@@ -114,7 +114,7 @@ def _ensure_gateways(host: RouteSocket, bridge: Link, call: Call, assigned: Resu
     return tuple(a.gateway or str(ip_interface(a.address).network[1]) for a in assigned.ips)
 
 
-def _configure(call: Call, assigned: Result, bridge: Link, name: str, gateways: tuple[str, ...]) -> Result:
+def _configure(call: Call, assigned: Result, bridge: Link, name: str, *, gateways: tuple[str, ...]) -> Result:
     routes = list(assigned.routes)
     for gateway in gateways:
         everything = "::/0" if ":" in gateway else "0.0.0.0/0"

@@ -27,25 +27,26 @@ def human_duration(seconds: float) -> str:
     if whole < 2 * _MINUTE:
         return f"{whole}s"
     if whole < 10 * _MINUTE:
-        return _two_units(whole, _MINUTE, "m", 1, "s")
+        return _two_units(whole, (_MINUTE, "m"), (1, "s"))
     if whole < 3 * _HOUR:
         return f"{whole // _MINUTE}m"
     if whole < 8 * _HOUR:
-        return _two_units(whole, _HOUR, "h", _MINUTE, "m")
+        return _two_units(whole, (_HOUR, "h"), (_MINUTE, "m"))
     if whole < 2 * _DAY:
         return f"{whole // _HOUR}h"
     if whole < 8 * _DAY:
-        return _two_units(whole, _DAY, "d", _HOUR, "h")
+        return _two_units(whole, (_DAY, "d"), (_HOUR, "h"))
     if whole < 2 * _YEAR:
         return f"{whole // _DAY}d"
     if whole < 8 * _YEAR:
-        return _two_units(whole, _YEAR, "y", _DAY, "d")
+        return _two_units(whole, (_YEAR, "y"), (_DAY, "d"))
     return f"{whole // _YEAR}y"
 
 
-def _two_units(whole: int, large: int, large_name: str, small: int, small_name: str) -> str:
-    rest = whole % large // small
-    return f"{whole // large}{large_name}{rest}{small_name}" if rest else f"{whole // large}{large_name}"
+def _two_units(whole: int, large: tuple[int, str], small: tuple[int, str]) -> str:
+    """Units are their length in seconds and their name."""
+    first, rest = f"{whole // large[0]}{large[1]}", whole % large[0] // small[0]
+    return f"{first}{rest}{small[1]}" if rest else first
 
 
 def age(time: Any, now: datetime.datetime) -> str:
