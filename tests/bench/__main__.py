@@ -7,6 +7,7 @@ The exit code is 0 whatever the figures are: a machine under load is no defect.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-cluster", action="store_true", help="leave out what starts a whole cluster")
     parser.add_argument("--store", choices=STORES, action="append", help="store behind the API server; both by default")
     options = parser.parse_args(argv)
+    _print_machine()
     print_heading()
     figures = _measure(measure_codec())
     figures += uvloop.run(measure_api(_stores(options.store or STORES)))
@@ -50,9 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.write("\nThe store and the watch cache by themselves:\n")
     sys.stdout.flush()
     uvloop.run(print_storage())
+    sys.stdout.write("\n")
+    _print_machine()
     short = [figure.name for figure in figures if figure.verdict == "short"]
-    sys.stdout.write(f"\nshort: {'; '.join(short) or 'nothing'}\n")
+    sys.stdout.write(f"short: {'; '.join(short) or 'nothing'}\n")
     return 0
+
+
+def _print_machine() -> None:
+    """What else the machine did: under load a core gives less for the same CPU time."""
+    sys.stdout.write(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}\n")
+    sys.stdout.flush()
 
 
 def _measure(figures: list[Figure]) -> list[Figure]:
