@@ -79,6 +79,13 @@ class Queue(Protocol):
         """Have the key reconciled later."""
 
 
+class EventSinks(Protocol):
+    """Hands out a sink for each component."""
+
+    def of(self, component: str) -> EventSink:
+        """The sink under whose name a controller tells."""
+
+
 class Informers:
     """The informers as one controller sees them: those it asked for are those it waits for."""
 
@@ -150,6 +157,8 @@ class ControllerSpec:
     workers: int = 1
     on_by_default: bool = True
     aliases: tuple[str, ...] = ()
+    # The name in its events, where it is not the controller's.
+    event_source: str = ""
 
 
 @dataclass(slots=True)
@@ -170,7 +179,7 @@ class Parts:
     client: Client
     shared: SharedInformers
     clock: Clock
-    events: EventSink
+    events: EventSinks
     options: Options
     scheme: Scheme
     authority: str = ""
@@ -192,7 +201,7 @@ class Loop:
             client=parts.client,
             informers=self._informers,
             clock=parts.clock,
-            events=parts.events,
+            events=parts.events.of(spec.event_source or spec.name),
             options=parts.options,
             scheme=parts.scheme,
             authority=parts.authority,

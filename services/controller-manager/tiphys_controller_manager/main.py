@@ -13,7 +13,6 @@ from tiphys_client.client import Client
 from tiphys_client.grpc_status import reply_for
 from tiphys_client.kubeconfig import ClientConfig, load
 from tiphys_client.leader_election import LeaderElector, LeaseTimes
-from tiphys_client.recorder import EventRecorder
 from tiphys_client.shared_informers import SharedInformers
 from tiphys_client.transport import FencedTransport, GrpcTransport
 from tiphys_client.workqueue_metrics import WorkMetrics
@@ -27,6 +26,7 @@ from tiphys_component.serving import Face
 from tiphys_controller_manager.frame import Parts
 from tiphys_controller_manager.manager import Manager
 from tiphys_controller_manager.options import Options
+from tiphys_controller_manager.recorders import Recorders
 from tiphys_controller_manager.registry import controllers
 from tiphys_controller_manager.servicer import servicer
 
@@ -57,13 +57,13 @@ class ControllerManager:
         )
         fenced = FencedTransport(transport, elector.is_leader) if options.leader_elect else transport
         client = Client(fenced, field_manager=NAME)
-        recorder = EventRecorder(client, NAME, clock=clock, registry=registry)
+        recorders = Recorders(client, clock, registry)
         shared = SharedInformers(client, clock)
         parts = Parts(
             client=client,
             shared=shared,
             clock=clock,
-            events=recorder,
+            events=recorders,
             options=options,
             scheme=load_default(),
             authority=_authority(options, self._config),
@@ -84,7 +84,8 @@ class ControllerManager:
 
         async def lead() -> None:
             async with asyncio.TaskGroup() as group:
-                start_loop(group, recorder.run(), "events")
+                manager.build()
+                start_loop(group, recorders.run(), "events")
                 start_loop(group, manager.run(), "controllers")
 
         try:

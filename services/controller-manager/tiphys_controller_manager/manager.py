@@ -50,7 +50,7 @@ class ControllerState:
 
 
 class Manager:
-    """All controllers of one process. run() may be called once."""
+    """All controllers of one process. build() and then run() may be called once."""
 
     def __init__(self, specs: Sequence[ControllerSpec], parts: Parts) -> None:
         self._specs = tuple(specs)
@@ -59,10 +59,13 @@ class Manager:
         self._loops: dict[str, Loop] = {}
         self._log = get_logger("manager")
 
+    def build(self) -> None:
+        """Make the controllers; they ask for informers and events. Raises StartupError for flags that can't be."""
+        self._loops = {spec.name: Loop(spec, self._parts) for spec in self._chosen}
+
     async def run(self) -> None:
         """Fill the informers, then reconcile until cancelled. The end of any controller is a failure of all."""
-        loops = [Loop(spec, self._parts) for spec in self._chosen]
-        self._loops = {loop.name: loop for loop in loops}
+        loops = list(self._loops.values())
         async with asyncio.TaskGroup() as group:
             start_loop(group, self._parts.shared.run(), "informers")
             for loop in loops:

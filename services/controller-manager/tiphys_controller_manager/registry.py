@@ -30,8 +30,13 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
         ControllerSpec(
             "root-ca-certificate-publisher-controller", RootCAController, aliases=("root-ca-cert-publisher",)
         ),
-        ControllerSpec("node-ipam-controller", NodeIpamController, aliases=("nodeipam",)),
-        ControllerSpec("node-lifecycle-controller", NodeLifecycleController, aliases=("nodelifecycle",)),
+        ControllerSpec("node-ipam-controller", NodeIpamController, aliases=("nodeipam",), event_source="cidrAllocator"),
+        ControllerSpec(
+            "node-lifecycle-controller",
+            NodeLifecycleController,
+            aliases=("nodelifecycle",),
+            event_source="node-controller",
+        ),
         ControllerSpec("taint-eviction-controller", TaintEvictionController, _EVICTIONS),
         ControllerSpec(
             "deployment-controller",
@@ -45,8 +50,20 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             options.concurrent_replicaset_syncs,
             aliases=("replicaset",),
         ),
-        ControllerSpec("endpointslice-controller", EndpointSliceController, services, aliases=("endpointslice",)),
-        ControllerSpec("endpoints-controller", EndpointsController, services, aliases=("endpoint",)),
+        ControllerSpec(
+            "endpointslice-controller",
+            EndpointSliceController,
+            services,
+            aliases=("endpointslice",),
+            event_source="endpoint-slice-controller",
+        ),
+        ControllerSpec(
+            "endpoints-controller",
+            EndpointsController,
+            services,
+            aliases=("endpoint",),
+            event_source="endpoint-controller",
+        ),
         ControllerSpec(
             "namespace-controller",
             NamespaceController,

@@ -27,6 +27,10 @@ class Events:
 
     seen: list[tuple[str, str, str]] = field(default_factory=list)
 
+    def of(self, component: str) -> Events:
+        """One for all."""
+        return self
+
     def event(self, obj: Any, type: str, reason: str, message: str) -> None:
         """Note an event."""
         self.seen.append((type, reason, message))

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from tests.unit.controller_manager.harness import house, make_parts, options
-from tiphys.api.core.v1 import config_map_pb2
+from tiphys.api.core.v1 import config_map_pb2, event_pb2
 from tiphys.controllermanager.v1 import controllermanager_pb2
 from tiphys_apimachinery.errors import NotFound, ServiceUnavailable
 from tiphys_client.fake import FakeClient
 from tiphys_component.app import StartupError
 from tiphys_component.clock import FakeClock
+from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_controller_manager.expectations import TIMEOUT_S, Expectations
 from tiphys_controller_manager.frame import Context, ControllerSpec, Loop, Watch, own_key
 from tiphys_controller_manager.manager import Manager, choose
 from tiphys_controller_manager.options import Options
+from tiphys_controller_manager.recorders import Recorders
 from tiphys_controller_manager.registry import controllers
 from tiphys_controller_manager.servicer import ControllerManagerServicer
 
@@ -177,6 +180,25 @@ def test_a_view_that_never_catches_up_is_believed_in_the_end() -> None:
     expectations.wrote("k", config_map("a", "7"))
     clock.advance(TIMEOUT_S + 1)
     assert expectations.are_met("k")
+
+
+async def test_each_component_tells_under_its_own_name() -> None:
+    clock = FakeClock()
+    client = FakeClient(clock)
+    registry = Registry()
+    recorders = Recorders(client, clock, registry)
+    for component in ("a-controller", "b-controller"):
+        recorders.of(component).event(config_map(component, "1"), "Normal", "Done", component)
+    assert recorders.of("a-controller") is recorders.of("a-controller")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(recorders.run())
+        await clock.settle()
+        task.cancel()
+    told = (await client.list(event_pb2.Event, "ns")).items
+    assert {(item.message, item.source.component) for item in told} == {
+        ("a-controller", "a-controller"),
+        ("b-controller", "b-controller"),
+    }
 
 
 async def test_one_watch_serves_all_controllers_of_a_kind() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from tiphys.api.core.v1 import endpoints_pb2, pod_pb2, service_pb2
 from tiphys_apimachinery.errors import AlreadyExists, APIError
 from tiphys_apimachinery.meta import is_being_deleted, namespaced_name, split_key
+from tiphys_client.controller import RequeueAfter
 from tiphys_controller_manager.backends import changed_backends, has_managed_backends, selector_of, services_of
 from tiphys_controller_manager.controllers.endpoints.plan import MANAGED_BY, MANAGER, endpoints_of
 from tiphys_controller_manager.frame import Context, Watch, own_key
 from tiphys_controller_manager.pod_control import is_namespace_ending
 from tiphys_controller_manager.pods import NAMESPACE_INDEX
+
+_LAG_S: Final = 1.0
 
 
 class EndpointsController:
@@ -23,6 +26,7 @@ class EndpointsController:
         self._services = context.informers.of(service_pb2.Service)
         self._endpoints = context.informers.of(endpoints_pb2.Endpoints)
         self._pods = context.informers.of(pod_pb2.Pod)
+        self._expectations = context.expectations(endpoints_pb2.Endpoints)
 
     def watches(self) -> Iterable[Watch]:
         """Services, the pods they select, and Endpoints."""
@@ -36,10 +40,16 @@ class EndpointsController:
         """None: every Service is seen as added."""
         return ()
 
-    async def reconcile(self, key: str) -> None:
+    async def reconcile(self, key: str) -> RequeueAfter | None:
         """Bring one Service's Endpoints up to date. Raises errors of the API."""
-        service = self._services.get(key)
-        known = self._endpoints.get(key)
+        if not self._expectations.are_met(key):
+            return RequeueAfter(_LAG_S)
+        await self._reconcile(key, self._services.get(key), self._endpoints.get(key))
+        return None
+
+    async def _reconcile(
+        self, key: str, service: service_pb2.Service | None, known: endpoints_pb2.Endpoints | None
+    ) -> None:
         if service is None:
             if known is not None and known.metadata.labels.get(MANAGED_BY) == MANAGER:
                 namespace, name = split_key(key)
@@ -53,15 +63,15 @@ class EndpointsController:
         pods = self._pods.store.projections_by_index(NAMESPACE_INDEX, service.metadata.namespace)
         wanted = endpoints_of(service, [pod for _, pod in pods if selector.matches(pod.labels)])
         if known is None:
-            await self._create(wanted)
+            await self._create(key, wanted)
         elif _differs(known, wanted):
             wanted.metadata.resourceVersion = known.metadata.resourceVersion
             wanted.metadata.uid = known.metadata.uid
-            await self._client.update(wanted)
+            self._expectations.wrote(key, await self._client.update(wanted))
 
-    async def _create(self, wanted: endpoints_pb2.Endpoints) -> None:
+    async def _create(self, key: str, wanted: endpoints_pb2.Endpoints) -> None:
         try:
-            await self._client.create(wanted)
+            self._expectations.wrote(key, await self._client.create(wanted))
         except AlreadyExists:
             # Our view is behind: its event brings the key again.
             return
