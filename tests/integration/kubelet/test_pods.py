@@ -365,3 +365,54 @@ async def test_pod_that_vanished_while_nobody_looked_is_ended(containerd: Contai
         await wait_until(lambda: not second.kubelet.lifecycle.observation(pod.metadata.uid).sandboxes)
         assert second.kubelet.lifecycle.observation(pod.metadata.uid).sandboxes == ()
         assert pod.metadata.uid not in second.kubelet.volumes.uids()
+
+
+async def test_E34_user_groups_and_subpath_reach_the_container(kubelet: RunningKubelet) -> None:
+    script = "id -u; id -G; touch /w/sub/f && ls /w/deep/er; cat /one; touch /x 2>/dev/null || echo sealed"
+    pod = make_pod("secure", "sh", "-c", script, restart="Never")
+    config = ConfigMap(data={"page": "first\n"})
+    config.metadata.name, config.metadata.namespace = "pages", "default"
+    kubelet.client.seed(config)
+    context = pod.spec.securityContext
+    context.runAsUser, context.runAsGroup, context.fsGroup = 1000, 2000, 3000
+    pod.spec.volumes.add(name="w").volumeSource.emptyDir.SetInParent()
+    pod.spec.volumes.add(name="c").volumeSource.configMap.localObjectReference.name = "pages"
+    container = pod.spec.containers[0]
+    container.securityContext.readOnlyRootFilesystem = True
+    container.volumeMounts.add(name="w", mountPath="/w")
+    container.volumeMounts.add(name="w", mountPath="/w/sub", subPath="deep/er")
+    container.volumeMounts.add(name="c", mountPath="/one", subPath="page")
+    await kubelet.create(pod)
+    await kubelet.until("secure", has_ended)
+    assert log_of(kubelet, pod) == "1000\n2000 3000\nf\nfirst\nsealed"
+
+
+async def test_host_network_pod_has_the_address_of_the_node(kubelet: RunningKubelet) -> None:
+    pod = make_pod("onhost", "sh", "-c", "head -1 /etc/hosts; sleep 1000", grace=1)
+    pod.spec.hostNetwork = True
+    await kubelet.create(pod)
+    running = await kubelet.until("onhost", is_ready)
+    assert running.status.podIP == running.status.hostIP == "127.0.0.1"
+    await wait_until(lambda: "host network" in log_of(kubelet, pod))
+
+
+async def test_restarted_container_sees_the_newest_subpath_file_mounted_once(kubelet: RunningKubelet) -> None:
+    pod = make_pod("newer", "sh", "-c", "cat /one; while test ! -e /w/stop; do sleep 0.05; done; rm /w/stop; exit 1")
+    config = ConfigMap(data={"page": "first\n"})
+    config.metadata.name, config.metadata.namespace = "news", "default"
+    kubelet.client.seed(config)
+    pod.spec.volumes.add(name="w").volumeSource.emptyDir.SetInParent()
+    pod.spec.volumes.add(name="c").volumeSource.configMap.localObjectReference.name = "news"
+    pod.spec.containers[0].volumeMounts.add(name="w", mountPath="/w")
+    pod.spec.containers[0].volumeMounts.add(name="c", mountPath="/one", subPath="page")
+    await kubelet.create(pod)
+    await kubelet.until("newer", is_ready)
+    await kubelet.client.patch(ConfigMap, "news", "default", {"data": {"page": "second\n"}})
+    base = kubelet.kubelet.volumes._pods_root / pod.metadata.uid
+    page = base / "volumes" / "kubernetes.io~configmap" / "c" / "page"
+    await wait_until(lambda: page.read_text() == "second\n")
+    (base / "volumes" / "kubernetes.io~empty-dir" / "w" / "stop").touch()
+    await kubelet.until("newer", lambda p: is_ready(p) and p.status.containerStatuses[0].restartCount == 1)
+    await wait_until(lambda: log_of(kubelet, pod) == "second")
+    mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/volume-subpaths/c/" in line]
+    assert len([line for line in mounted if pod.metadata.uid in line]) == 1

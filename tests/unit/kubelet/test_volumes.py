@@ -13,7 +13,7 @@ from tiphys.api.core.v1.config_map_pb2 import ConfigMap
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_component.clock import FakeClock
 from tiphys_kubelet.objects import ObjectKey
-from tiphys_kubelet.volumes import object_volumes
+from tiphys_kubelet.volumes import object_volumes, subpath
 from tiphys_kubelet.volumes.atomic_writer import FileContent, PathError, write_files
 from tiphys_kubelet.volumes.host_path import check_type
 from tiphys_kubelet.volumes.interface import VolumeError
@@ -99,13 +99,22 @@ def test_host_path_types(tmp_path: Path, kind: str, exists: str, problem: str | 
         check_type(path, kind)
 
 
-@pytest.mark.parametrize("subpath", ["../other", "/etc", "link/x"])
-def test_subpath_can_not_leave_its_volume(tmp_path: Path, subpath: str) -> None:
+@pytest.mark.parametrize("path", ["../other", "/etc", "link/x"])
+def test_subpath_can_not_leave_its_volume(tmp_path: Path, path: str) -> None:
     volume = tmp_path / "volume"
     volume.mkdir()
     (volume / "link").symlink_to("/etc")
     with pytest.raises(VolumeError):
-        bind_subpath(volume, subpath, tmp_path / "target")
+        bind_subpath(volume, path, tmp_path / "target")
+
+
+def test_subpath_that_is_made_is_as_open_as_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subpath, "mount", lambda source, target, flags: None)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o2777)
+    bind_subpath(volume, "deep/er", tmp_path / "target")
+    assert [(volume / name).stat().st_mode & 0o7777 for name in ("deep", "deep/er")] == [0o2777, 0o2777]
 
 
 def pod_with(kind: str) -> Pod:

@@ -45,12 +45,6 @@ def ensure_tmpfs(target: Path, size_bytes: int = 0) -> None:
         mount("tmpfs", target, "tmpfs", data=f"size={size_bytes}" if size_bytes else "")
 
 
-def ensure_bind(source: str, target: Path) -> None:
-    """A bind mount of the source on an existing path."""
-    if not os.path.ismount(target):
-        mount(source, target, flags=MS_BIND | MS_REC)
-
-
 def mounts_below(path: Path) -> list[Path]:
     """All mount points at or below the path, the deepest first."""
     prefix = os.path.realpath(path)

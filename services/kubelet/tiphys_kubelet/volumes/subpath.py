@@ -8,12 +8,11 @@ place of ours, which is what the runtime gets.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from tiphys_kubelet.volumes.interface import VolumeError
-from tiphys_kubelet.volumes.mounts import ensure_bind
-
-_DIRECTORY_MODE = 0o755
+from tiphys_kubelet.volumes.mounts import MS_BIND, MS_REC, mount, unmount
 
 
 def bind_subpath(volume_path: Path, subpath: str, target: Path) -> Path:
@@ -30,7 +29,7 @@ def bind_subpath(volume_path: Path, subpath: str, target: Path) -> Path:
     handle = _open_below(root, resolved.relative_to(root).parts)
     try:
         _make_like(handle, target)
-        ensure_bind(f"/proc/self/fd/{handle}", target)
+        _ensure_bound(handle, target)
     finally:
         os.close(handle)
     return target
@@ -39,13 +38,16 @@ def bind_subpath(volume_path: Path, subpath: str, target: Path) -> Path:
 def _open_below(root: Path, parts: tuple[str, ...]) -> int:
     """A handle of the last part, every part opened without following links, and made if missing."""
     handle = os.open(root, os.O_PATH | os.O_NOFOLLOW)
+    # What is made is as open as the volume itself, or the container's user could not write there.
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
     try:
         for part in parts:
             try:
                 deeper = os.open(part, os.O_PATH | os.O_NOFOLLOW, dir_fd=handle)
             except FileNotFoundError:
-                os.mkdir(part, _DIRECTORY_MODE, dir_fd=handle)
+                os.mkdir(part, mode, dir_fd=handle)
                 deeper = os.open(part, os.O_PATH | os.O_NOFOLLOW, dir_fd=handle)
+                os.chmod(f"/proc/self/fd/{deeper}", mode)
             os.close(handle)
             handle = deeper
             if _is_link(handle):
@@ -56,13 +58,21 @@ def _open_below(root: Path, parts: tuple[str, ...]) -> int:
     return handle
 
 
+def _ensure_bound(handle: int, target: Path) -> None:
+    """The target shows what the handle holds; an older version of it, from an earlier run, is taken off."""
+    wanted, there = os.fstat(handle), target.stat()
+    if (wanted.st_dev, wanted.st_ino) != (there.st_dev, there.st_ino):
+        unmount(target)
+        mount(f"/proc/self/fd/{handle}", target, flags=MS_BIND | MS_REC)
+
+
 def _is_link(handle: int) -> bool:
-    return (os.fstat(handle).st_mode & 0o170000) == 0o120000
+    return stat.S_ISLNK(os.fstat(handle).st_mode)
 
 
 def _make_like(handle: int, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if (os.fstat(handle).st_mode & 0o170000) == 0o040000:
+    if stat.S_ISDIR(os.fstat(handle).st_mode):
         target.mkdir(exist_ok=True)
     elif not target.exists():
         target.touch()
