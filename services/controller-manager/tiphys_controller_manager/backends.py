@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tiphys.api.core.v1 import reference_pb2, service_pb2
+from tiphys.api.discovery.v1 import discovery_pb2
 from tiphys_apimachinery.labels import Selector
+from tiphys_apimachinery.meta import join_key
 from tiphys_controller_manager.pods import PodView
 
 IPV4: Final = "IPv4"
 IPV6: Final = "IPv6"
 HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
+SERVICE_NAME: Final = "kubernetes.io/service-name"
+SERVICE_INDEX: Final = "service"
+
+Labels = Mapping[str, str]
 
 
 def has_managed_backends(service: service_pb2.Service) -> bool:
@@ -81,13 +87,25 @@ def changed_backends(old: Any, new: Any) -> bool:
     )
 
 
-def services_of(services: Iterable[service_pb2.Service], labels: Sequence[Any]) -> list[service_pb2.Service]:
-    """The Services that select any of these sets of labels."""
+def service_view(service: service_pb2.Service) -> Labels:
+    """Projection of a Service: the labels that its pods have; none if its endpoints do not follow from pods."""
+    return dict(service.spec.selector) if has_managed_backends(service) else {}
+
+
+def services_of(services: Iterable[tuple[str, Labels]], old: Any, new: Any) -> list[str]:
+    """The keys of Services, as projections, that select a pod before or after a change; the pods are messages."""
+    labels = [pod.metadata.labels for pod in (old, new) if pod is not None]
     return [
-        service
-        for service in services
-        if has_managed_backends(service) and any(selector_of(service).matches(one) for one in labels)
+        key
+        for key, wanted in services
+        if wanted and any(all(one.get(name) == value for name, value in wanted.items()) for one in labels)
     ]
+
+
+def slice_keys(item: discovery_pb2.EndpointSlice) -> Iterable[str]:
+    """Index function of EndpointSlices: the key of the Service that they are of."""
+    name = item.metadata.labels.get(SERVICE_NAME)
+    return (join_key(item.metadata.namespace, name),) if name else ()
 
 
 def _readiness(pod: Any) -> str:

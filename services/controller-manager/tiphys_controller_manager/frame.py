@@ -12,7 +12,9 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from tiphys.api.core.v1 import node_pb2, pod_pb2
+from tiphys.api.apps.v1 import apps_pb2
+from tiphys.api.core.v1 import node_pb2, pod_pb2, service_pb2
+from tiphys.api.discovery.v1 import discovery_pb2
 from tiphys_apimachinery.meta import namespaced_name
 from tiphys_apimachinery.scheme import Scheme
 from tiphys_client.client import Client
@@ -23,10 +25,11 @@ from tiphys_client.shared_informers import SharedInformers
 from tiphys_client.workqueue import RateLimitingQueue
 from tiphys_client.workqueue_metrics import WorkMetrics
 from tiphys_component.clock import Clock
+from tiphys_controller_manager.backends import SERVICE_INDEX, service_view, slice_keys
 from tiphys_controller_manager.expectations import Expectations
 from tiphys_controller_manager.nodes import zone_of
 from tiphys_controller_manager.options import Options
-from tiphys_controller_manager.pods import NAMESPACE_INDEX, POD_INDEXES, pod_view
+from tiphys_controller_manager.pods import CONTROLLER_INDEX, NAMESPACE_INDEX, POD_INDEXES, controller_keys, pod_view
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -37,8 +40,13 @@ Keys = Callable[[Any, Any], Iterable[str]]
 _PROJECTIONS: Final[Mapping[type[Message], Callable[[Any], Any]]] = {
     pod_pb2.Pod: pod_view,
     node_pb2.Node: zone_of,
+    service_pb2.Service: service_view,
 }
-_INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {pod_pb2.Pod: POD_INDEXES}
+_INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {
+    pod_pb2.Pod: POD_INDEXES,
+    apps_pb2.ReplicaSet: {NAMESPACE_INDEX: by_namespace, CONTROLLER_INDEX: controller_keys},
+    discovery_pb2.EndpointSlice: {NAMESPACE_INDEX: by_namespace, SERVICE_INDEX: slice_keys},
+}
 
 
 class EventSink(Protocol):

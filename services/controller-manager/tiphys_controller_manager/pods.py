@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from tiphys.api.core.v1 import container_pb2, pod_pb2, scheduling_pb2
 from tiphys.api.meta.v1 import meta_pb2
@@ -151,10 +151,10 @@ def pod_namespace_keys(pod: pod_pb2.Pod) -> Iterable[str]:
     return (pod.metadata.namespace,)
 
 
-def pod_controller_keys(pod: pod_pb2.Pod) -> Iterable[str]:
+def controller_keys(obj: Any) -> Iterable[str]:
     """Index function: the uid of the managing owner, or for an orphan its namespace behind a slash."""
-    owner = get_controller_of(pod)
-    return (owner.uid if owner is not None else orphans_in(pod.metadata.namespace),)
+    owner = get_controller_of(obj)
+    return (owner.uid if owner is not None else orphans_in(obj.metadata.namespace),)
 
 
 def pod_node_keys(pod: pod_pb2.Pod) -> Iterable[str]:
@@ -163,13 +163,13 @@ def pod_node_keys(pod: pod_pb2.Pod) -> Iterable[str]:
 
 
 def orphans_in(namespace: str) -> str:
-    """The index key of pods that nobody manages."""
+    """The index key of objects that nobody manages."""
     return f"/{namespace}"
 
 
 POD_INDEXES: Final = {
     NAMESPACE_INDEX: pod_namespace_keys,
-    CONTROLLER_INDEX: pod_controller_keys,
+    CONTROLLER_INDEX: controller_keys,
     NODE_INDEX: pod_node_keys,
 }
 

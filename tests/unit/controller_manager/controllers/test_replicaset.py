@@ -278,3 +278,16 @@ async def test_a_replica_set_that_is_being_deleted_makes_nothing() -> None:
         h.client.seed(going)
         await h.settle()
         assert await h.pods() == []
+
+
+async def test_B37_a_watch_that_lags_makes_no_pod_twice() -> None:
+    async with house("replicaset-controller") as h:
+        h.client.server.fail("Watch", pod_pb2.Pod, ServiceUnavailable("no watch"), times=1000)
+        h.client.server.cut_watches()
+        await h.run_for(5)
+        await h.client.create(replica_set(replicas=3))
+        await h.run_for(30)
+        for _ in range(5):
+            h.loops["replicaset-controller"].trigger("default/web")
+            await h.settle()
+        assert len(await h.pods()) == 3

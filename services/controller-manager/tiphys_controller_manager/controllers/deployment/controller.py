@@ -47,7 +47,7 @@ from tiphys_controller_manager.controllers.deployment.rolling import (
 from tiphys_controller_manager.frame import Context, Watch, own_key
 from tiphys_controller_manager.ownership import Adopter, MessageView, sort_out
 from tiphys_controller_manager.pod_control import is_namespace_ending
-from tiphys_controller_manager.pods import CONTROLLER_INDEX, NAMESPACE_INDEX
+from tiphys_controller_manager.pods import CONTROLLER_INDEX, NAMESPACE_INDEX, orphans_in
 
 # How long to wait for a view that lags; the events that end the wait come by themselves.
 _LAG_S: Final = 1.0
@@ -255,7 +255,9 @@ class DeploymentController:
     async def _own_sets(
         self, key: str, deployment: apps_pb2.Deployment, selector: Selector
     ) -> list[apps_pb2.ReplicaSet]:
-        known = self._replica_sets.by_index(NAMESPACE_INDEX, deployment.metadata.namespace)
+        metadata = deployment.metadata
+        known = self._replica_sets.by_index(CONTROLLER_INDEX, metadata.uid)
+        known += self._replica_sets.by_index(CONTROLLER_INDEX, orphans_in(metadata.namespace))
         owned = sort_out(deployment, selector, [MessageView(item) for item in known])
         reference = new_controller_ref(deployment, API_VERSION, KIND)
         kept = await self._adopter.settle(

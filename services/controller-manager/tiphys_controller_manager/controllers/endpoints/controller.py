@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tiphys.api.core.v1 import endpoints_pb2, pod_pb2, service_pb2
 from tiphys_apimachinery.errors import AlreadyExists, APIError
-from tiphys_apimachinery.meta import is_being_deleted, namespaced_name, split_key
+from tiphys_apimachinery.meta import is_being_deleted, split_key
 from tiphys_client.controller import RequeueAfter
 from tiphys_controller_manager.backends import changed_backends, has_managed_backends, selector_of, services_of
 from tiphys_controller_manager.controllers.endpoints.plan import MANAGED_BY, MANAGER, endpoints_of
@@ -82,10 +82,8 @@ class EndpointsController:
     def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
         if not changed_backends(old, new):
             return ()
-        labels = [pod.metadata.labels for pod in (old, new) if pod is not None]
         namespace = (new if new is not None else old).metadata.namespace
-        services = self._services.by_index(NAMESPACE_INDEX, namespace)
-        return [namespaced_name(service) for service in services_of(services, labels)]
+        return services_of(self._services.store.projections_by_index(NAMESPACE_INDEX, namespace), old, new)
 
 
 def _differs(known: endpoints_pb2.Endpoints, wanted: endpoints_pb2.Endpoints) -> bool:

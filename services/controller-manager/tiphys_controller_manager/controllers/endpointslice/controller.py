@@ -10,11 +10,17 @@ from tiphys.api.discovery.v1 import discovery_pb2
 from tiphys_apimachinery.errors import APIError
 from tiphys_apimachinery.meta import is_being_deleted, join_key, namespaced_name
 from tiphys_client.controller import RequeueAfter
-from tiphys_controller_manager.backends import changed_backends, has_managed_backends, selector_of, services_of
+from tiphys_controller_manager.backends import (
+    SERVICE_INDEX,
+    SERVICE_NAME,
+    changed_backends,
+    has_managed_backends,
+    selector_of,
+    services_of,
+)
 from tiphys_controller_manager.controllers.endpointslice.plan import (
     MANAGED_BY,
     MANAGER,
-    SERVICE_NAME,
     SlicePlan,
     plan_slices,
 )
@@ -108,20 +114,14 @@ class EndpointSliceController:
         return [pod for _, pod in pods if selector.matches(pod.labels)]
 
     def _own_slices(self, service: service_pb2.Service) -> list[discovery_pb2.EndpointSlice]:
-        found: list[discovery_pb2.EndpointSlice] = self._slices.by_index(NAMESPACE_INDEX, service.metadata.namespace)
-        return [
-            item for item in found if _is_ours(item) and item.metadata.labels.get(SERVICE_NAME) == service.metadata.name
-        ]
+        found: list[discovery_pb2.EndpointSlice] = self._slices.by_index(SERVICE_INDEX, namespaced_name(service))
+        return [item for item in found if _is_ours(item)]
 
     def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
         if not changed_backends(old, new):
             return ()
-        labels = [pod.metadata.labels for pod in (old, new) if pod is not None]
         namespace = (new if new is not None else old).metadata.namespace
-        return [
-            namespaced_name(service)
-            for service in services_of(self._services.by_index(NAMESPACE_INDEX, namespace), labels)
-        ]
+        return services_of(self._services.store.projections_by_index(NAMESPACE_INDEX, namespace), old, new)
 
     def _node_keys(self, old: Any, new: Any) -> Iterable[str]:
         """A zone is given to a node once; then all endpoints of the node are to be told of it."""

@@ -15,6 +15,7 @@ from tiphys.api.discovery.v1 import discovery_pb2
 from tiphys_apimachinery.meta import new_controller_ref
 from tiphys_controller_manager.backends import (
     HEADLESS_LABEL,
+    SERVICE_NAME,
     address,
     families,
     hostname,
@@ -24,7 +25,6 @@ from tiphys_controller_manager.backends import (
 )
 from tiphys_controller_manager.pods import PodView
 
-SERVICE_NAME: Final = "kubernetes.io/service-name"
 MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"
 MANAGER: Final = "endpointslice-controller.k8s.io"
 

@@ -130,10 +130,8 @@ class ReplicaSetController:
         owner = get_controller_of(replica_set)
         uids = {replica_set.metadata.uid}
         if owner is not None:
-            for other in self._replica_sets.by_index(NAMESPACE_INDEX, replica_set.metadata.namespace):
-                manager = get_controller_of(other)
-                if manager is not None and manager.uid == owner.uid:
-                    uids.add(other.metadata.uid)
+            siblings = self._replica_sets.by_index(CONTROLLER_INDEX, owner.uid)
+            uids.update(other.metadata.uid for other in siblings)
         store = self._pods.store
         return [pod for uid in sorted(uids) for _, pod in store.projections_by_index(CONTROLLER_INDEX, uid)]
 
