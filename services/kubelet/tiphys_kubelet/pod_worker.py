@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tiphys.api.core.v1.pod_pb2 import Pod, PodStatus
@@ -52,6 +52,8 @@ from tiphys_kubelet.volumes.manager import MountedVolumes, VolumeManager, Volume
 
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 60.0
+VOLUMES_RETRY_S = 30.0
+EPOCH = datetime.fromtimestamp(0, UTC)
 # How long a failed pull is shown as such before it is shown as a back-off.
 PULL_ERROR_SHOWN_S = 1.0
 DEADLINE = Waiting("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
@@ -86,6 +88,7 @@ class _Memory:
     told_backoff: dict[str, int] = field(default_factory=dict)
     volumes: MountedVolumes | None = None
     volumes_stale: bool = False
+    volumes_retry_at: datetime = EPOCH
     failed: Waiting | None = None
     ended: bool = False
     released: bool = False
@@ -132,6 +135,7 @@ class PodWorker:
     def objects_changed(self) -> None:
         """A ConfigMap or Secret that the pod refers to changed: what failed for want of it may work now."""
         self._memory.volumes_stale = True
+        self._memory.volumes_retry_at = EPOCH
         for name, failure in list(self._memory.failures.items()):
             if failure.reason == "CreateContainerConfigError":
                 del self._memory.failures[name]
@@ -317,8 +321,14 @@ class PodWorker:
         due = next_refresh(self._memory.volumes)
         if due is not None and self._shared.clock.now() >= due:
             self._memory.volumes_stale = True
-        if self._memory.volumes_stale:
+        if not self._memory.volumes_stale or self._shared.clock.now() < self._memory.volumes_retry_at:
+            return
+        try:
             await self._prepare()
+        except (VolumeError, APIError) as err:
+            # Containers that run keep the content that they have, and all else of the pod goes on.
+            self._memory.volumes_retry_at = self._shared.clock.now() + timedelta(seconds=VOLUMES_RETRY_S)
+            self._log.warning("volumes can't be brought up to date, will retry", err=str(err))
 
     async def _end(self) -> None:
         """Gives back what a pod that has ended holds, and when it is being deleted everything. Raises _Done then."""
@@ -374,7 +384,8 @@ class PodWorker:
     def _next_look(self, plan: Plan) -> datetime | None:
         times = [plan.wake_at, self._deadline()]
         if self._memory.volumes is not None and not plan.ended:
-            times.append(next_refresh(self._memory.volumes))
+            stale = self._memory.volumes_stale
+            times.append(self._memory.volumes_retry_at if stale else next_refresh(self._memory.volumes))
         return min((time for time in times if time is not None), default=None)
 
     def _renew_stop(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 
+from tiphys.api.core.v1.config_map_pb2 import ConfigMap
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_client.fake import FakeClient
 from tiphys_component.clock import FakeClock
@@ -115,9 +116,9 @@ async def test_D16_crash_loop_waits_10_20_40_and_so_on(tmp_path: Path) -> None:
         await here.client.create(make_pod("false"))
         await here.until(lambda: here.restarts() == 1)
         for number, delay_s in enumerate((10, 20, 40), start=2):
-            await here.settle(delay_s - 1.0)
+            await here.settle(delay_s - 2.0)
             assert here.restarts() == number - 1
-            await here.settle(1.5)
+            await here.settle(2.5)
             await here.until(lambda number=number: here.restarts() == number)  # type: ignore[misc]
 
 
@@ -206,3 +207,27 @@ async def test_finalizer_of_another_holds_the_object_and_not_the_worker(tmp_path
         held = here.status()
         assert held is not None
         assert held.metadata.HasField("deletionTimestamp")
+
+
+async def test_deleted_config_map_leaves_the_volume_and_the_worker_at_work(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        config = ConfigMap(data={"k": "v"})
+        config.metadata.name, config.metadata.namespace = "conf", "default"
+        here.client.seed(config)
+        pod = make_pod()
+        pod.spec.volumes.add(name="v").volumeSource.configMap.localObjectReference.name = "conf"
+        await here.client.create(pod)
+        await here.until(lambda: is_running(here))
+        await here.client.delete(ConfigMap, "conf", "default")
+        await here.settle(1.0)
+        (container,) = await here.runtime.list_containers()
+        here.runtime.exit(container.id, 1)
+        await here.settle()
+        found = here.kubelet.lifecycle.observation(container.labels["io.kubernetes.pod.uid"]).latest("app")
+        assert found is not None
+        assert found.exit_code == 1
+        told = here.status()
+        assert told is not None
+        assert told.status.containerStatuses[0].state.terminated.exitCode == 1
+        path = tmp_path / "pods" / container.labels["io.kubernetes.pod.uid"] / "volumes/kubernetes.io~configmap/v/k"
+        assert path.read_text() == "v"
