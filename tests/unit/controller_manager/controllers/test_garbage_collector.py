@@ -91,7 +91,7 @@ changes = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(changes, max_size=40))
 def test_every_link_of_the_graph_has_both_ends(steps: list[tuple[str, str, list[tuple[str, bool]], bool]]) -> None:
     graph = Graph()

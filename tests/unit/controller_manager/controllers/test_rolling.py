@@ -148,7 +148,7 @@ limits_strategy = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     limits_strategy,
     st.lists(st.integers(0, 8), max_size=3),
