@@ -53,6 +53,40 @@ verify: dev ## what is generated and committed must be fresh
 system: ## packages of the operating system that tests and clusters need
 	@hack/install-system-packages
 
+# What the tests need beside a cluster's own: etcd, and the two kubectls that drive the whole thing.
+KUBECTLS := build/kubectl/kubectl-1.20 build/kubectl/kubectl-1.32
+$(KUBECTLS) &:
+	hack/fetch-kubectl build/kubectl
+
+.PHONY: test-system
+test-system: system
+	@hack/install-system-packages test
+
+PYTEST := $(BIN)/pytest --durations=10
+
+.PHONY: unit
+unit: dev ## tests of single modules
+	$(PYTEST) tests/unit -m "not slow"
+
+.PHONY: integration
+integration: dev test-system ## several of our parts, real etcd, containerd and namespaces; and outside specifications
+	$(PYTEST) tests/integration tests/conformance -m "not slow"
+
+.PHONY: e2e
+e2e: dev test-system $(KUBECTLS) ## the whole cluster on real containerd, by two versions of kubectl
+	$(PYTEST) tests/e2e -m "not slow"
+
+.PHONY: test
+test: lint type contracts verify unit integration e2e ## everything that CI runs
+
+.PHONY: test-long
+test-long: test ## and the long runs: chaos, kills, scale
+	$(PYTEST) tests -m slow
+
+.PHONY: bench
+bench: dev test-system ## measures what DESIGN's figures ask for and prints a table
+	$(BIN)/python -m tests.bench
+
 # Options for the cluster: make up ARGS="--name other --store etcd --port-offset 1000"
 ARGS ?=
 
