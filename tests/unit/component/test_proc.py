@@ -46,11 +46,14 @@ async def test_blocking_work_goes_to_a_thread() -> None:
     assert await to_thread(int, "7") == 7
 
 
-def test_quiet_collector_freezes() -> None:
+def test_quiet_collector_freezes_and_collects_from_then_on() -> None:
     before = gc.get_threshold()
+    gc.disable()
     try:
         quiet_collector()
         assert gc.get_freeze_count() > 0
+        assert gc.isenabled()
     finally:
+        gc.enable()
         gc.unfreeze()
         gc.set_threshold(*before)
