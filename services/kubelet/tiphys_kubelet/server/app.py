@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tiphys_cri.errors import CRIError
 from tiphys_cri.interface import RuntimeService, StreamRequest
 from tiphys_kubelet.observation import ContainerObservation, PodObservation
 from tiphys_kubelet.pleg import PodLifecycle
+from tiphys_kubelet.pod_spec import find_container
 from tiphys_kubelet.server import stats
 from tiphys_kubelet.server.auth import Guard
 from tiphys_kubelet.server.logs import LogError, find_log, parse_options, stream_log
@@ -177,6 +178,11 @@ class _Routes:
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
         target, streams = self._running(request), stream_request(request)
+        container = find_container(self._pod(request), target.name)
+        if container is not None and container.container.tty:
+            # Whether there is a terminal was decided when the container was made, and then nothing ever comes on
+            # stderr: a client that asks otherwise would wait for its end for ever.
+            streams = replace(streams, tty=True, stderr=False)
         self._demand_upgrade(request)
         url = await self._parts.runtime.attach_url(target.id, streams)
         return await self._serve(request, url, streams)
