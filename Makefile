@@ -83,10 +83,6 @@ test: lint type contracts verify unit integration e2e ## everything that CI runs
 test-long: test ## and the long runs: chaos, kills, scale
 	$(PYTEST) tests -m slow
 
-.PHONY: bench
-bench: dev test-system ## measures what DESIGN's figures ask for and prints a table
-	$(BIN)/python -m tests.bench
-
 # Options for the cluster: make up ARGS="--name other --store etcd --port-offset 1000"
 ARGS ?=
 
@@ -108,5 +104,5 @@ images: system dev ## build the images that need no registry into the machine's 
 	@$(BIN)/python -m tiphys_cluster.images.builtin
 
 .PHONY: bench
-bench: dev ## the figures of this machine beside what they must reach; ARGS="--no-cluster" for less
+bench: dev test-system ## the figures of this machine beside what they must reach; ARGS="--no-cluster" for less
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -20,7 +20,8 @@ class CompileProtos(BuildHookInterface):
         if not script.exists():
             return
         spec = importlib.util.spec_from_file_location("compile_protos", script)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         module.compile_protos(Path(self.root))

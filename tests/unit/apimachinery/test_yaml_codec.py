@@ -94,6 +94,10 @@ def test_text_of_several_lines_keeps_its_lines() -> None:
     assert yaml_codec.dumps({"b": "x\ny\n", "a": "yes"}) == b"a: 'yes'\nb: |\n  x\n  y\n"
 
 
+def test_text_that_looks_like_a_number_is_quoted() -> None:
+    assert yaml_codec.dumps({"a": "0E0"}) == b"a: '0E0'\n"
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -56,6 +56,13 @@ class _Dumper(yaml.CSafeDumper):
         return True
 
 
+# Text that any reader could take for something else is quoted: readers of YAML 1.1, and ours.
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.CSafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.CSafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+
+
 def _represent_text(dumper: yaml.representer.BaseRepresenter, text: str) -> yaml.ScalarNode:
     """Text of several lines keeps its lines."""
     style = "|" if "\n" in text else None
