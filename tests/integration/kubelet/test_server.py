@@ -209,14 +209,13 @@ async def test_attach_hears_what_the_container_says(kubelet: RunningKubelet) -> 
 
 
 async def test_attach_without_a_terminal_to_a_container_with_one_ends_with_it(kubelet: RunningKubelet) -> None:
-    pod = make_pod("screen", "sh", "-c", "read line; echo bye", grace=1)
+    pod = make_pod("screen", "sh", "-c", "sleep 0.7; echo bye", grace=1, restart="Never")
     pod.spec.containers[0].tty = pod.spec.containers[0].stdin = True
     await kubelet.create(pod)
     await kubelet.until("screen", is_ready)
     url = url_of(kubelet, "/attach/default/screen/app", stdin=1, stdout=1, stderr=1)
     said = b""
     async with session_of(kubelet) as session, session.ws_connect(url, protocols=["v5.channel.k8s.io"]) as socket:
-        await socket.send_bytes(b"\0go\n")
         async with asyncio.timeout(5):
             async for message in socket:
                 said += message.data[1:] if message.data[0] == 1 else b""
