@@ -210,7 +210,8 @@ async def test_attach_hears_what_the_container_says(kubelet: RunningKubelet) -> 
 
 async def test_attach_without_a_terminal_to_a_container_with_one_ends_with_it(kubelet: RunningKubelet) -> None:
     pod = make_pod("screen", "sh", "-c", "sleep 0.7; echo bye", grace=1, restart="Never")
-    pod.spec.containers[0].tty = pod.spec.containers[0].stdin = True
+    container = pod.spec.containers[0]
+    container.tty = container.stdin = container.stdinOnce = True
     await kubelet.create(pod)
     await kubelet.until("screen", is_ready)
     url = url_of(kubelet, "/attach/default/screen/app", stdin=1, stdout=1, stderr=1)
