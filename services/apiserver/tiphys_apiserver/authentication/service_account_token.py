@@ -110,6 +110,7 @@ class ServiceAccountAuthenticator:
         self,
         issuers: Sequence[str],
         keys: Mapping[str, VerifyingKey],
+        *,
         api_audiences: Sequence[str],
         objects: ObjectAccess,
         clock: Clock,

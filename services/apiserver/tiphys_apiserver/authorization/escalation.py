@@ -25,14 +25,14 @@ class EscalationCheck:
 
     async def may_escalate(self, user: UserInfo, resource: str, namespace: str, name: str) -> bool:
         """Whether the user is a master or holds the verb escalate on this role."""
-        return MASTERS in user.groups or await self._holds(user, "escalate", resource, namespace, name)
+        return MASTERS in user.groups or await self._holds(user, "escalate", resource, namespace=namespace, name=name)
 
     async def may_bind(self, user: UserInfo, role_kind: str, namespace: str, role_name: str) -> bool:
         """Whether the user is a master or holds the verb bind on the role; namespace is that of the binding."""
         if MASTERS in user.groups:
             return True
         resource = "roles" if role_kind == "Role" else "clusterroles"
-        return await self._holds(user, "bind", resource, namespace, role_name)
+        return await self._holds(user, "bind", resource, namespace=namespace, name=role_name)
 
     async def refusal(self, user: UserInfo, namespace: str, wanted: Iterable[PolicyRule]) -> str:
         """Why the user may not grant the rules in the namespace, in Kubernetes' words; "" where they may."""
@@ -47,7 +47,7 @@ class EscalationCheck:
             + "\n".join(lines)
         )
 
-    async def _holds(self, user: UserInfo, verb: str, resource: str, namespace: str, name: str) -> bool:
+    async def _holds(self, user: UserInfo, verb: str, resource: str, *, namespace: str, name: str) -> bool:
         decision = await self._authorizer.authorize(
             Attributes(
                 user,

@@ -114,9 +114,9 @@ def operations_of(resource: ResourceInfo) -> Iterator[Operation]:
     )
     for verb, action, method, path, named in table:
         if verb in verbs:
-            yield _operation(resource, None, action, method, path, named=named)
+            yield _operation(resource, None, action, method=method, path=path, named=named)
     if resource.namespaced and "list" in verbs:
-        yield _operation(resource, None, "list", "get", f"{base}/{resource.plural}", named=False)
+        yield _operation(resource, None, "list", method="get", path=f"{base}/{resource.plural}", named=False)
     for sub in resource.subresources.values():
         yield from _subresource_operations(resource, sub, f"{item}/{sub.name}")
 
@@ -126,15 +126,15 @@ def _subresource_operations(resource: ResourceInfo, sub: Subresource, path: str)
         paths = (path, f"{path}/{{path}}") if sub.trailing_path else (path,)
         for place in paths:
             for method in sub.methods:
-                yield _operation(resource, sub, "connect", method.lower(), place, named=True)
+                yield _operation(resource, sub, "connect", method=method.lower(), path=place, named=True)
         return
     for verb, action in (("create", "post"), ("get", "get"), ("update", "put"), ("patch", "patch")):
         if verb in sub.verbs:
-            yield _operation(resource, sub, action, action, path, named=True)
+            yield _operation(resource, sub, action, method=action, path=path, named=True)
 
 
 def _operation(
-    resource: ResourceInfo, sub: Subresource | None, action: str, method: str, path: str, *, named: bool
+    resource: ResourceInfo, sub: Subresource | None, action: str, *, method: str, path: str, named: bool
 ) -> Operation:
     kind = sub.kind if sub else resource.kind
     group, version = (sub.group, sub.version) if sub and sub.version else (resource.group, resource.version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -94,7 +94,7 @@ def _is_list_wrapper(message: Descriptor) -> bool:
 
 def definition(message: Descriptor, comments: Comments, reference: Reference) -> JSON:
     """The schema of one message. `reference` makes the pointer to another one, with the field's facts."""
-    doc, field_docs = comments.get(message.full_name, ("", {}))
+    doc = comments.get(message.full_name, ("", {}))[0]
     schema: JSON = {"description": doc} if doc else {}
     if message.full_name in SPECIAL:
         return schema | SPECIAL[message.full_name]
@@ -103,7 +103,10 @@ def definition(message: Descriptor, comments: Comments, reference: Reference) ->
     facts = message.GetOptions().Extensions[options_pb2.object]
     if facts.role:
         properties |= _TYPE_META
-    _add_properties(message, comments, reference, properties, required, field_docs)
+    for field, field_facts, field_doc in _members(message, comments):
+        properties[field.json_name] = _property(field, field_facts, field_doc, reference)
+        if _is_required(field_facts):
+            required.append(field.json_name)
     if required:
         schema["required"] = sorted(required)
     schema["type"] = "object"
@@ -117,24 +120,17 @@ def definition(message: Descriptor, comments: Comments, reference: Reference) ->
     return schema
 
 
-def _add_properties(
-    message: Descriptor,
-    comments: Comments,
-    reference: Reference,
-    properties: JSON,
-    required: list[str],
-    docs: Mapping[str, str],
-) -> None:
+def _members(
+    message: Descriptor, comments: Comments
+) -> Iterator[tuple[FieldDescriptor, options_pb2.FieldOptions, str]]:
+    """Each field that JSON shows in the message, those of inlined messages in place, with its facts and doc."""
+    docs = comments.get(message.full_name, ("", {}))[1]
     for field in message.fields:
         facts = field.GetOptions().Extensions[options_pb2.field]
         if facts.inline:
-            inner = part_of(message, field.name)
-            inner_docs = comments.get(inner.full_name, ("", {}))[1]
-            _add_properties(inner, comments, reference, properties, required, inner_docs)
-            continue
-        properties[field.json_name] = _property(field, facts, docs.get(field.name, ""), reference)
-        if _is_required(facts):
-            required.append(field.json_name)
+            yield from _members(part_of(message, field.name), comments)
+        else:
+            yield field, facts, docs.get(field.name, "")
 
 
 def _is_required(facts: options_pb2.FieldOptions) -> bool:

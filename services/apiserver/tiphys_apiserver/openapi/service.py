@@ -84,5 +84,7 @@ class OpenAPIService:
         return v2.document(self._resources(), self._kinds(), load_comments(), release=self._release)
 
     def _document_v3(self, group: str, version: str) -> bytes:
-        document = v3.document(group, version, self._resources(), self._kinds(), load_comments(), release=self._release)
+        document = v3.document(
+            group, version, self._resources(), kinds=self._kinds(), comments=load_comments(), release=self._release
+        )
         return v3.encode(document)

@@ -32,9 +32,9 @@ def document(
     group: str,
     version: str,
     resources: Iterable[ResourceInfo],
+    *,
     kinds: Mapping[str, Descriptor],
     comments: Comments,
-    *,
     release: str,
 ) -> JSON:
     """The document of one group-version. `kinds` has the message of each kind that an operation names."""

@@ -78,7 +78,9 @@ def build_authentication(options: Options, objects: ObjectAccess, clock: Clock) 
         signer = TokenSigner(options.service_account_issuer[0], signing)
     if keys:
         issuers = options.service_account_issuer
-        authenticators.append(ServiceAccountAuthenticator(issuers, keys, options.audiences(), objects, clock))
+        authenticators.append(
+            ServiceAccountAuthenticator(issuers, keys, api_audiences=options.audiences(), objects=objects, clock=clock)
+        )
     union: Authenticator = UnionAuthenticator(*authenticators)
     return Authentication(AnonymousFallback(union) if options.anonymous_auth else union, keys, signer)
 

@@ -310,7 +310,7 @@ class Cacher:
             raise ServiceUnavailable(str(err)) from err
 
     def _page(
-        self, found: Sequence[CachedObject], revision: int, matcher: Matcher, base: str, limit: int
+        self, found: Sequence[CachedObject], revision: int, matcher: Matcher, *, base: str, limit: int
     ) -> CachedList:
         if not limit or len(found) <= limit:
             return CachedList(found, revision)

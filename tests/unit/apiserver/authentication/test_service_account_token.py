@@ -56,7 +56,9 @@ class Bench:
             signer, self.objects, self.clock, api_audiences=[ISSUER], new_uid=lambda: f"jti-{next(numbers)}"
         )
         keys = {key.public.key_id: key.public}
-        self.authenticator = ServiceAccountAuthenticator([ISSUER], keys, [ISSUER], self.objects, self.clock)
+        self.authenticator = ServiceAccountAuthenticator(
+            [ISSUER], keys, api_audiences=[ISSUER], objects=self.objects, clock=self.clock
+        )
 
     @staticmethod
     def pod(uid: str = "pod-uid") -> Pod:

@@ -25,7 +25,9 @@ def whole() -> dict[str, Any]:
 
 def document(group: str, version: str) -> dict[str, Any]:
     scheme = load_default()
-    return v3.document(group, version, scheme.resources(), kinds_of(scheme), load_comments(), release=RELEASE)
+    return v3.document(
+        group, version, scheme.resources(), kinds=kinds_of(scheme), comments=load_comments(), release=RELEASE
+    )
 
 
 def pointers(text: bytes) -> set[str]:

@@ -253,7 +253,7 @@ class Reader:
         with self._snapshot() as (connection, newest, compacted):
             _check(revision, newest, compacted)
             if revision and revision < newest:
-                return self._list_past(connection, revision, limit, span, bounds)
+                return self._list_past(connection, revision, limit, span=span, bounds=bounds)
             rows = connection.execute(
                 "SELECT current.key, value, revision, current.create_revision FROM current JOIN event USING (revision)"
                 f" WHERE {span.replace('key', 'current.key')} ORDER BY current.key LIMIT ?",
@@ -267,7 +267,7 @@ class Reader:
             return ListPage(items, newest, remaining > 0, remaining)
 
     def _list_past(
-        self, connection: sqlite3.Connection, revision: int, limit: int, span: str, bounds: tuple[str, str]
+        self, connection: sqlite3.Connection, revision: int, limit: int, *, span: str, bounds: tuple[str, str]
     ) -> ListPage:
         # SQLite takes the other columns of the row that has the min(): the first change after the revision.
         changes = connection.execute(
