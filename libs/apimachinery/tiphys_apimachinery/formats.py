@@ -7,6 +7,7 @@ option carries. Source of rules and words: apimachinery pkg/util/validation.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Callable
@@ -22,6 +23,8 @@ LABEL_VALUE_MAX: Final = 63
 PORT_NAME_MAX: Final = 15
 CONFIG_KEY_MAX: Final = 253
 ANNOTATIONS_MAX_BYTES: Final = 256 * 1024
+# Of a qualified name with its prefix and the slash.
+_LONGEST_NAME: Final = SUBDOMAIN_MAX + 1 + QUALIFIED_NAME_MAX
 
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
@@ -134,6 +137,11 @@ def is_dns1035_label(value: str) -> list[str]:
 
 def is_qualified_name(value: str) -> list[str]:
     """Checks a key of labels, annotations, taints and resources: a name with an optional DNS prefix."""
+    # The same few keys come again and again; what is too long to be right is not worth keeping.
+    return list(_known_name_faults(value) if len(value) <= _LONGEST_NAME else _name_faults(value))
+
+
+def _name_faults(value: str) -> list[str]:
     parts = value.split("/")
     if len(parts) > 2:
         return [
@@ -156,6 +164,11 @@ def is_qualified_name(value: str) -> list[str]:
         text = pattern_text(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc")
         errors.append(f"name part {text}")
     return errors
+
+
+@functools.lru_cache(maxsize=4096)
+def _known_name_faults(value: str) -> tuple[str, ...]:
+    return tuple(_name_faults(value))
 
 
 def is_label_value(value: str) -> list[str]:

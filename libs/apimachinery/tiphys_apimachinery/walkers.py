@@ -80,7 +80,8 @@ class WalkerCompiler(ABC):
         found: dict[str, tuple[str, Walker]] = {}
         for field in fields_of(descriptor):
             if field.message is not None and field.kind is Kind.STRUCT and self._is_needed(field.message):
-                found[field.name] = (field.json, functools.partial(_compile_and_walk, self, field.message))
+                later = functools.partial(_compile_in_union, self, found, field)
+                found[field.name] = (field.json, later)
         if not found:
             return []
         self.namespace[table] = found
@@ -134,3 +135,13 @@ def _function_name(descriptor: Descriptor) -> str:
 
 def _compile_and_walk(compiler: WalkerCompiler, descriptor: Descriptor, message: Any, *arguments: Any) -> None:
     compiler.walker(descriptor)(message, *arguments)
+
+
+def _compile_in_union(
+    compiler: WalkerCompiler, table: dict[str, tuple[str, Walker]], field: Field, message: Any, *arguments: Any
+) -> None:
+    """As _compile_and_walk, and the walker takes this function's place in the union's table."""
+    assert field.message is not None
+    walker = compiler.walker(field.message)
+    table[field.name] = (field.json, walker)
+    walker(message, *arguments)
