@@ -83,7 +83,7 @@ def _parse_time(text: str) -> tuple[int, int]:
     zone = (int(match[9]) * 60 + int(match[10])) * 60 if sign else 0
     try:
         # The constructor checks the ranges; a leap second is none of them.
-        moment = datetime.datetime(year, month, day, hour, minute, second)
+        moment = datetime.datetime(year, month, day, hour, minute, second)  # noqa: DTZ001  the zone is taken off below
     except ValueError as error:
         raise ValueError(f"parsing time {quote(text)}: {_out_of_range(str(error))}") from error
     seconds = calendar.timegm(moment.timetuple()) - (zone if sign == "+" else -zone)
