@@ -70,7 +70,7 @@ def layout() -> Iterator[str]:
             yield f"{room.name}/{entry}: only packaging, README and the package lie in a room"
         yield from _readme(room)
     for path in tracked("*__init__.py"):
-        if not _only_docstring(path):
+        if not is_only_docstring(path):
             yield f"{_name(path)}: __init__.py holds a docstring and nothing to run"
 
 
@@ -93,7 +93,8 @@ def _readme(room: Room) -> Iterator[str]:
         yield f"{room.name}/README.md: flags differ from the options; run `python -m hack.update_rooms`"
 
 
-def _only_docstring(path: Path) -> bool:
+def is_only_docstring(path: Path) -> bool:
+    """Whether an __init__.py has nothing to run."""
     body = ast.parse(path.read_text()).body
     in_room = not _name(path).startswith("tests/")
     documented = len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
@@ -115,12 +116,15 @@ def sources() -> Iterator[str]:
         is_test = name.startswith("tests/")
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield from _function(node, name, check_arguments=not is_test)
-            elif isinstance(node, ast.Call) and not is_test and _makes_bare_task(node):
+                yield from function_offences(node, name, check_arguments=not is_test)
+            elif isinstance(node, ast.Call) and not is_test and makes_bare_task(node):
                 yield f"{name}:{node.lineno}: a task lives in a TaskGroup"
 
 
-def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, *, check_arguments: bool) -> Iterator[str]:
+def function_offences(
+    node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, *, check_arguments: bool
+) -> Iterator[str]:
+    """Where a function is too long, or takes too much by position."""
     lines = (node.end_lineno or node.lineno) - node.lineno + 1
     if lines > MAX_FUNCTION_LINES:
         yield f"{name}:{node.lineno}: {node.name} has {lines} lines, at most {MAX_FUNCTION_LINES}"
@@ -132,7 +136,7 @@ def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, *, check_
         yield f"{name}:{node.lineno}: {node.name} takes {count} positional arguments, at most {MAX_POSITIONAL}"
 
 
-def _makes_bare_task(call: ast.Call) -> bool:
+def makes_bare_task(call: ast.Call) -> bool:
     """True for asyncio.create_task, loop.create_task and ensure_future, whatever the loop is called."""
     func = call.func
     if isinstance(func, ast.Name):
