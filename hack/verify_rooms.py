@@ -30,6 +30,10 @@ EXEMPT = {
 ROOM_ENTRIES = {"pyproject.toml", "README.md", "Dockerfile"}
 EXTRA_ENTRIES = {"protos": {"buf.yaml", "hatch_build.py"}}
 
+# What every README speaks of, if only to say that there is none.
+SUBJECTS = ("flags", "port", "metrics", "readiness", "example")
+METRIC = re.compile(r"\.(?:counter|gauge|gauge_function|histogram)\(\s*\"(\w+)\"")
+
 FOREIGN = (
     (re.compile(r"(?<![\w.$}])/(?:home/(?!with)[a-z]\w*|Users|root|work)/\w"), "path of a development machine"),
     (
@@ -81,6 +85,12 @@ def _readme(room: Room) -> Iterator[str]:
     text = room.readme.read_text()
     if not text.startswith("# "):
         yield f"{room.name}/README.md: begins with no title"
+    for subject in SUBJECTS:
+        if subject not in text.lower():
+            yield f"{room.name}/README.md: says nothing of {subject}"
+    for metric in _metrics(room):
+        if metric not in text:
+            yield f"{room.name}/README.md: does not name the metric {metric}"
     table = flags_table(room)
     if not table:
         return
@@ -91,6 +101,12 @@ def _readme(room: Room) -> Iterator[str]:
         return
     if not is_fresh:
         yield f"{room.name}/README.md: flags differ from the options; run `python -m hack.update_rooms`"
+
+
+def _metrics(room: Room) -> Iterator[str]:
+    """Names of the metrics that the room's code registers."""
+    for path in tracked(f"{room.name}/*.py"):
+        yield from METRIC.findall(path.read_text())
 
 
 def is_only_docstring(path: Path) -> bool:
