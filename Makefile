@@ -48,7 +48,8 @@ contracts: dev ## the published wire facts against our protos
 .PHONY: verify
 verify: dev ## what is generated and committed must be fresh
 	$(BIN)/python -m hack.protogen
-	git diff --exit-code -- protos
+	$(BIN)/python -m hack.update_rooms
+	git diff --exit-code -- protos '*README.md'
 
 .PHONY: system
 system: ## packages of the operating system that tests and clusters need
