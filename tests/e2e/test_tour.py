@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import MANIFESTS, Cluster, Kubectl, eventually
+from tests.e2e.cluster import MANIFESTS, Cluster, Kubectl, eventually, run
 
 pytestmark = pytest.mark.containerd
 VISITOR = ("exec", "visitor", "--")
@@ -85,18 +88,39 @@ def test_configuration_and_secret_are_in_the_container(shop: Kubectl) -> None:
     ]
 
 
+# Speaks to the API server as a program in the pod would: by name, over TLS with the mounted CA, with the mounted token.
+_IN_CLUSTER_CLIENT = """
+import json, pathlib, socket, ssl, sys
+mount = pathlib.Path(f"/proc/{sys.argv[1]}/root/var/run/secrets/kubernetes.io/serviceaccount")
+context = ssl.create_default_context(cafile=str(mount / "ca.crt"))
+with socket.create_connection((sys.argv[2], 443), 10) as plain:
+    with context.wrap_socket(plain, server_hostname="kubernetes.default.svc") as secured:
+        token = (mount / "token").read_text()
+        head = f"GET /apis HTTP/1.0\\r\\nHost: kubernetes.default.svc\\r\\nAuthorization: Bearer {token}\\r\\n\\r\\n"
+        secured.sendall(head.encode())
+        print(secured.makefile().read())
+"""
+
+
+def _process_of_visitor() -> int:
+    for found in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"echo line $i" in (found / "cmdline").read_bytes():
+                return int(found.name)
+        except OSError:
+            continue
+    raise AssertionError("the visitor's process is not there")
+
+
 def test_a_pod_reaches_the_api_server_with_its_token(shop: Kubectl) -> None:
-    script = (
-        "d=/var/run/secrets/kubernetes.io/serviceaccount; test -s $d/ca.crt && test -s $d/token "
-        "&& cat $d/namespace && nslookup kubernetes.default.svc.cluster.local"
-    )
-    said = shop(*VISITOR, "sh", "-c", script)
-    assert said.startswith("default")
+    said = shop(*VISITOR, "nslookup", "kubernetes.default.svc.cluster.local")
     assert "10.96.0.1" in said
+    pid = str(_process_of_visitor())
+    answer = run("nsenter", "-t", pid, "-n", sys.executable, "-c", _IN_CLUSTER_CLIENT, pid, "10.96.0.1")
+    assert answer.startswith(("HTTP/1.0 200", "HTTP/1.1 200")), answer
+    assert "APIGroupList" in answer
     token = shop(*VISITOR, "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token")
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
-    import json
-
     found = json.loads(shop("create", "-f", "-", "-o", "json", stdin=json.dumps(review)))
     assert found["status"]["user"]["username"] == "system:serviceaccount:default:default"
 

@@ -18,17 +18,24 @@ from tiphys_component.clock import SystemClock
 
 @dataclass(frozen=True)
 class Subject:
-    """One server under test. break_watches ends every open watch with an error, None where that can't be done."""
+    """One server under test. break_watches ends every open watch with an error."""
 
     client: Client
     namespace: str
-    break_watches: Callable[[], Awaitable[None]] | None = None
+    break_watches: Callable[[], Awaitable[None]]
 
 
 @pytest.fixture(params=["fake", "apiserver"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     make = {"fake": fake, "apiserver": apiserver}[request.param]
     async with make() as made:
+        yield made
+
+
+@pytest.fixture
+async def real_server() -> AsyncIterator[Subject]:
+    """The API server alone, for what the fake does not do: it makes no tokens."""
+    async with apiserver() as made:
         yield made
 
 

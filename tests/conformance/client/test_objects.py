@@ -12,7 +12,6 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.errors import AlreadyExists, APIError, BadRequest, Conflict, NotFound
 from tiphys_client.client import Bind
-from tiphys_client.fake import FakeClient
 
 
 def config_map(subject: Subject, name: str = "", **data: str) -> ConfigMap:
@@ -256,11 +255,9 @@ async def test_batch_bind_answers_for_each_in_order(subject: Subject) -> None:
     ]
 
 
-async def test_token_is_made_for_the_service_account(subject: Subject) -> None:
-    if isinstance(subject.client, FakeClient):
-        pytest.skip("the fake makes no tokens")
-    target = await subject.client.create(pod(subject, "p"))
-    answer = await subject.client.create_token("default", subject.namespace, audiences=["vault"], pod=target)
+async def test_token_is_made_for_the_service_account(real_server: Subject) -> None:
+    target = await real_server.client.create(pod(real_server, "p"))
+    answer = await real_server.client.create_token("default", real_server.namespace, audiences=["vault"], pod=target)
     assert answer.status.token.count(".") == 2
     assert answer.status.expirationTimestamp.seconds > 0
 
