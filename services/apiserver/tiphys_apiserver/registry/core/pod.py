@@ -9,11 +9,13 @@ from google.protobuf.message import Message
 from tiphys.api.core.v1.pod_pb2 import PodCondition
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.meta import set_condition, to_time
+from tiphys_apimachinery.scheme import ResourceInfo
+from tiphys_apiserver.registry.core.approved_specs import ApprovedSpecs, spec_digest
 from tiphys_apiserver.registry.core.pod_defaults import default_pod, default_pod_spec
 from tiphys_apiserver.registry.core.pod_spec_validation import validate_pod_spec, validate_template
 from tiphys_apiserver.registry.core.pod_update import validate_ephemeral_update, validate_pod_update
 from tiphys_apiserver.registry.core.qos import qos_class
-from tiphys_apiserver.registry.strategy import Strategy, WriteContext, copy_field
+from tiphys_apiserver.registry.strategy import Environment, Strategy, WriteContext, copy_field
 
 _DEFAULT_GRACE_S = 30
 _ENDED = ("Succeeded", "Failed")
@@ -21,6 +23,10 @@ _ENDED = ("Succeeded", "Failed")
 
 class PodStrategy(Strategy):
     """The rules of pods."""
+
+    def __init__(self, resource: ResourceInfo, environment: Environment) -> None:
+        super().__init__(resource, environment)
+        self._approved = ApprovedSpecs()
 
     def apply_defaults(self, obj: Message) -> None:
         """The schema's defaults, then those that depend on other fields."""
@@ -44,11 +50,16 @@ class PodStrategy(Strategy):
             set_condition(pod.status.conditions, condition)
 
     def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
-        """Every fault of a new pod."""
+        """Every fault of a new pod. All rules are about its spec, so one that was right before is right again."""
         pod: Any = obj
+        digest = spec_digest(pod.spec)
+        if digest in self._approved:
+            return []
         errors = super().validate(ctx, obj) + validate_pod_spec(pod.spec, "spec")
         if pod.spec.ephemeralContainers:
             errors.append(FieldError.forbidden("spec.ephemeralContainers", "cannot be set on create"))
+        if not errors:
+            self._approved.add(digest)
         return errors
 
     def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
