@@ -84,6 +84,7 @@ def apiserver(place: Place) -> ChildSpec:
         f"--advertise-address={settings.leg_ip}",
         f"--secure-port={ports.apiserver}",
         f"--grpc-port={ports.apiserver_grpc}",
+        f"--grpc-token-port={ports.apiserver_grpc_token}",
         *storage,
         f"--tls-cert-file={pki / 'apiserver.crt'}",
         f"--tls-private-key-file={pki / 'apiserver.key'}",
@@ -97,7 +98,7 @@ def apiserver(place: Place) -> ChildSpec:
         f"--service-cluster-ip-range={settings.service_cidr}",
         "--authorization-mode=Node,RBAC",
     )
-    taken = (ports.apiserver, ports.apiserver_grpc)
+    taken = (ports.apiserver, ports.apiserver_grpc, ports.apiserver_grpc_token)
     return _control(place, APISERVER, "tiphys_apiserver.main", argv, stage=STAGE_APISERVER, ports=taken)
 
 

@@ -28,6 +28,11 @@ class Ports:
         return 6444 + self.offset
 
     @property
+    def apiserver_grpc_token(self) -> int:
+        """gRPC for callers with a bearer token and no certificate."""
+        return 6445 + self.offset
+
+    @property
     def kubelet(self) -> int:
         """HTTPS, on the node."""
         return 10250 + self.offset
@@ -92,6 +97,7 @@ class Ports:
         return {
             self.apiserver: "kube-apiserver HTTPS",
             self.apiserver_grpc: "kube-apiserver gRPC",
+            self.apiserver_grpc_token: "kube-apiserver gRPC for tokens",
             self.controller_manager: "kube-controller-manager metrics",
             self.controller_manager_grpc: "kube-controller-manager gRPC",
             self.scheduler: "kube-scheduler metrics",

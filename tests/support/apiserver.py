@@ -134,6 +134,15 @@ class RunningServer:
         answer: bytes = await call(request.SerializeToString(), timeout=10)
         return answer
 
+    async def grpc_by_token(self, service: str, method: str, request: Any, token: str) -> bytes:
+        """The same for a caller who has a bearer token and no certificate."""
+        target = f"127.0.0.1:{self.api.grpc_token_port}"
+        async with channel(target, TLSFiles(ca=self.pki.folder / "ca.crt")) as opened:
+            call = opened.unary_unary(f"/tiphys.apiserver.{service}/{method}")
+            metadata = (("authorization", f"Bearer {token}"),)
+            answer: bytes = await call(request.SerializeToString(), timeout=10, metadata=metadata)
+            return answer
+
     def channel(self, user: str = "admin") -> grpc.aio.Channel:
         """The user's channel to the gRPC port."""
         if user not in self._channels:
@@ -167,7 +176,8 @@ async def read_chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         if size == 0:
             return
         yield data[:-2]
-
+            "grpc_port": 0,
+            "grpc_token_port": 0,
 
 def options_for(pki: Pki, **changes: Any) -> Options:
     """Options of a server for tests."""

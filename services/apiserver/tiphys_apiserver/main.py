@@ -41,6 +41,7 @@ class ApiServer:
         self.ready = asyncio.Event()
         self.secure_port = 0
         self.grpc_port = 0
+        self.grpc_token_port = 0
 
     async def run(self) -> None:
         """Serve until cancelled. Raises StartupError where something is missing or taken."""
@@ -93,7 +94,7 @@ class ApiServer:
             from tiphys_apiserver.rpc.server import start_rpc
 
             parts.rpc = await start_rpc(parts, self._options, serving)
-            self.grpc_port = parts.rpc.port
+            self.grpc_port, self.grpc_token_port = parts.rpc.port, parts.rpc.token_port
         if parts.kubernetes_service is not None:
             start_loop(group, parts.kubernetes_service.run(), "kubernetes service")
 

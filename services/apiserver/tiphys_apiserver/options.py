@@ -21,6 +21,11 @@ class Options(LogOptions):
     )
     secure_port: int = flag("--secure-port", default=6443, help="port of HTTPS; 0 takes a free one")
     grpc_port: int = flag("--grpc-port", default=6444, help="port of gRPC; 0 takes a free one, -1 serves no gRPC")
+    grpc_token_port: int = flag(
+        "--grpc-token-port",
+        default=-1,
+        help="port of gRPC for callers who show a bearer token and no certificate; 0 takes a free one, -1 serves none",
+    )
     insecure_port: int = flag("--insecure-port", default=0, help="port of plain HTTP without checks; 0 is off")
     insecure_bind_address: str = flag(
         "--insecure-bind-address", default="127.0.0.1", help="loopback address of the plain port"

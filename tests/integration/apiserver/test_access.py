@@ -175,3 +175,17 @@ async def test_G1_services_share_no_address_however_many_come_at_once(server: Ru
     assert (refused.status, "provided IP is already allocated" in refused.json()["message"]) == (422, True)
     await server.http("DELETE", f"{DEFAULT}/services/s0")
     await made(server, f"{DEFAULT}/services", taken)
+
+
+async def test_H8_a_token_opens_the_grpc_door_too(server: RunningServer) -> None:
+    await made(server, f"{DEFAULT}/serviceaccounts", {"metadata": {"name": "bot"}})
+    bearer = await token(server, "bot")
+    request = wire_pb2.ListRequest(namespace="default")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.grpc_by_token("core.v1.PodService", "List", request, bearer)
+    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    await bind(server, "bots", "view", "system:serviceaccount:default:bot")
+    await server.grpc_by_token("core.v1.PodService", "List", request, bearer)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.grpc_by_token("core.v1.PodService", "List", request, "no token at all")
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED

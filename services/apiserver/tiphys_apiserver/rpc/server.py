@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -55,16 +56,30 @@ def make_services(parts: Assembly) -> Mapping[str, dict[str, Any]]:
     return services
 
 
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """One port on every address, and what it asks of callers."""
+
+    port: int
+    flag: str
+    client_auth: ClientAuth
+
+
 class RpcDoor:
-    """gRPC servers on several addresses, stopped together."""
+    """gRPC servers on several addresses and ports, stopped together; the first is that for certificates."""
 
     def __init__(self, servers: list[Server]) -> None:
         self._servers = servers
 
     @property
     def port(self) -> int:
-        """The port of the first address."""
+        """The port for callers with certificates."""
         return self._servers[0].port
+
+    @property
+    def token_port(self) -> int:
+        """The port for callers with bearer tokens; the same one where there is no other."""
+        return self._servers[-1].port
 
     async def stop(self) -> None:
         """Let calls in progress end within the grace time, cancel the rest."""
@@ -80,17 +95,21 @@ async def start_rpc(parts: Assembly, options: Options, serving: TLSFiles) -> Rpc
         handlers = [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
         server.add_generic_rpc_handlers(handlers)
 
-    # Python's gRPC either requires a client certificate or does not ask for one: without an authority
-    # to check it by, callers come with bearer tokens.
-    client_auth = ClientAuth.REQUIRED if options.client_ca_file is not None else ClientAuth.NONE
-    port = options.grpc_port
+    # Python's gRPC either requires a client certificate or does not ask for one. So callers with certificates and
+    # callers with bearer tokens have a port each; without an authority to check certificates by, one serves all.
+    with_certificates = ClientAuth.REQUIRED if options.client_ca_file is not None else ClientAuth.NONE
+    doors = [_Door(options.grpc_port, "--grpc-port", with_certificates)]
+    if options.grpc_token_port >= 0:
+        doors.append(_Door(options.grpc_token_port, "--grpc-token-port", ClientAuth.NONE))
     servers: list[Server] = []
-    for host in options.hosts():
-        bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        # Each port its own: the first to listen takes what the credentials start with, and another would find nothing.
-        credentials = grpc_server_credentials(serving, client_auth=client_auth)
-        server = Server(bind, credentials, [Servicer(tuple(services), register)], map_error, flag="--grpc-port")
-        await server.start()
-        port = server.port
-        servers.append(server)
+    for door in doors:
+        port = door.port
+        for host in options.hosts():
+            bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            # Each port its own: the first to listen takes what the credentials start with, another would find nothing.
+            credentials = grpc_server_credentials(serving, client_auth=door.client_auth)
+            server = Server(bind, credentials, [Servicer(tuple(services), register)], map_error, flag=door.flag)
+            await server.start()
+            port = server.port
+            servers.append(server)
     return RpcDoor(servers)
