@@ -176,8 +176,7 @@ async def read_chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         if size == 0:
             return
         yield data[:-2]
-            "grpc_port": 0,
-            "grpc_token_port": 0,
+
 
 def options_for(pki: Pki, **changes: Any) -> Options:
     """Options of a server for tests."""
@@ -187,6 +186,7 @@ def options_for(pki: Pki, **changes: Any) -> Options:
             "bind_address": ("127.0.0.1",),
             "secure_port": 0,
             "grpc_port": 0,
+            "grpc_token_port": 0,
             "store": "memory",
             "tls_cert_file": folder / "server.crt",
             "tls_private_key_file": folder / "server.key",
