@@ -254,12 +254,13 @@ async def measure_api(stores: Sequence[str] = STORES, calls: Calls = Calls()) ->
 
 def measure_start(store: str) -> list[Figure]:
     """From the start of the process to /readyz; modules are compiled before, as by any start but the very first."""
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
     for _ in range(1 + _ROUNDS):
         with running_api_server(store) as server:
-            times.append(server.ready_after_s)
+            times.append((server.ready_after_s, server.ready_after_cpu_s))
     del times[0]
-    figure = Figure(f"{store}: start of the process to ready, cold", median(times), "s", 0.9)
+    wall_s, cpu = sorted(times)[_ROUNDS // 2]
+    figure = Figure(f"{store}: start of the process to ready, cold", wall_s, "s", 0.9, f"{cpu:.2f} s of CPU")
     print_figures([figure])
     return [figure]
 

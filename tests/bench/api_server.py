@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from tests.bench.process import environment
+from tests.bench.process import cpu_s, environment
 from tests.support.apiserver import Pki, shared_pki
 from tests.support.etcd import EtcdMember
 
@@ -31,6 +31,7 @@ class RunningApiServer:
     port: int
     tls: ssl.SSLContext
     ready_after_s: float
+    ready_after_cpu_s: float
 
     def pids(self) -> tuple[int, ...]:
         """The processes whose time counts."""
@@ -58,7 +59,8 @@ def running_api_server(store: str) -> Iterator[RunningApiServer]:
         tls = ssl.create_default_context(cafile=str(pki.folder / "ca.crt"))
         tls.load_cert_chain(pki.folder / "admin.crt", pki.folder / "admin.key")
         _wait_ready(process, port, tls, folder / "log")
-        yield RunningApiServer(process.pid, store_pid, port, tls, perf_counter() - began)
+        ready_after_s = perf_counter() - began
+        yield RunningApiServer(process.pid, store_pid, port, tls, ready_after_s, cpu_s(process.pid))
 
 
 def _flags(pki: Pki, port: int) -> list[str]:
