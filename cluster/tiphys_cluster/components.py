@@ -25,9 +25,6 @@ APISERVER = "kube-apiserver"
 ETCD = "etcd"
 _LOOPBACK = "127.0.0.1"
 
-# The only one of its cluster: after its death there is no rival whose lease it would have to wait out.
-_NO_ELECTION = "--leader-elect=false"
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -113,7 +110,7 @@ def control_plane(place: Place) -> list[ChildSpec]:
         f"--root-ca-file={pki / 'ca.crt'}",
         f"--cluster-cidr={settings.pod_cidr}",
         f"--service-cluster-ip-range={settings.service_cidr}",
-        _NO_ELECTION,
+        _identity(settings),
         "--allocate-node-cidrs=true",
         *_serving(layout, "controller-manager"),
     )
@@ -122,7 +119,7 @@ def control_plane(place: Place) -> list[ChildSpec]:
         f"--bind-address={_LOOPBACK}",
         f"--secure-port={ports.scheduler}",
         f"--grpc-port={ports.scheduler_grpc}",
-        _NO_ELECTION,
+        _identity(settings),
         *_serving(layout, "scheduler"),
     )
     dns = (
@@ -256,6 +253,14 @@ def _kube_proxy_argv(place: Place, node: str) -> tuple[str, ...]:
         f"--tls-private-key-file={files.pki / 'kube-proxy.key'}",
         f"--client-ca-file={place.layout.pki / 'ca.crt'}",
     )
+
+
+def _identity(settings: Settings) -> str:
+    """One name for all lives of a component: its next life takes the Lease of the last one over at once.
+
+    The zygote starts it again only after its death, so no two ever have the name.
+    """
+    return f"--leader-elect-identity=tiphys-{settings.name}"
 
 
 def _serving(layout: Layout, component: str) -> tuple[str, ...]:

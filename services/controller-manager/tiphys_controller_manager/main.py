@@ -46,7 +46,7 @@ class ControllerManager:
         options, clock = self._options, self._clock
         registry, health = Registry(process_metrics=True), Health()
         transport = GrpcTransport(self._config)
-        identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+        identity = options.leader_elect_identity or f"{socket.gethostname()}_{uuid.uuid4()}"
         elector = LeaderElector(
             Client(transport, field_manager=NAME),
             name=options.leader_elect_resource_name,

@@ -23,6 +23,12 @@ class Options(ServingOptions):
         "--controllers", default=("*",), help="names to run; '*' is all that are on by default, '-name' is not that one"
     )
     leader_elect: bool = flag("--leader-elect", default=True, help="run only while holding the Lease")
+    leader_elect_identity: str = flag(
+        "--leader-elect-identity",
+        default="",
+        help="name to hold the Lease by; a process that is started again under its name need not wait for the Lease to "
+        "run out, so no two at once may have it; a new one each start when not given",
+    )
     leader_elect_lease_duration_s: float = flag(
         "--leader-elect-lease-duration", default=15.0, duration=True, help="how long a lost leader is waited for"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import uuid
 from collections.abc import Sequence
@@ -98,7 +97,7 @@ class SchedulerService:
         if not self._options.leader_elect:
             await scheduler.run()
             return
-        identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4()}"
+        identity = self._options.leader_elect_identity or f"{socket.gethostname()}_{uuid.uuid4()}"
         elector = LeaderElector(
             client, name="kube-scheduler", namespace="kube-system", identity=identity, clock=SystemClock()
         )

@@ -21,3 +21,9 @@ class Options(ServingOptions):
         "--scheduler-name", default="default-scheduler", help="pods with this schedulerName are placed"
     )
     leader_elect: bool = flag("--leader-elect", default=True, help="work only while holding the Lease")
+    leader_elect_identity: str = flag(
+        "--leader-elect-identity",
+        default="",
+        help="name to hold the Lease by; a process that is started again under its name need not wait for the Lease to "
+        "run out, so no two at once may have it; a new one each start when not given",
+    )

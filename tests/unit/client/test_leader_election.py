@@ -152,3 +152,31 @@ async def test_end_and_failure_of_the_work_give_the_lease_back(server: FakeServe
 def test_times_that_let_two_lead_are_refused() -> None:
     with pytest.raises(ValueError, match="lease_duration_s > renew_deadline_s"):
         LeaseTimes(lease_duration_s=10, renew_deadline_s=10)
+
+
+async def test_the_next_life_under_the_same_name_takes_over_at_once() -> None:
+    clock = FakeClock()
+    client = FakeClient(clock)
+
+    async def hold() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    def elector() -> LeaderElector:
+        return LeaderElector(client, name="l", namespace="kube-system", identity="only-one", clock=clock)
+
+    first = asyncio.create_task(elector().run(hold))
+    async with asyncio.timeout(5):
+        while client.stored(Lease, "l", "kube-system") is None:  # noqa: ASYNC110 - written by another task
+            await asyncio.sleep(0)
+    client.server.fail("Update", Lease, ServiceUnavailable("killed"), times=1)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)  # noqa: TID251 - its end is all that is waited for
+    led = asyncio.Event()
+
+    async def lead() -> None:
+        led.set()
+
+    async with asyncio.timeout(5):
+        await elector().run(lead)
+    assert led.is_set()
+    assert clock.monotonic() == 0
