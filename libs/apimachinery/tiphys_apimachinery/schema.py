@@ -150,6 +150,20 @@ def object_options(descriptor: Descriptor) -> options_pb2.ObjectOptions:
     return descriptor.GetOptions().Extensions[options_pb2.object]
 
 
+@functools.cache
+def type_meta(descriptor: Descriptor) -> tuple[str, str]:
+    """apiVersion and kind of a top-level message; both empty for a part."""
+    if not has_type_meta(descriptor):
+        return "", ""
+    options = object_options(descriptor)
+    # Status, DeleteOptions and their like belong to no group of their own: they say v1.
+    group = "" if options.group == "meta.k8s.io" and descriptor.name not in _META_KINDS else options.group
+    return f"{group}/{options.version}" if group else options.version, descriptor.name
+
+
+_META_KINDS = frozenset({"PartialObjectMetadata", "PartialObjectMetadataList", "TableOptions"})
+
+
 def descriptor_of(message: Message | type[Message]) -> Descriptor:
     """The message's descriptor, of the one type that stubs of both protobuf back ends agree on."""
     return cast(Descriptor, message.DESCRIPTOR)

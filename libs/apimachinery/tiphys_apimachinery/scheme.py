@@ -17,8 +17,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 
 from tiphys.options.v1 import options_pb2
-from tiphys_apimachinery.codec.json_codec import type_meta
-from tiphys_apimachinery.schema import descriptor_of
+from tiphys_apimachinery.schema import descriptor_of, type_meta
 
 Column = options_pb2.Column
 # Keys that do not follow the plural. Source: kube-apiserver pkg/kubeapiserver default_storage_factory_builder.go.

@@ -16,9 +16,9 @@ from tiphys_apimachinery.codec.json_decode import DecoderCompiler, Unusual
 from tiphys_apimachinery.codec.json_encode import EncoderCompiler, load_raw
 from tiphys_apimachinery.codec.json_strict import DecodeError, FieldSink, decode_message, duplicate_members
 from tiphys_apimachinery.errors import BadRequest
-from tiphys_apimachinery.schema import descriptor_of, has_type_meta, is_recursive, object_options
+from tiphys_apimachinery.schema import descriptor_of, is_recursive, type_meta
 
-__all__ = ["DecodeError", "FieldSink", "dumps", "from_json", "loads", "parse", "to_json", "type_meta"]
+__all__ = ["DecodeError", "FieldSink", "dumps", "from_json", "loads", "parse", "to_json"]
 
 M = TypeVar("M", bound=Message)
 
@@ -34,20 +34,6 @@ def _encoders() -> EncoderCompiler:
 @functools.cache
 def _decoders() -> DecoderCompiler:
     return DecoderCompiler()
-
-
-@functools.cache
-def type_meta(descriptor: Descriptor) -> tuple[str, str]:
-    """apiVersion and kind of a top-level message; both empty for a part."""
-    if not has_type_meta(descriptor):
-        return "", ""
-    options = object_options(descriptor)
-    # Status, DeleteOptions and their like belong to no group of their own: they say v1.
-    group = "" if options.group == "meta.k8s.io" and descriptor.name not in _META_KINDS else options.group
-    return f"{group}/{options.version}" if group else options.version, descriptor.name
-
-
-_META_KINDS = frozenset({"PartialObjectMetadata", "PartialObjectMetadataList", "TableOptions"})
 
 
 def to_json(message: Message, *, with_type_meta: bool = True) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from tiphys.api.runtime import runtime_pb2
-from tiphys_apimachinery.codec.json_codec import type_meta
 from tiphys_apimachinery.errors import BadRequest
-from tiphys_apimachinery.schema import Field, Kind, descriptor_of, fields_of, message_kind, part_of
+from tiphys_apimachinery.schema import Field, Kind, descriptor_of, fields_of, message_kind, part_of, type_meta
 
 MAGIC: Final = b"k8s\x00"
 # contentEncoding and contentType, which Go writes although they are empty.
