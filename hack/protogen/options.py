@@ -138,7 +138,8 @@ def of_message(
         atomic = struct.get("structType") == "atomic"
         return [f"{indent}option (tiphys.options.v1.part).atomic = true;", ""] if atomic else []
     group, version = package.json["group"], package.json["version"]
-    members = [f"version: {quote(version)}", f"role: ROLE_{struct['role'].upper()}"]
+    members = [f"version: {quote(version)}"] if version else []
+    members.append(f"role: ROLE_{struct['role'].upper()}")
     if group:
         members.insert(0, f"group: {quote(group)}")
     served = resources.get((group, version, name), ())
