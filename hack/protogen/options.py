@@ -43,7 +43,8 @@ def of_field(package: Package, fact: Record, golang: Record | None, rules: Mappi
     """The bracketed options of one field."""
     found: list[str] = []
     derived = re.sub(r"_(\w)", lambda m: m[1].upper(), fact["name"])
-    name = golang.get("json", derived) if golang else fact.get("json", derived)
+    # Go keeps some fields out of JSON; what stands for them there is special, and has no name.
+    name = (golang.get("json") or derived) if golang else fact.get("json", derived)
     if name != derived and package.is_kubernetes:
         found.append(f"json_name = {quote(name)}")
     if fact.get("packed") is False and package.syntax == "proto3":
