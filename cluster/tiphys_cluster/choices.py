@@ -70,7 +70,8 @@ def layout_for(name: str, home: Path | None, run_root: Path) -> Layout:
         return Layout(name, (home or default_home(name)).absolute(), run_root)
     if home is not None and home.absolute() != claim.home:
         raise ClusterError(
-            f"cluster {name!r} is up with its home in {claim.home}", "Choose another --name, or stop it: tiphys down"
+            f"cluster {name!r} is up with its home in {claim.home}",
+            f"Choose another --name, or stop it: tiphys down --name {name}",
         )
     return Layout(name, claim.home, run_root)
 
