@@ -95,9 +95,8 @@ class PodLifecycle:
         try:
             status = await self._runtime.container_status(container_id)
         except CRINotFound:
-            if known is not None:
-                del self._containers[container_id]
-                self._rebuild(known[0])
+            # Asked of again: whoever removed it may have forgotten it while the runtime was answering.
+            self.forget_container(container_id)
             return
         uid = status.labels.get(labels.POD_UID, "")
         message = await self._termination_message(status)
