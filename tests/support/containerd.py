@@ -62,8 +62,7 @@ class ContainerdNode:
 async def containerd_node(prefix: str) -> AsyncIterator[ContainerdNode]:
     """Starts containerd with pause and busybox; pods are reached from this namespace by a route of their own."""
     name = f"{prefix}{uuid.uuid4().hex[:6]}"
-    # A number of its own, so that two tests at once do not share addresses.
-    number = int(name[-6:], 16) % 250
+    number = await asyncio.to_thread(_free_number)
     root = Path(f"/run/{name}")
     await asyncio.to_thread(root.mkdir)
     try:
@@ -89,6 +88,13 @@ def _remove_cgroups(name: str) -> None:
         groups = sorted((path for path in top.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
         for group in (*groups, top):
             group.rmdir()
+
+
+def _free_number() -> int:
+    """A number that no other test has now, so that two at once do not share addresses."""
+    routes = subprocess.run(["ip", "-4", "route"], check=True, capture_output=True, text=True).stdout
+    free = [number for number in range(250) if f"10.199.{number}.0/24" not in routes]
+    return free[uuid.uuid4().int % len(free)]
 
 
 @contextmanager
