@@ -11,6 +11,7 @@ import pytest
 from tests.support.containerd import ContainerdNode, containerd_node, missing
 from tests.support.kubelet import RunningKubelet, running_kubelet
 from tiphys_cri.endpoint import channel
+from tiphys_cri.errors import CRIError
 from tiphys_cri.runtime import GrpcRuntimeService
 
 
@@ -52,5 +53,15 @@ async def end_pods(containerd: ContainerdNode) -> None:
     async with channel(containerd.endpoint) as dialled:
         runtime = GrpcRuntimeService(dialled)
         for sandbox in await runtime.list_pod_sandboxes():
-            await runtime.stop_pod_sandbox(sandbox.id)
-            await runtime.remove_pod_sandbox(sandbox.id)
+            await _end_pod(runtime, sandbox.id)
+
+
+async def _end_pod(runtime: GrpcRuntimeService, sandbox_id: str) -> None:
+    for pause_s in (0.1, 0.2, 0.4, 0.8):
+        try:
+            await runtime.stop_pod_sandbox(sandbox_id)
+            break
+        except CRIError:
+            # The kubelet was cancelled amid a stop of its own; containerd 1.7 refuses another until that is through.
+            await asyncio.sleep(pause_s)
+    await runtime.remove_pod_sandbox(sandbox_id)
