@@ -60,6 +60,11 @@ KUBECTLS := build/kubectl/kubectl-1.20 build/kubectl/kubectl-1.32
 $(KUBECTLS) &:
 	hack/fetch-kubectl build/kubectl
 
+# The runtime of the next release of Debian, beside the machine's.
+CONTAINERD17 := build/containerd-1.7
+$(CONTAINERD17)/containerd:
+	hack/fetch-containerd $(CONTAINERD17)
+
 .PHONY: test-system
 test-system: system
 	@hack/install-system-packages test
@@ -78,11 +83,15 @@ integration: dev test-system ## several of our parts, real etcd, containerd and 
 e2e: dev test-system $(KUBECTLS) ## the whole cluster on real containerd, by two versions of kubectl
 	$(PYTEST) tests/e2e -m "not slow"
 
+.PHONY: containerd17
+containerd17: dev test-system $(CONTAINERD17)/containerd ## the runtime's client and the kubelet with containerd 1.7 instead of the machine's
+	PATH="$(abspath $(CONTAINERD17)):$$PATH" $(PYTEST) tests/conformance/cri tests/integration/kubelet -m containerd
+
 .PHONY: test
 test: lint type contracts verify unit integration e2e ## everything that CI runs
 
 .PHONY: test-long
-test-long: test ## and the long runs: chaos, kills, scale
+test-long: test containerd17 ## and the long runs: chaos, kills, scale, a newer containerd
 	$(PYTEST) tests -m slow
 
 # Options for the cluster: make up ARGS="--name other --store etcd --port-offset 1000"
