@@ -143,6 +143,7 @@ class _Builder:
         self, status: ContainerStatus, old: ContainerStatus | None, waiting: Waiting | None, *, first: bool
     ) -> None:
         """The runtime has nothing of it: never made, or gone already."""
+        blocked = not self.initialized and not first
         if old is not None and old.containerID:
             status.restartCount = old.restartCount
             status.image, status.imageID, status.containerID = old.image, old.imageID, old.containerID
@@ -152,13 +153,12 @@ class _Builder:
         elif old is not None and old.state.HasField("terminated"):
             status.state.CopyFrom(old.state)
             status.ready = old.ready
-        elif self.inputs.ended:
+        elif self.inputs.ended and not (blocked and _was_initializing(old)):
             status.state.terminated.CopyFrom(_lost())
         elif old is not None and old.state.HasField("running"):
             status.lastState.terminated.CopyFrom(_lost())
             status.state.waiting.reason = CONTAINER_CREATING
         else:
-            blocked = not self.initialized and not first
             status.state.waiting.reason = POD_INITIALIZING if blocked else CONTAINER_CREATING
 
     def _identify(self, status: ContainerStatus, current: ContainerObservation) -> None:
@@ -216,6 +216,11 @@ def _lost() -> ContainerStateTerminated:
         reason="ContainerStatusUnknown",
         message="The container could not be located when the pod was terminated",
     )
+
+
+def _was_initializing(old: ContainerStatus | None) -> bool:
+    """It never had its turn, so that nothing of it can be lost."""
+    return old is None or old.state.waiting.reason == POD_INITIALIZING
 
 
 def _phase(inputs: StatusInputs, status: PodStatus) -> str:

@@ -70,6 +70,14 @@ def test_phase_never_goes_back_from_the_end() -> None:
     assert status_of(pod, seen()).phase == "Succeeded"
 
 
+def test_container_that_never_had_its_turn_is_not_told_as_lost() -> None:
+    pod = make_pod("app", init=("one",), policy="Never")
+    failed = seen(box(ready=False), run(pod, "one", EXITED, 1))
+    status = status_of(pod, failed, previous=status_of(pod, failed), ended=True)
+    assert (status.phase, status.containerStatuses[0].state.waiting.reason) == ("Failed", "PodInitializing")
+    assert conditions(status)["Initialized"] == "False"
+
+
 def test_end_is_not_told_before_the_last_container_has_ended() -> None:
     pod = make_pod("app", init=("side*",), policy="Never")
     still = seen(box(), run(pod, "side", RUNNING), run(pod, "app", EXITED, 0))
