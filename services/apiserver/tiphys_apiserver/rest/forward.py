@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from tiphys_apimachinery.errors import ServiceUnavailable
+from tiphys_apimachinery.errors import APIError, ServiceUnavailable
 from tiphys_apiserver.rest.connection import connection_of
 from tiphys_apiserver.rest.exchange import Exchange
 from tiphys_apiserver.rest.tunnel import Target, dial, request_head
@@ -15,6 +15,7 @@ _log = get_logger(__name__)
 
 _HEAD_TIMEOUT_S = 30.0
 _READ_BYTES = 64 * 1024
+_MAX_REFUSAL_BYTES = 64 * 1024
 # Headers about one connection, which each side has of its own.
 _OF_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "content-length"})
 
@@ -51,8 +52,14 @@ class _Gone:
         self._writer.transport.abort()
 
 
-async def forward(exchange: Exchange, target: Target) -> ForwardResponse:
-    """Pass request and answer through. Raises ServiceUnavailable when the target can't be reached."""
+Refusal = Callable[[int, bytes], APIError]
+
+
+async def forward(exchange: Exchange, target: Target, *, refusal: Refusal | None = None) -> ForwardResponse:
+    """Pass request and answer through; with refusal, an answer of 400 and up is raised as the error it makes of it.
+
+    Raises ServiceUnavailable when the target can't be reached.
+    """
     body = await exchange.body()
     reader, writer = await dial(target, 10.0)
     connection = connection_of(exchange.request)
@@ -61,11 +68,29 @@ async def forward(exchange: Exchange, target: Target) -> ForwardResponse:
         head = request_head(exchange, target).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
         writer.write(_without_connection(head) + body)
         answer = await read_head(reader, target)
+        if refusal is not None:
+            await raise_refusal(reader, answer, refusal)
         connection.listener = _Gone(writer)
         return await _stream(exchange, reader, answer)
     finally:
         connection.listener = None
         writer.close()
+
+
+async def raise_refusal(reader: asyncio.StreamReader, head: bytes, refusal: Refusal) -> None:
+    """Raises what refusal makes of an answer of 400 and up; other answers are left unread."""
+    status, headers = parse_head(head)
+    if status < 400:
+        return
+    text = b""
+    try:
+        async for piece in read_body(reader, headers):
+            text += piece
+            if len(text) >= _MAX_REFUSAL_BYTES:
+                break
+    except (asyncio.IncompleteReadError, ConnectionError) as err:
+        _log.debug("refusal broke off", status=status, err=str(err))
+    raise refusal(status, text[:_MAX_REFUSAL_BYTES])
 
 
 async def read_head(reader: asyncio.StreamReader, target: Target) -> bytes:

@@ -16,7 +16,7 @@ from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rest.exchange import Exchange
 from tiphys_apiserver.rest.forward import forward
-from tiphys_apiserver.rest.kubelet_streams import log_parameters
+from tiphys_apiserver.rest.kubelet_streams import log_parameters, refusal
 from tiphys_apiserver.rest.object_proxy import pod_target, service_target
 from tiphys_apiserver.rest.tunnel import Target, tunnel
 from tiphys_apiserver.server.call import Call
@@ -47,7 +47,7 @@ class KubeletProxy:
         node = await self.node_of(pod)
         base = f"/{quote(info.namespace)}/{quote(info.name)}"
         if info.subresource == "log":
-            return await forward(exchange, self._target(node, _log_path(exchange, pod, base)))
+            return await forward(exchange, self._target(node, _log_path(exchange, pod, base)), refusal=refusal)
         if info.subresource == "portforward":
             ports = [value for name, value in parse_qsl(exchange.raw_query) if name in ("ports", "port")]
             path = f"/portForward{base}" + (f"?{urlencode([('port', port) for port in ports])}" if ports else "")
