@@ -298,6 +298,22 @@ async def test_grpc_refuses_what_rest_refuses(server: RunningServer) -> None:
     assert (status_of(conflict.value).code, status_of(conflict.value).reason) == (409, "Conflict")
 
 
+async def test_immutable_field_stays_over_grpc_too(server: RunningServer) -> None:
+    made = _named(config_map_pb2.ConfigMap, "a")
+    made.immutable = True
+    made.data["k"] = "v"
+    create = wire_pb2.CreateRequest(namespace="default", object=made.SerializeToString())
+    await server.grpc("core.v1.ConfigMapService", "Create", create)
+    made.data["k"] = "w"
+    change = wire_pb2.UpdateRequest(namespace="default", object=made.SerializeToString())
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await server.grpc("core.v1.ConfigMapService", "Update", change)
+    status = status_of(refused.value)
+    assert (status.code, status.reason) == (422, "Invalid")
+    assert "field is immutable" in status.message
+    assert (await server.http("GET", f"{CONFIG_MAPS}/a")).json()["data"] == {"k": "v"}
+
+
 async def test_key_of_another_object_is_no_name(server: RunningServer) -> None:
     await server.http("POST", CONFIG_MAPS, config_map())
     assert (await server.http("GET", "/api/v1/configmaps/a")).status == 404
