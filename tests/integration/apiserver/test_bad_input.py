@@ -314,6 +314,18 @@ async def test_immutable_field_stays_over_grpc_too(server: RunningServer) -> Non
     assert (await server.http("GET", f"{CONFIG_MAPS}/a")).json()["data"] == {"k": "v"}
 
 
+async def test_an_object_over_three_megabytes_is_refused_over_grpc_too(server: RunningServer) -> None:
+    made = _named(config_map_pb2.ConfigMap, "big")
+    made.data["k"] = "x" * (3 << 20)
+    create = wire_pb2.CreateRequest(namespace="default", object=made.SerializeToString())
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await server.grpc("core.v1.ConfigMapService", "Create", create)
+    status = status_of(refused.value)
+    assert (status.code, status.reason) == (413, "RequestEntityTooLarge")
+    assert "limit is 3145728" in status.message
+    assert (await server.http("GET", f"{CONFIG_MAPS}/big")).status == 404
+
+
 async def test_key_of_another_object_is_no_name(server: RunningServer) -> None:
     await server.http("POST", CONFIG_MAPS, config_map())
     assert (await server.http("GET", "/api/v1/configmaps/a")).status == 404

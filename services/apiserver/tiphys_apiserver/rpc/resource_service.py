@@ -12,7 +12,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.apiserver.v1 import wire_pb2
-from tiphys_apimachinery.errors import APIError, BadRequest
+from tiphys_apimachinery.errors import APIError, BadRequest, RequestEntityTooLarge
 from tiphys_apiserver.endpoints import create as creating
 from tiphys_apiserver.endpoints import delete as deleting
 from tiphys_apiserver.endpoints import get as getting
@@ -22,6 +22,7 @@ from tiphys_apiserver.endpoints import update as updating
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.endpoints.watch import converting
 from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.rest.exchange import MAX_BODY_BYTES
 from tiphys_apiserver.rest.render import list_raw
 from tiphys_apiserver.rpc.context import make_call
 from tiphys_apiserver.server.call import Call
@@ -133,6 +134,9 @@ class ResourceService:
     # -- writing
 
     def _decode(self, raw: bytes, field_validation: str) -> Any:
+        # Each object by itself, as over REST: a batch may be larger.
+        if len(raw) > MAX_BODY_BYTES:
+            raise RequestEntityTooLarge.of(f"limit is {MAX_BODY_BYTES}")
         info = self.served.info
         return decode_message(info.message, info.version, info.kind, raw, field_validation)
 
