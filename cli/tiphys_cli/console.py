@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.status import Status
+from rich.table import Table
 
 from tiphys_cluster.errors import ClusterError, NotRunningError, PreflightError
 
@@ -57,6 +59,13 @@ class ProgressLines:
             mark = "[green]✓[/]" if ok else "[red]✗[/]"
             self._console.print(f"{mark} {self._text} [dim]{time.monotonic() - self._began:.1f} s[/]", highlight=False)
         self._text = ""
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table as wide as its content: a name is never cut, however narrow the terminal or the pipe's 80 columns."""
+    unlimited = console.options.update(max_width=sys.maxsize)
+    table.width = Measurement.get(console, unlimited, table).maximum
+    console.print(table, soft_wrap=True)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tiphys_cli.console import EXIT_FAILED, run
+from tiphys_cli.console import EXIT_FAILED, print_table, run
 from tiphys_cli.options import name_option, run_root_option
 from tiphys_cluster.choices import layout_for
 from tiphys_cluster.status import Process, Status, read_status
@@ -64,13 +64,13 @@ def _show(console: Console, status: Status) -> None:
             process.address if process.answers else "",
             " ".join(str(port) if ok else f"[red]{port}?[/]" for port, ok in process.answers),
         )
-    console.print(table)
+    print_table(console, table)
     nodes = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("NODE", "STATE", "ADDRESS", "REASON"):
         nodes.add_column(title)
     for node in status.nodes:
         nodes.add_row(node.name, "[green]Ready[/]" if node.ready else "[red]NotReady[/]", node.address, node.reason)
-    console.print(nodes)
+    print_table(console, nodes)
 
 
 def _state(process: Process) -> str:

@@ -4,8 +4,9 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
-from tiphys_cli.console import ProgressLines, fail, run
+from tiphys_cli.console import ProgressLines, fail, print_table, run
 from tiphys_cluster.errors import ClusterError, NotRunningError, PreflightError
 
 
@@ -66,3 +67,13 @@ def test_one_remedy_of_several_problems_is_told_once(capsys: pytest.CaptureFixtu
         "error: disk [full]",
         "  free",
     ]
+
+
+def test_a_table_is_never_cut_to_the_width_of_the_terminal() -> None:
+    written = io.StringIO()
+    table = Table("PROCESS", "PORTS", box=None)
+    table.add_row("kube-controller-manager", " ".join(["10257"] * 20))
+    print_table(Console(file=written, width=40), table)
+    header, row = written.getvalue().splitlines()
+    assert row.split() == ["kube-controller-manager", *["10257"] * 20]
+    assert header.split() == ["PROCESS", "PORTS"]
