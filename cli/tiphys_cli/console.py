@@ -62,7 +62,7 @@ class ProgressLines:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a table as wide as its content: a name is never cut, however narrow the terminal or the pipe's 80 columns."""
+    """Print a table as wide as its content: no name is cut, however narrow the terminal or a pipe's 80 columns."""
     unlimited = console.options.update(max_width=sys.maxsize)
     table.width = Measurement.get(console, unlimited, table).maximum
     console.print(table, soft_wrap=True)
