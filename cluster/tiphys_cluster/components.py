@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tiphys_cluster import cgroups, containerd
+from tiphys_cluster import cgroups, containerd, network
 from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.images.builtin import PAUSE
 from tiphys_cluster.layout import Layout, NodeLayout
@@ -226,7 +226,7 @@ def _kubelet_argv(place: Place, node: str) -> tuple[str, ...]:
         f"--address={settings.node_ip(node)}",
         f"--port={settings.ports.kubelet}",
         f"--grpc-port={settings.ports.kubelet_grpc}",
-        f"--root-dir={files.kubelet_root}",
+        f"--root-dir={network.KUBELET_ROOT}",
         f"--pod-manifest-path={files.manifests}",
         f"--pod-log-dir={files.pod_logs}",
         f"--container-runtime-endpoint=unix://{files.containerd_socket}",

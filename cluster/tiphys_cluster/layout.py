@@ -55,7 +55,7 @@ class NodeLayout:
 
     @property
     def kubelet_root(self) -> Path:
-        """The kubelet's own directory: pods, plugins, checkpoints."""
+        """The kubelet's own directory: pods, plugins, checkpoints. On the node it is /var/lib/kubelet."""
         return self.home / "kubelet"
 
     @property

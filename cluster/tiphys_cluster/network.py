@@ -28,7 +28,11 @@ from tiphys_component.proc import CommandError, run_command
 _TIMEOUT_S = 20.0
 _BRIDGE = "br0"
 
-SHARED_DIRECTORIES = (Path("/run/containerd"), Path("/var/lib/cni"))
+KUBELET_ROOT = Path("/var/lib/kubelet")
+FLANNEL_RUN = Path("/run/flannel")
+_CONTAINERD_RUN = Path("/run/containerd")
+_CNI_CACHE = Path("/var/lib/cni")
+SHARED_DIRECTORIES = (_CONTAINERD_RUN, _CNI_CACHE, KUBELET_ROOT, FLANNEL_RUN)
 
 # A node forwards for its pods. Packets between two pods on one bridge must pass the rule sets too, or the answer to a
 # call over a service address would come back from the pod's own address; the file exists where br_netfilter does.
@@ -101,10 +105,17 @@ def private_directories(layout: Layout, node: str) -> dict[Path, Path]:
     """Fixed directories of the machine, and what a node sees in their place.
 
     containerd's shims keep their sockets and runc its state in /run/containerd whatever containerd is told, and libcni
-    caches results in /var/lib/cni; a node that was switched off would leave them there, under the host's own.
+    caches results in /var/lib/cni; a node that was switched off would leave them there, under the host's own. CSI
+    drivers and device plugins look for the kubelet in /var/lib/kubelet and keep sockets there, whose paths must be
+    short; CNI plugins look for the node's subnet in /run/flannel.
     """
     files = layout.node(node)
-    return {SHARED_DIRECTORIES[0]: files.run / "run-containerd", SHARED_DIRECTORIES[1]: files.home / "cni" / "cache"}
+    return {
+        _CONTAINERD_RUN: files.run / "run-containerd",
+        _CNI_CACHE: files.home / "cni" / "cache",
+        KUBELET_ROOT: files.kubelet_root,
+        FLANNEL_RUN: files.run / "flannel",
+    }
 
 
 def mount_namespace_step(layout: Layout, node: str) -> Step:
@@ -112,7 +123,8 @@ def mount_namespace_step(layout: Layout, node: str) -> Step:
 
     It hears of the host's mounts and the host never of its own (slave), while inside it mounts spread (shared), as
     volumes with mount propagation need. The copies of namespace files are taken out: each would keep a namespace alive
-    for as long as this node lives. Directories that containerd's parts know by a fixed name are covered by own ones.
+    for as long as this node lives. Directories that others know by a fixed name are covered by the node's own, each a
+    group of its own: what is mounted in one would otherwise be mounted a second time where its files lie.
     """
     script = f"""
 for held in {layout.run_root}/*/ns; do umount -R -l "$held" 2>/dev/null || true; done
@@ -121,6 +133,7 @@ mount --make-rshared /
     for fixed, own in private_directories(layout, node).items():
         seen, kept = shlex.quote(str(fixed)), shlex.quote(str(own))
         script += f"mkdir -p {seen} {kept}\nmount --bind {kept} {seen}\n"
+        script += f"mount --make-private {seen}\nmount --make-shared {seen}\n"
     argv = ("unshare", f"--mount={layout.node(node).mntns}", "--propagation", "slave", "sh", "-eu")
     return Step(argv, script)
 

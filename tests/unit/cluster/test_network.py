@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tiphys_cluster import network
 from tiphys_cluster.layout import Layout
 from tiphys_cluster.settings import Settings
@@ -54,3 +56,22 @@ def test_namespaces_of_other_clusters_are_let_go_in_a_nodes_mounts() -> None:
     shared = lines.index("mount --make-rshared /")
     assert "/r/*/ns" in lines[shared - 1]
     assert "mount --bind /r/a/node-1/run-containerd /run/containerd" in lines[shared + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("seen", "kept"),
+    [
+        ("/run/containerd", "/r/a/node-1/run-containerd"),
+        ("/var/lib/cni", "/home-of-a/nodes/node-1/cni/cache"),
+        ("/var/lib/kubelet", "/home-of-a/nodes/node-1/kubelet"),
+        ("/run/flannel", "/r/a/node-1/flannel"),
+    ],
+)
+def test_a_node_sees_its_own_files_where_the_world_looks_for_them(seen: str, kept: str) -> None:
+    lines = network.mount_namespace_step(LAYOUT, "node-1").stdin.splitlines()
+
+    at = lines.index(f"mount --bind {kept} {seen}")
+
+    # A peer group of its own: a volume mounted there must not turn up a second time among the kept files.
+    assert lines[at + 1 : at + 3] == [f"mount --make-private {seen}", f"mount --make-shared {seen}"]
+    assert Path(seen) in network.SHARED_DIRECTORIES
