@@ -367,7 +367,9 @@ class ResourceStore:
 
     def _refuse(self, name: str, errors: Sequence[FieldError]) -> None:
         if errors:
-            raise Invalid.of(self.resource.kind, name, errors, group=self.resource.group)
+            # The schema and a kind's own rules may find the same fault; it is told once.
+            told = list({(error.path, error.body): error for error in errors}.values())
+            raise Invalid.of(self.resource.kind, name, told, group=self.resource.group)
 
     def _not_found(self, name: str) -> NotFound:
         return NotFound.of(self.resource.plural, name, group=self.resource.group)

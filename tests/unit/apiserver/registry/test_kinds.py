@@ -95,6 +95,24 @@ def test_ordinary_objects_have_no_fault(cls: type[Message], text: str) -> None:
     [
         pytest.param(Deployment, spec(POD), "spec.selector: Required value", id="no selector"),
         pytest.param(
+            Deployment,
+            spec(POD),
+            'spec.template.metadata.labels: Invalid value: {"a":"b"}: `selector` does not match template `labels`',
+            id="no selector fits nothing",
+        ),
+        pytest.param(
+            Job,
+            spec("template: {spec: {containers: [{name: c, image: i}]}}"),
+            'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"',
+            id="restart policy of a job left open",
+        ),
+        pytest.param(
+            CronJob,
+            spec("schedule: 1 2 3", f"jobTemplate: {{spec: {{{JOB_POD}}}}}"),
+            'spec.schedule: Invalid value: "1 2 3": expected exactly 5 fields, found 3: [1 2 3]',
+            id="schedule",
+        ),
+        pytest.param(
             Deployment, spec("selector: {}", POD), "empty selector is invalid for deployment", id="empty selector"
         ),
         pytest.param(
@@ -139,7 +157,7 @@ def test_ordinary_objects_have_no_fault(cls: type[Message], text: str) -> None:
         pytest.param(
             Job,
             spec(JOB_POD.replace("Never", "Always")),
-            'Unsupported value: "Always": supported values: "OnFailure", "Never"',
+            'Required value: valid values: "OnFailure", "Never"',
             id="job that never ends",
         ),
         pytest.param(Job, spec(JOB_POD, "completionMode: Indexed"), "", id="indexed with the default of one"),

@@ -14,6 +14,7 @@ from tiphys.api.core.v1 import config_map_pb2
 from tiphys_apimachinery.errors import (
     AlreadyExists,
     Conflict,
+    FieldError,
     Invalid,
     NotFound,
     ServerTimeout,
@@ -249,3 +250,11 @@ async def test_admission_sees_each_write_and_may_refuse(rig: Rig) -> None:
         await rig.store.delete(rig.ctx(), "a", DeleteRequest(), Admit(validate=refuse))
     assert seen == [(True, False), (True, True), (False, True)]
     assert rig.strategy.ended == [True]
+
+
+async def test_a_fault_that_two_rules_find_is_told_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [FieldError.required("data"), FieldError.required("data"), FieldError.required("metadata.labels")]
+    monkeypatch.setattr(type(rig.strategy), "validate", lambda *_args: found)
+    with pytest.raises(Invalid) as refused:
+        await rig.create()
+    assert [cause.field for cause in refused.value.to_status().details.causes] == ["data", "metadata.labels"]

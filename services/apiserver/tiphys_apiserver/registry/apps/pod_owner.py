@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from tiphys_apimachinery.errors import FieldError
+from tiphys_apimachinery.field_error import quote
 from tiphys_apimachinery.labels import SelectorError, from_label_selector
 from tiphys_apiserver.registry.core.pod_defaults import default_pod_spec
 from tiphys_apiserver.registry.core.pod_spec_validation import validate_template
@@ -33,9 +34,14 @@ def selector_errors(selector: Any, labels: Any, kind: str, path: str = "spec") -
         yield FieldError.invalid(where, "", str(err))
         return
     if not fits:
-        yield FieldError.invalid(
-            f"{path}.template.metadata.labels", dict(labels), "`selector` does not match template `labels`"
-        )
+        yield mismatch(path, labels)
+
+
+def mismatch(path: str, labels: Any) -> FieldError:
+    """The fault of a selector that does not take the pods of its own template."""
+    return FieldError.invalid(
+        f"{path}.template.metadata.labels", dict(labels), "`selector` does not match template `labels`"
+    )
 
 
 def template_errors(
@@ -44,7 +50,11 @@ def template_errors(
     """Faults of the template, with the restart policies that the kind allows."""
     yield from validate_template(template, path)
     policy = template.spec.restartPolicy
-    if policy and policy not in policies:
+    if policy == ALWAYS != policies[0]:
+        # What an author left open was filled with Always: to them the field is missing.
+        names = ", ".join(quote(name) for name in policies)
+        yield FieldError.required(f"{path}.spec.restartPolicy", f"valid values: {names}")
+    elif policy and policy not in policies:
         yield FieldError.not_supported(f"{path}.spec.restartPolicy", policy, policies)
     if ALWAYS in policies and template.spec.HasField("activeDeadlineSeconds"):
         yield FieldError.forbidden(
@@ -73,9 +83,12 @@ class PodOwnerStrategy(Strategy):
 
     def _all_errors(self, obj: Any) -> list[FieldError]:
         errors: list[FieldError] = []
-        # A selector that is missing altogether is the schema's finding.
+        labels = obj.spec.template.metadata.labels
         if obj.spec.HasField("selector"):
-            errors += selector_errors(obj.spec.selector, obj.spec.template.metadata.labels, self.kind_in_words)
+            errors += selector_errors(obj.spec.selector, labels, self.kind_in_words)
+        else:
+            # That it is missing is the schema's finding; that nothing is selected then is said too, as upstream does.
+            errors.append(mismatch("spec", labels))
         errors += template_errors(obj.spec.template, self.resource.kind)
         errors += self.own_errors(obj)
         return errors

@@ -96,7 +96,7 @@ def schedule_fault(text: str) -> str:
         return f"unrecognized descriptor: {text}"
     fields = text.split()
     if len(fields) != len(_FIELDS):
-        return f"expected exactly 5 fields, found {len(fields)}: {fields}"
+        return f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
     for field, (label, low, high, names) in zip(fields, _FIELDS, strict=True):
         for term in field.lower().split(","):
             why = _term_fault(term, low, high, names)

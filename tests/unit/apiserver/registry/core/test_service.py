@@ -137,6 +137,11 @@ async def test_G11_one_number_serves_two_protocols_of_one_service() -> None:
     ("spec", "text"),
     [
         pytest.param("{}", "spec.ports: Required value", id="no ports"),
+        pytest.param(
+            "{ports: [{port: 0}]}",
+            r"spec.ports\[0\].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            id="port 0",
+        ),
         pytest.param("{ports: [{port: 1}, {port: 2}]}", r"spec.ports\[0\].name: Required value", id="names"),
         pytest.param(
             "{ports: [{name: a, port: 1}, {name: b, port: 1}]}", r"spec.ports\[1\]: Duplicate value", id="same port"
