@@ -86,6 +86,24 @@ COMPONENT_ROLES = (
             allow("list watch", "discovery.k8s.io", "endpointslices"),
         ),
     ),
+    # What external-provisioner, -attacher and -resizer ask for together, as one process serves a node's drivers.
+    RoleSpec(
+        "tiphys:csi-companion",
+        (
+            WRITE_EVENTS,
+            allow(READ, "core events.k8s.io", "events"),
+            allow("create delete get list patch update watch", "core", "persistentvolumes"),
+            allow("get list patch update watch", "core", "persistentvolumeclaims"),
+            allow("patch update", "core", "persistentvolumes/status persistentvolumeclaims/status"),
+            allow("get list patch update watch", "storage.k8s.io", "volumeattachments"),
+            allow("patch update", "storage.k8s.io", "volumeattachments/status"),
+            allow(READ, "storage.k8s.io", "storageclasses volumeattributesclasses csinodes csidrivers"),
+            allow(READ, "core", "nodes pods"),
+            allow("get", "core", "secrets"),
+            allow("create delete get list patch update watch", "storage.k8s.io", "csistoragecapacities"),
+            allow("create get list patch update watch", "coordination.k8s.io", "leases"),
+        ),
+    ),
     RoleSpec(
         "system:kube-scheduler",
         (
@@ -179,6 +197,7 @@ COMPONENT_BINDINGS = (
     bind_cluster_role("system:kube-controller-manager", user("system:kube-controller-manager")),
     bind_cluster_role("system:kube-dns", service_account("kube-dns")),
     bind_cluster_role("tiphys:cluster-dns", user("system:cluster-dns")),
+    bind_cluster_role("tiphys:csi-companion", user("system:tiphys:csi-companion")),
     bind_cluster_role("system:kube-scheduler", user("system:kube-scheduler")),
     bind_cluster_role("system:volume-scheduler", user("system:kube-scheduler")),
     # Nodes are judged by the Node authorizer; the binding stays for those who add subjects to it.
