@@ -16,6 +16,7 @@ _VERBS = {
     "status": ("tiphys_cli.status", "Show a cluster's processes and nodes."),
     "kubeconfig": ("tiphys_cli.kubeconfig", "Print where a cluster's kubeconfig is, or what is in it."),
     "image": ("tiphys_cli.image", "Load container images into a cluster's nodes."),
+    "plugin": ("tiphys_cli.plugin", "Test plugins against their contract."),
 }
 
 

@@ -18,11 +18,11 @@ def call(*argv: str) -> Result:
 def test_help_lists_every_verb_with_a_line() -> None:
     text = call("--help").output
 
-    for verb in ("up", "down", "status", "kubeconfig", "image"):
+    for verb in ("up", "down", "status", "kubeconfig", "image", "plugin"):
         assert f"\n  {verb} " in text
 
 
-@pytest.mark.parametrize("verb", ["up", "down", "status", "kubeconfig", "image"])
+@pytest.mark.parametrize("verb", ["up", "down", "status", "kubeconfig", "image", "plugin"])
 def test_every_verb_has_help(verb: str) -> None:
     done = call(verb, "--help")
 
