@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tiphys_kubelet.node_status import NodeIdentity, NodeReporter
 from tiphys_kubelet.objects import ObjectCache, ObjectKey, Referenced
 from tiphys_kubelet.options import Options
 from tiphys_kubelet.pleg import PodLifecycle
+from tiphys_kubelet.plugin_watcher import PluginHandler, PluginWatcher
 from tiphys_kubelet.pod_source import PodSource
 from tiphys_kubelet.pod_worker import Surroundings
 from tiphys_kubelet.pod_workers import PodWorkers
@@ -81,6 +82,7 @@ class Kubelet:
         self.volumes = VolumeManager(
             options.root_dir / "pods", default_plugins(clock, TokenSource(client, clock).request)
         )
+        self.plugins = PluginWatcher(options.root_dir / "plugins_registry", self._plugin_handlers(), clock)
         self.cgroups = Cgroups(options.cgroup_root)
         self.workers = PodWorkers(self._surroundings())
         self.reporter = self._make_reporter()
@@ -117,6 +119,7 @@ class Kubelet:
             self.probes,
             self.workers,
             self.source,
+            self.plugins,
         )
 
     async def hand_over(self) -> None:
@@ -124,6 +127,10 @@ class Kubelet:
         await self.lifecycle.wait_relisted()
         await self.services.wait_synced()
         await self.source.hand_over(self.workers)
+
+    def _plugin_handlers(self) -> Mapping[str, PluginHandler]:
+        """Who serves plugins that register by a socket, by their type."""
+        return {}
 
     def _surroundings(self) -> Surroundings:
         options, outside = self._options, self._outside
