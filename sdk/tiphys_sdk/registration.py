@@ -1,4 +1,4 @@
-"""How a plugin makes itself known to the kubelet: a socket in its folder plugins_registry, on which the kubelet asks."""
+"""How a plugin makes itself known to the kubelet: by a socket in plugins_registry on which the kubelet asks."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class RegistrationServicer(api_pb2_grpc.RegistrationServicer):
 class RegistrationServer:
     """Serves the registration socket; the plugin's own socket should be served before."""
 
-    def __init__(
-        self, path: Path, info: PluginInfo, on_status: Callable[[bool, str], None] | None = None
-    ) -> None:
+    def __init__(self, path: Path, info: PluginInfo, on_status: Callable[[bool, str], None] | None = None) -> None:
         self._path = path
         self._servicer = RegistrationServicer(info, on_status)
 
@@ -76,7 +74,5 @@ class RegistrationServer:
         servicer = Servicer(
             (SERVICE,), lambda server: api_pb2_grpc.add_RegistrationServicer_to_server(self._servicer, server)
         )
-        try:
-            await Server(claim(self._path), None, (servicer,), flag="--registration-socket", grace_s=0.5).run()
-        finally:
-            self._path.unlink(missing_ok=True)
+        # gRPC removes the socket when it stops.
+        await Server(claim(self._path), None, (servicer,), flag="--registration-socket", grace_s=0.5).run()
