@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tiphys_cni.conf import Call
 from tiphys_cni.ipam import host_local
-from tiphys_cni.skel import Plugin
-from tiphys_cni.spec import CNIError, ErrorCode, Result
+from tiphys_sdk.cni.conf import Call
+from tiphys_sdk.cni.skel import Plugin
+from tiphys_sdk.cni.spec import CNIError, ErrorCode, Result
 
 _TIMEOUT_S = 60.0
 # Address management that needs no process of its own.

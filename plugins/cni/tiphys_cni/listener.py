@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tiphys_cni.netns import own_identity
 from tiphys_cni.registry import PLUGINS
-from tiphys_cni.skel import Answer, run
-from tiphys_cni.spec import CNIError, ErrorCode
 from tiphys_component.app import listen_error
 from tiphys_component.log import get_logger
+from tiphys_sdk.cni.skel import Answer, run
+from tiphys_sdk.cni.spec import CNIError, ErrorCode
 
 _LARGEST_CALL_BYTES = 4 << 20
 _READ_TIMEOUT_S = 10.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 
-from tiphys_cni.spec import CNIError, ErrorCode
+from tiphys_sdk.cni.spec import CNIError, ErrorCode
 
 _TIMEOUT_S = 10.0
 

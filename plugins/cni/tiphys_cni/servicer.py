@@ -7,10 +7,10 @@ import asyncio
 import grpc
 
 from tiphys.cni.v1 import cni_pb2, cni_pb2_grpc
-from tiphys_cni.conf import Call
 from tiphys_cni.main import bridge
 from tiphys_cni.netlink import RouteSocket
 from tiphys_component.rpc import Servicer
+from tiphys_sdk.cni.conf import Call
 
 _PREFIX = "cni "
 

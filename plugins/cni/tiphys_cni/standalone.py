@@ -6,7 +6,7 @@ import os
 import sys
 
 from tiphys_cni.registry import PLUGINS
-from tiphys_cni.skel import run
+from tiphys_sdk.cni.skel import run
 
 
 def main() -> int:

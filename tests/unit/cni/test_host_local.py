@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tiphys_cni.conf import Call
 from tiphys_cni.ipam import host_local
-from tiphys_cni.spec import CNIError, ErrorCode
+from tiphys_sdk.cni.conf import Call
+from tiphys_sdk.cni.spec import CNIError, ErrorCode
 
 
 def call(folder: Path, container: str = "c1", *, ipam: dict[str, Any] | None = None) -> Call:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from tiphys_cni.conf import Call
 from tiphys_cni.ipam.store import IPAddress, Owner, Store
-from tiphys_cni.skel import Plugin
-from tiphys_cni.spec import Address, CNIError, ErrorCode, Result, Route
+from tiphys_sdk.cni.conf import Call
+from tiphys_sdk.cni.skel import Plugin
+from tiphys_sdk.cni.spec import Address, CNIError, ErrorCode, Result, Route
 
 
 @dataclass(frozen=True, slots=True)

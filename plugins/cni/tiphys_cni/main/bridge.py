@@ -10,11 +10,11 @@ from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 from tiphys_cni import invoke, masquerade
-from tiphys_cni.conf import Call
 from tiphys_cni.netlink import IFF_PROMISC, IFF_UP, Link, RouteSocket
 from tiphys_cni.netns import own_identity, route_socket
-from tiphys_cni.skel import Plugin
-from tiphys_cni.spec import CNIError, ErrorCode, Interface, Result, Route
+from tiphys_sdk.cni.conf import Call
+from tiphys_sdk.cni.skel import Plugin
+from tiphys_sdk.cni.spec import CNIError, ErrorCode, Interface, Result, Route
 
 DEFAULT_BRIDGE = "cni0"
 _UNSUPPORTED = ("vlan", "vlanTrunk", "macspoofchk", "uplinkInterface", "disableContainerInterface")

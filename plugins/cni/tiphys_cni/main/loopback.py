@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tiphys_cni.conf import Call
 from tiphys_cni.netlink import IFF_UP
 from tiphys_cni.netns import route_socket
-from tiphys_cni.skel import Plugin
-from tiphys_cni.spec import Address, CNIError, ErrorCode, Interface, Result
+from tiphys_sdk.cni.conf import Call
+from tiphys_sdk.cni.skel import Plugin
+from tiphys_sdk.cni.spec import Address, CNIError, ErrorCode, Interface, Result
 
 _LO = "lo"
 _LO_INDEX = 1  # The kernel makes lo first in every network namespace.

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tiphys_cni.conf import Call
-from tiphys_cni.skel import Answer, Plugin, run
-from tiphys_cni.spec import CNIError, ErrorCode, Result
+from tiphys_sdk.cni.conf import Call
+from tiphys_sdk.cni.skel import Answer, Plugin, run
+from tiphys_sdk.cni.spec import CNIError, ErrorCode, Result
 
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD",

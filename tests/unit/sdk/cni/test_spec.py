@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tiphys_cni.spec import (
+from tiphys_sdk.cni.spec import (
     SUPPORTED_VERSIONS,
     Address,
     CNIError,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tiphys_cni.spec import SUPPORTED_VERSIONS, CNIError, ErrorCode, Result
+from tiphys_sdk.cni.spec import SUPPORTED_VERSIONS, CNIError, ErrorCode, Result
 
 _CONTAINER_ID = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$")
 _NETWORK_NAME = _CONTAINER_ID

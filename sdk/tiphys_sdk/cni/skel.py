@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tiphys_cni.conf import Call, parse_call
-from tiphys_cni.spec import NEWEST_VERSION, SUPPORTED_VERSIONS, CNIError, ErrorCode, Result
+from tiphys_sdk.cni.conf import Call, parse_call
+from tiphys_sdk.cni.spec import NEWEST_VERSION, SUPPORTED_VERSIONS, CNIError, ErrorCode, Result
 
 
 @dataclass(frozen=True, slots=True)
