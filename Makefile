@@ -49,7 +49,9 @@ contracts: dev ## the published wire facts against our protos
 verify: dev ## what is generated and committed must be fresh
 	$(BIN)/python -m hack.protogen
 	$(BIN)/python -m hack.update_rooms
-	git diff --exit-code -- protos '*README.md'
+	$(BIN)/python -m hack.update_docs
+	git diff --exit-code -- protos docs/reference '*README.md'
+	@test -z "$$(git status --porcelain -- docs/reference)" || { git status --short -- docs/reference; exit 1; }
 
 .PHONY: system
 system: ## packages of the operating system that tests and clusters need

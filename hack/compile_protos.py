@@ -1,12 +1,14 @@
-"""Compiles protos/ to Python beside the .proto files, to one descriptor set, and their comments to JSON.
+"""Compiles protos/ to Python, to one descriptor set, and their comments to JSON.
 
-Run by `make protos`, and by the build of the distribution. What it makes is never committed.
+Run by `make protos`, which puts what it makes beside the .proto files, and by the build of the distribution, which
+carries a copy of this file in its sdist and so needs nothing else of the project. What it makes is never committed.
 Nothing is done when the outputs are newer than every input.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,32 +25,30 @@ DESCRIPTORS = "tiphys/descriptors.binpb"
 COMMENTS = "tiphys/comments.json"
 
 
-def compile_protos(root: Path = PROTOS) -> int:
-    """Compiles every .proto below root/tiphys; returns how many, 0 when all was fresh."""
+def compile_protos(root: Path = PROTOS, out: Path | None = None) -> int:
+    """Compiles every .proto below root/tiphys into out, or beside it; returns how many, 0 when all was fresh."""
+    out = out or root
     sources = sorted(root.glob("tiphys/**/*.proto"))
-    made = root / DESCRIPTORS
+    names = [str(path.relative_to(root)) for path in sources]
+    made = out / DESCRIPTORS
     newest = max(path.stat().st_mtime_ns for path in [*sources, Path(__file__)])
-    outputs_exist = all(path.with_name(f"{path.stem}_pb2.pyi").exists() for path in sources)
+    outputs_exist = all((out / name).with_name(f"{Path(name).stem}_pb2.pyi").exists() for name in names)
     if made.exists() and made.stat().st_mtime_ns > newest and outputs_exist:
         return 0
-    names = [str(path.relative_to(root)) for path in sources]
     with_services = [n for n, p in zip(names, sources, strict=True) if "\nservice " in p.read_text()]
-    plugins = [
-        f"--plugin={name}={Path(sys.executable).with_name(name)}"
-        for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
-    ]
+    plugins = [f"--plugin={name}={_program(name)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     base = ["protoc", *plugins, f"-I{root}", f"-I{INCLUDES}"]
-    _run([*base, f"--python_out={root}", f"--mypy_out=quiet:{root}", *names])
-    _run([*base, f"--grpc_python_out={root}", f"--mypy_grpc_out=quiet:{root}", *with_services])
+    _run([*base, f"--python_out={out}", f"--mypy_out=quiet:{out}", *names])
+    _run([*base, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *with_services])
     _run([*base, "--include_imports", "--include_source_info", f"--descriptor_set_out={made}", *names])
     everything = descriptor_pb2.FileDescriptorSet.FromString(made.read_bytes())
     comments = dict(pair for file in everything.file for pair in _comments(file) if file.package.startswith("k8s.io."))
-    (root / COMMENTS).write_text(json.dumps(comments, separators=(",", ":"), ensure_ascii=False))
+    (out / COMMENTS).write_text(json.dumps(comments, separators=(",", ":"), ensure_ascii=False))
     for file in everything.file:
         file.ClearField("source_code_info")
     made.write_bytes(everything.SerializeToString())
-    for folder in {path.parent for path in sources}:
-        _ensure_packages(folder, root / "tiphys")
+    for folder in {(out / name).parent for name in names}:
+        _ensure_packages(folder, out / "tiphys")
     return len(sources)
 
 
@@ -64,6 +64,12 @@ def _ensure_packages(folder: Path, top: Path) -> None:
     while folder != top.parent:
         (folder / "__init__.py").touch()
         folder = folder.parent
+
+
+def _program(name: str) -> str:
+    """Beside the interpreter in a virtual environment, on the path in the environment that pip builds in."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else shutil.which(name) or name
 
 
 def _run(arguments: list[str]) -> None:
