@@ -13,9 +13,10 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from tiphys.api.apps.v1 import apps_pb2
-from tiphys.api.core.v1 import node_pb2, pod_pb2, service_pb2
+from tiphys.api.core.v1 import node_pb2, persistent_volume_claim_pb2, persistent_volume_pb2, pod_pb2, service_pb2
 from tiphys.api.discovery.v1 import discovery_pb2
 from tiphys_apimachinery.meta import namespaced_name
+from tiphys_apimachinery.persistent_volumes import claim_view, volume_view
 from tiphys_apimachinery.scheme import Scheme
 from tiphys_client.client import Client
 from tiphys_client.controller import Controller, RequeueAfter
@@ -30,6 +31,13 @@ from tiphys_controller_manager.expectations import Expectations
 from tiphys_controller_manager.nodes import zone_of
 from tiphys_controller_manager.options import Options
 from tiphys_controller_manager.pods import CONTROLLER_INDEX, NAMESPACE_INDEX, POD_INDEXES, controller_keys, pod_view
+from tiphys_controller_manager.volumes import (
+    CLAIM_INDEX,
+    CLASS_INDEX,
+    unbound_class_keys,
+    volume_claim_keys,
+    volume_class_keys,
+)
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -41,11 +49,20 @@ _PROJECTIONS: Final[Mapping[type[Message], Callable[[Any], Any]]] = {
     pod_pb2.Pod: pod_view,
     node_pb2.Node: zone_of,
     service_pb2.Service: service_view,
+    persistent_volume_claim_pb2.PersistentVolumeClaim: claim_view,
+    persistent_volume_pb2.PersistentVolume: volume_view,
 }
 _INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {
     pod_pb2.Pod: POD_INDEXES,
     apps_pb2.ReplicaSet: {NAMESPACE_INDEX: by_namespace, CONTROLLER_INDEX: controller_keys},
     discovery_pb2.EndpointSlice: {NAMESPACE_INDEX: by_namespace, SERVICE_INDEX: slice_keys},
+    persistent_volume_claim_pb2.PersistentVolumeClaim: {
+        NAMESPACE_INDEX: by_namespace,
+        CONTROLLER_INDEX: controller_keys,
+        CLASS_INDEX: unbound_class_keys,
+    },
+    persistent_volume_pb2.PersistentVolume: {CLASS_INDEX: volume_class_keys, CLAIM_INDEX: volume_claim_keys},
+    apps_pb2.ControllerRevision: {NAMESPACE_INDEX: by_namespace, CONTROLLER_INDEX: controller_keys},
 }
 
 

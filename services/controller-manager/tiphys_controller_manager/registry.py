@@ -9,6 +9,7 @@ from tiphys_controller_manager.controllers.garbage_collector.controller import G
 from tiphys_controller_manager.controllers.namespace.controller import NamespaceController
 from tiphys_controller_manager.controllers.node_ipam.controller import NodeIpamController
 from tiphys_controller_manager.controllers.node_lifecycle.controller import NodeLifecycleController
+from tiphys_controller_manager.controllers.persistentvolume_binder.controller import PersistentVolumeBinder
 from tiphys_controller_manager.controllers.pod_gc.controller import PodGarbageCollector
 from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController
 from tiphys_controller_manager.controllers.root_ca.controller import RootCAController
@@ -19,6 +20,8 @@ from tiphys_controller_manager.options import Options
 
 # Pods evicted at once, from however many nodes.
 _EVICTIONS = 8
+# Claims and volumes worked on at once: binding one takes three writes, and a burst of claims should not queue.
+_BINDINGS = 4
 
 
 def controllers(options: Options) -> tuple[ControllerSpec, ...]:
@@ -49,6 +52,13 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             ReplicaSetController,
             options.concurrent_replicaset_syncs,
             aliases=("replicaset",),
+        ),
+        ControllerSpec(
+            "persistentvolume-binder-controller",
+            PersistentVolumeBinder,
+            _BINDINGS,
+            aliases=("persistentvolume-binder",),
+            event_source="persistentvolume-controller",
         ),
         ControllerSpec(
             "endpointslice-controller",
