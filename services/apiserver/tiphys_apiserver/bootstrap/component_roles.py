@@ -104,6 +104,15 @@ COMPONENT_ROLES = (
             allow("create get list patch update watch", "coordination.k8s.io", "leases"),
         ),
     ),
+    # What flannel's own manifest asks for, and events, so that a refused lease is seen at the node.
+    RoleSpec(
+        "tiphys:flannel",
+        (
+            WRITE_EVENTS,
+            allow(READ, "core", "nodes"),
+            allow("patch", "core", "nodes nodes/status"),
+        ),
+    ),
     RoleSpec(
         "system:kube-scheduler",
         (
@@ -197,6 +206,7 @@ COMPONENT_BINDINGS = (
     bind_cluster_role("system:kube-controller-manager", user("system:kube-controller-manager")),
     bind_cluster_role("system:kube-dns", service_account("kube-dns")),
     bind_cluster_role("tiphys:cluster-dns", user("system:cluster-dns")),
+    bind_cluster_role("tiphys:flannel", user("system:flannel")),
     bind_cluster_role("tiphys:csi-companion", user("system:tiphys:csi-companion")),
     bind_cluster_role("system:kube-scheduler", user("system:kube-scheduler")),
     bind_cluster_role("system:volume-scheduler", user("system:kube-scheduler")),
