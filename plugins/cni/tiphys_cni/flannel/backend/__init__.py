@@ -1,0 +1,1 @@
+"""Ways to carry packets to the other nodes: one module each, one interface."""

@@ -1,0 +1,190 @@
+"""Leases of subnets, read from Nodes: which node has which subnet, and which leases can be believed. Pure.
+
+A lease is the Node's spec.podCIDR with annotations that tell how to reach it.
+Source: flannel pkg/subnet/kube, whose annotations these are, so that a node of either kind reads the other's.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from tiphys.api.core.v1.node_pb2 import Node
+
+_PREFIX = "flannel.alpha.coreos.com/"
+BACKEND_TYPE = _PREFIX + "backend-type"
+BACKEND_DATA = _PREFIX + "backend-data"
+PUBLIC_IP = _PREFIX + "public-ip"
+KUBE_SUBNET_MANAGER = _PREFIX + "kube-subnet-manager"
+
+
+class LeaseError(Exception):
+    """A node's annotations or its range can't be read; the message names the node and the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a back end tells the other nodes: how to reach this one. data is written as JSON."""
+
+    backend: str
+    public_ip: IPv4Address
+    data: Mapping[str, Any] | None = None
+
+    def annotations(self) -> dict[str, str]:
+        """The annotations of the Node."""
+        data = None if self.data is None else dict(self.data)
+        return {
+            BACKEND_TYPE: self.backend,
+            BACKEND_DATA: json.dumps(data, separators=(",", ":")),
+            PUBLIC_IP: str(self.public_ip),
+            KUBE_SUBNET_MANAGER: "true",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A node's subnet and the way to it. data is the back end's own, such as {"VNI": 1, "VtepMAC": …}."""
+
+    node: str
+    subnet: IPv4Network
+    public_ip: IPv4Address
+    backend: str
+    data: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def vtep_mac(self) -> str:
+        """Address of the node's VXLAN device in lower case; empty where none is announced."""
+        return str(self.data.get("VtepMAC", "")).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the Nodes say. own is this node's subnet, None with the problem told; refused tells why, by node."""
+
+    own: IPv4Network | None
+    problem: str
+    announced: Mapping[str, str]
+    peers: tuple[Lease, ...]
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A node that says it has a subnet; elders come first."""
+
+    age: tuple[int, int, str]
+    node: Node
+    subnet: IPv4Network
+
+
+def parse_subnet(node: Node) -> IPv4Network | None:
+    """The node's IPv4 range; None while it has none. Raises LeaseError."""
+    for text in (*node.spec.podCIDRs, node.spec.podCIDR):
+        if text and ":" not in text:
+            try:
+                return IPv4Network(text)
+            except ValueError as err:
+                raise LeaseError(f"node {node.metadata.name}: spec.podCIDR {text!r} is no range: {err}") from err
+    return None
+
+
+def parse_lease(node: Node, subnet: IPv4Network) -> Lease | None:
+    """The node's lease; None while nobody there has announced one. Raises LeaseError."""
+    notes, name = node.metadata.annotations, node.metadata.name
+    if notes.get(KUBE_SUBNET_MANAGER) != "true":
+        return None
+    try:
+        public_ip = IPv4Address(notes.get(PUBLIC_IP, ""))
+    except ValueError as err:
+        raise LeaseError(f"node {name}: annotation {PUBLIC_IP} {notes.get(PUBLIC_IP, '')!r} is no address") from err
+    return Lease(name, subnet, public_ip, notes.get(BACKEND_TYPE, ""), parse_data(node))
+
+
+def parse_data(node: Node) -> Mapping[str, Any]:
+    """The back end's own part of a node's annotations; empty where there is none. Raises LeaseError."""
+    text = node.metadata.annotations.get(BACKEND_DATA, "") or "null"
+    try:
+        data = json.loads(text)
+    except ValueError as err:
+        raise LeaseError(f"node {node.metadata.name}: annotation {BACKEND_DATA} {text!r} is not JSON") from err
+    if data is not None and not isinstance(data, dict):
+        raise LeaseError(f"node {node.metadata.name}: annotation {BACKEND_DATA} {text!r} is no object")
+    return data or {}
+
+
+def survey(nodes: Iterable[Node], own: str, network: IPv4Network) -> Survey:
+    """What can be believed of all that the nodes claim.
+
+    A range outside of the network is refused, and of two that overlap the younger node's: every node judges the same.
+    """
+    refused: dict[str, str] = {}
+    claims: list[_Claim] = []
+    known: dict[str, Node] = {}
+    for node in nodes:
+        known[node.metadata.name] = node
+        try:
+            subnet = parse_subnet(node)
+        except LeaseError as err:
+            refused[node.metadata.name] = str(err)
+            continue
+        if subnet is None:
+            continue
+        created = node.metadata.creationTimestamp
+        claims.append(_Claim((created.seconds, created.nanos, node.metadata.name), node, subnet))
+    accepted = _without_conflicts(claims, network, refused)
+    peers = []
+    for name, claim in accepted.items():
+        try:
+            lease = parse_lease(claim.node, claim.subnet) if name != own else None
+        except LeaseError as err:
+            refused[name] = str(err)
+            continue
+        if lease is not None:
+            peers.append(lease)
+    mine = accepted.get(own)
+    return Survey(
+        own=mine.subnet if mine else None,
+        problem="" if mine else refused.get(own) or _absence(known.get(own), own),
+        announced=dict(known[own].metadata.annotations) if own in known else {},
+        peers=tuple(sorted(peers, key=lambda lease: lease.node)),
+        refused={name: why for name, why in refused.items() if name != own},
+    )
+
+
+def _absence(node: Node | None, name: str) -> str:
+    if node is None:
+        return f"node {name} is not registered yet"
+    return f"node {name} has no spec.podCIDR yet"
+
+
+def _without_conflicts(claims: list[_Claim], network: IPv4Network, refused: dict[str, str]) -> dict[str, _Claim]:
+    """The claims that stand, by node; tells in refused why the others do not."""
+    standing: dict[str, _Claim] = {}
+    # By start of the range: what overlaps is next to each other, so that thousands of nodes are no squared work.
+    taken: list[tuple[int, int, _Claim]] = []
+    for claim in sorted(claims, key=lambda claim: claim.age):
+        name, subnet = claim.node.metadata.name, claim.subnet
+        if not subnet.subnet_of(network):
+            refused[name] = f"node {name}: spec.podCIDR {subnet} is not inside the network {network}"
+            continue
+        other = _overlapping(taken, subnet)
+        if other is not None:
+            elder = other.node.metadata.name
+            refused[name] = f"node {name}: spec.podCIDR {subnet} overlaps {other.subnet} of node {elder}"
+            continue
+        standing[name] = claim
+        insort(taken, (int(subnet.network_address), int(subnet.broadcast_address), claim), key=lambda entry: entry[0])
+    return standing
+
+
+def _overlapping(taken: list[tuple[int, int, _Claim]], subnet: IPv4Network) -> _Claim | None:
+    """The claim that a range overlaps; those taken are apart from each other, so only two can."""
+    place = bisect_right(taken, int(subnet.network_address), key=lambda entry: entry[0])
+    for first, last, claim in taken[max(0, place - 1) : place + 1]:
+        if first <= int(subnet.broadcast_address) and int(subnet.network_address) <= last:
+            return claim
+    return None

@@ -1,0 +1,232 @@
+"""The loop: wait for a change of the Nodes or of the kernel, work out which leases stand, have the back end apply them.
+
+Level, not edge: each round compares everything, so that it makes no difference which message woke it, what a life
+before left behind, and what was missed meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from tiphys.api.core.v1.node_pb2 import Node
+from tiphys_apimachinery.errors import APIError
+from tiphys_client.client import Client
+from tiphys_client.informer import Informer
+from tiphys_client.recorder import EventRecorder
+from tiphys_cni.flannel import lease, masquerade
+from tiphys_cni.flannel.backend.interface import Backend, BackendError
+from tiphys_cni.flannel.backend.registry import remove_left_over
+from tiphys_cni.flannel.lease import Lease, LeaseError, Survey
+from tiphys_cni.flannel.monitor import Monitor
+from tiphys_cni.flannel.subnet import SubnetEnv
+from tiphys_component.app import start_loop
+from tiphys_component.backoff import Backoff
+from tiphys_component.clock import Clock
+from tiphys_component.log import get_logger
+from tiphys_component.metrics import Registry
+from tiphys_component.proc import CommandError
+
+_log = get_logger("flannel")
+# Changes that come together are looked at together, as the kernel tells of each entry of a deleted device.
+_GATHER_S = 0.02
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the manager is to do besides its back end's work."""
+
+    node: str
+    network: IPv4Network
+    subnet_file: Path
+    ip_masq: bool
+
+
+class Manager:
+    """Owns the node's lease. What the properties tell is as of the last round."""
+
+    def __init__(
+        self,
+        config: Config,
+        backend: Backend,
+        client: Client,
+        nodes: Informer[Node, object],
+        *,
+        clock: Clock,
+        registry: Registry,
+        events: EventRecorder,
+    ) -> None:
+        self._config = config
+        self._backend = backend
+        self._client = client
+        self._nodes = nodes
+        self._clock = clock
+        self._events = events
+        self._rounds = registry.counter(
+            "flannel_syncs_total", "Comparisons of the kernel with the leases.", ("result",)
+        )
+        self._changes = registry.counter("flannel_kernel_changes_total", "Entries and devices written or removed.")
+        self._peers = registry.gauge("flannel_leases", "Leases of other nodes.", ("state",))
+        self._wake = asyncio.Event()
+        # A caller's Sync and the loop must not work at once: each would undo what the other knows.
+        self._lock = asyncio.Lock()
+        self._masqueraded = False
+        self.survey = Survey(None, "the Nodes are not known yet", {}, (), {})
+        self.refused: Mapping[str, str] = {}
+        self.mtu = 0
+        nodes.add_handler(self._on_node, self._on_node_update, self._on_node)
+
+    @property
+    def backend(self) -> Backend:
+        """The back end in use."""
+        return self._backend
+
+    @property
+    def network(self) -> IPv4Network:
+        """The range of all pods."""
+        return self._config.network
+
+    @property
+    def own(self) -> Lease | None:
+        """The node's own lease; None while none is held."""
+        if self.survey.own is None or not self.mtu:
+            return None
+        told = self._backend.announce()
+        return Lease(self._config.node, self.survey.own, told.public_ip, told.backend, told.data or {})
+
+    def _on_node(self, _node: Node) -> None:
+        self._wake.set()
+
+    def _on_node_update(self, old: Node, new: Node) -> None:
+        # A node's status changes often and says nothing of leases.
+        notes = (old.metadata.annotations, new.metadata.annotations)
+        if old.spec != new.spec or any(notes[0].get(key) != notes[1].get(key) for key in _ANNOTATIONS):
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Follows Nodes and kernel until cancelled; the informer is run by the caller."""
+        monitor = Monitor(self._wake.set, lambda: self._backend.devices, lambda: self._backend.overlay)
+        try:
+            async with asyncio.TaskGroup() as group:
+                start_loop(group, self._follow(), "leases")
+                start_loop(group, monitor.run(), "kernel monitor")
+        finally:
+            await self._backend.close()
+
+    async def _follow(self) -> None:
+        await self._nodes.wait_synced()
+        removed = await asyncio.to_thread(remove_left_over, self._backend.overlay)
+        if removed:
+            _log.info("devices of other back ends removed", devices=removed)
+        backoff = Backoff(base_s=0.1, cap_s=5.0)
+        self._wake.set()
+        while True:
+            await self._wake.wait()
+            await self._clock.sleep(_GATHER_S)
+            self._wake.clear()
+            try:
+                await self.sync()
+            except (OSError, BackendError, CommandError, APIError) as err:
+                self._rounds.labels("failed").inc()
+                delay_s = backoff.next()
+                _log.error("leases not applied", err=str(err) or type(err).__name__, retry_after_s=delay_s)
+                # Whatever happens meanwhile is a reason to try at once.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await self._wake.wait()
+                self._wake.set()
+            else:
+                backoff.reset()
+
+    async def sync(self) -> int:
+        """One round; returns how much of the kernel was changed.
+
+        Raises OSError, BackendError, CommandError; and APIError where all is in place but could not be announced.
+        """
+        async with self._lock:
+            found = lease.survey(self._nodes.list(), self._config.node, self._config.network)
+            if found.own is None:
+                self._say_absent(found)
+                return 0
+            opened = await self._backend.open(found.own, _announced(found))
+            await self._prepare_node()
+            is_first = not self.mtu
+            if is_first:
+                # Later on traffic must not wait for the API server.
+                await self._announce(found)
+            await self._write_subnet(found.own, opened.mtu)
+            applied = await self._backend.apply(found.peers)
+            self._take(found, {**found.refused, **applied.refused}, opened.mtu)
+            changes = opened.changes + applied.changes
+            self._changes.inc(changes)
+            self._rounds.labels("done").inc()
+            if changes:
+                _log.info("kernel brought in line", changes=changes, peers=len(found.peers), refused=len(self.refused))
+            if not is_first:
+                await self._announce(found)
+            return changes
+
+    async def _write_subnet(self, subnet: IPv4Network, mtu: int) -> None:
+        env = SubnetEnv.of(self._config.network, subnet, mtu=mtu, ip_masq=self._config.ip_masq)
+        if await asyncio.to_thread(env.write, self._config.subnet_file):
+            _log.info("subnet held", subnet=str(subnet), mtu=mtu, backend=self._backend.name)
+
+    async def _announce(self, found: Survey) -> None:
+        wanted = self._backend.announce().annotations()
+        if all(found.announced.get(key) == value for key, value in wanted.items()):
+            return
+        await self._client.patch(Node, self._config.node, "", {"metadata": {"annotations": wanted}})
+        _log.info("lease announced", node=self._config.node, backend=self._backend.name)
+
+    async def _prepare_node(self) -> None:
+        """What a node needs once: forwarding between its devices, and masquerading."""
+        if self._masqueraded:
+            return
+        await asyncio.to_thread(_FORWARDING.write_text, "1")
+        if self._config.ip_masq:
+            await masquerade.ensure(self._config.network)
+        else:
+            await masquerade.remove()
+        self._masqueraded = True
+
+    def _say_absent(self, found: Survey) -> None:
+        if found.problem != self.survey.problem:
+            _log.warning("no lease", node=self._config.node, reason=found.problem)
+            self._event(found.problem)
+        # What was held goes on working; it is only told that the Node no longer says so.
+        self.survey = found
+
+    def _take(self, found: Survey, refused: Mapping[str, str], mtu: int) -> None:
+        for name, why in refused.items():
+            if self.refused.get(name) != why:
+                _log.error("lease refused", node=name, reason=why)
+                self._event(why)
+        for name in self.refused.keys() - refused.keys():
+            _log.info("lease no longer refused", node=name)
+        self.survey, self.refused, self.mtu = found, refused, mtu
+        kept = sum(peer.node not in refused for peer in found.peers)
+        self._peers.labels("used").set(kept)
+        self._peers.labels("refused").set(len(refused))
+
+    def _event(self, message: str) -> None:
+        node = self._nodes.get(self._config.node)
+        if node is not None:
+            self._events.event(node, "Warning", "LeaseRefused", message)
+
+
+_ANNOTATIONS = (lease.BACKEND_TYPE, lease.BACKEND_DATA, lease.PUBLIC_IP, lease.KUBE_SUBNET_MANAGER)
+
+
+def _announced(found: Survey) -> Mapping[str, object]:
+    """What this node told last; what can't be read counts for nothing and is written anew."""
+    node = Node()
+    node.metadata.annotations.update(found.announced)
+    try:
+        return lease.parse_data(node)
+    except LeaseError:
+        return {}
