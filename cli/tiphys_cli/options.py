@@ -34,7 +34,7 @@ def run_root_option(function: F) -> F:
     """--run-root, for those who may not write to /run"""
     return click.option(
         "--run-root",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
         default=RUN,
         hidden=True,
         help="Directory for sockets, process records and namespaces.",

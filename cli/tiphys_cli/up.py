@@ -7,7 +7,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import click
 from rich.console import Console
@@ -16,7 +16,7 @@ from tiphys_cli.console import ProgressLines, run
 from tiphys_cli.options import DEFAULT_NAME, home_option, name_option, run_root_option
 from tiphys_cluster.choices import Machine, Wish
 from tiphys_cluster.images.builtin import HTTPD
-from tiphys_cluster.settings import StoreKind
+from tiphys_cluster.settings import FlannelBackend, StoreKind
 from tiphys_cluster.up import Started, Startup
 from tiphys_component.clock import SystemClock
 
@@ -30,16 +30,42 @@ _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy")
     "--store", type=click.Choice(["sqlite", "etcd"]), default=None, help="What keeps the data.  [default: sqlite]"
 )
 @click.option("--port-offset", type=int, default=None, metavar="N", help="Shift every port by N, for a second cluster.")
+@click.option("--nodes", type=int, default=None, metavar="N", help="How many nodes a new cluster has.  [default: 1]")
+@click.option(
+    "--flannel-backend",
+    type=click.Choice(get_args(FlannelBackend)),
+    default=None,
+    help="How packets travel between pods of different nodes.  [default: vxlan]",
+)
+@click.option("--fake", default=None, metavar="KIND:N", help="Simulate N devices on each node of a new cluster: gpu:8")
 @run_root_option
-def command(*, name: str, home: Path | None, store: str | None, port_offset: int | None, run_root: Path) -> None:
-    """Start a cluster on this machine: control plane, and one node with its own containerd.
+def command(
+    *,
+    name: str,
+    home: Path | None,
+    store: str | None,
+    port_offset: int | None,
+    nodes: int | None,
+    flannel_backend: str | None,
+    fake: str | None,
+    run_root: Path,
+) -> None:
+    """Start a cluster on this machine: control plane, and nodes, each with its own containerd.
 
     On a cluster that runs, put back what is missing and change nothing else. Options that are not given stay as they
     were at the last start. The data outlives `tiphys down`, and is found again in --home.
     """
     began = time.monotonic()
     console = Console(soft_wrap=True)
-    wish = Wish(name=name, home=home, store=cast("StoreKind | None", store), port_offset=port_offset)
+    wish = Wish(
+        name=name,
+        home=home,
+        store=cast("StoreKind | None", store),
+        port_offset=port_offset,
+        nodes=nodes,
+        devices=fake,
+        flannel_backend=cast("FlannelBackend | None", flannel_backend),
+    )
     started = run(_start(wish, run_root, console))
     _give_to_caller(started.layout.admin_conf)
     _say_what_to_try(console, started, time.monotonic() - began)

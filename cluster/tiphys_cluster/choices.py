@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.layout import CACHE, RUN, Layout, check_name, default_home
 from tiphys_cluster.ports import Ports
 from tiphys_cluster.processes import ProcessId
-from tiphys_cluster.settings import Settings, StoreKind, load
+from tiphys_cluster.settings import MAX_NODES, FlannelBackend, Member, Settings, StoreKind, load, numbered
 
 _FIRST_ETCD_PORT = 23790
+_DEVICES = re.compile(r"[a-z][a-z0-9-]*:[1-9][0-9]{0,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,9 @@ class Wish:
     home: Path | None = None
     store: StoreKind | None = None
     port_offset: int | None = None
+    nodes: int | None = None
+    devices: str | None = None
+    flannel_backend: FlannelBackend | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,37 @@ def merge(wish: Wish, kept: Settings | None) -> Settings:
             f"cluster {kept.name!r} keeps its data in {kept.store}; with {wish.store} it would start empty",
             f"Start another one (--name N), or give this one up: tiphys down --name {kept.name} --delete",
         )
+    if kept is not None and wish.nodes is not None and wish.nodes != len(kept.members):
+        named = "" if kept.name == "default" else f" --name {kept.name}"
+        raise ClusterError(
+            f"cluster {kept.name!r} has {len(kept.members)} nodes ({', '.join(kept.nodes)}), not {wish.nodes}",
+            f"Change it while it runs: tiphys node add{named}, tiphys node remove NODE{named}",
+        )
+    if kept is None:
+        settings = replace(settings, members=_first_members(wish))
     offset = settings.port_offset if wish.port_offset is None else wish.port_offset
     try:
         Ports(offset)
     except ValueError as err:
         raise ClusterError(str(err), "Choose another --port-offset.") from err
-    return replace(settings, store=wish.store or settings.store, port_offset=offset)
+    backend = wish.flannel_backend or settings.flannel_backend
+    return replace(settings, store=wish.store or settings.store, port_offset=offset, flannel_backend=backend)
+
+
+def _first_members(wish: Wish) -> tuple[Member, ...]:
+    count = 1 if wish.nodes is None else wish.nodes
+    if not 1 <= count <= MAX_NODES:
+        raise ClusterError(
+            f"a cluster on one machine has 1 to {MAX_NODES} nodes, not {count}", "Choose another --nodes."
+        )
+    return numbered(*(f"node-{number + 1}" for number in range(count)), devices=check_devices(wish.devices or ""))
+
+
+def check_devices(text: str) -> str:
+    """What a device plugin is to simulate: a kind and how many, as gpu:8; empty for none. Raises ClusterError."""
+    if text and not _DEVICES.fullmatch(text):
+        raise ClusterError(f"simulated devices {text!r} are not understood", "Name a kind and how many: --fake gpu:8")
+    return text
 
 
 def layout_for(name: str, home: Path | None, run_root: Path) -> Layout:

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
@@ -113,6 +114,21 @@ def networks_in_use(routes: str) -> set[int]:
         if destination in NETWORKS:
             found.add((int(destination) - int(NETWORKS.network_address)) // 256)
     return found
+
+
+def reserve_network(index: int) -> socket.socket | None:
+    """Hold a network for as long as the answer is open; None when another start holds it.
+
+    By an abstract socket, because it is known to every start on this machine, whatever its run root, exactly where
+    interfaces are: in one network namespace. It ends with the process, and leaves no file.
+    """
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        held.bind(f"\0tiphys-network-{index}")
+    except OSError:
+        held.close()
+        return None
+    return held
 
 
 def choose_network(settings: Settings, taken: Collection[int]) -> Settings:

@@ -205,6 +205,16 @@ def agents(place: Place, node: str) -> list[ChildSpec]:
     ]
 
 
+def of_node(place: Place, node: str) -> list[ChildSpec]:
+    """Everything that is started on a node."""
+    return [runtime(place, node), *agents(place, node)]
+
+
+def wired_to_switch(place: Place, node: str) -> list[ChildSpec]:
+    """What holds on to the node's interface, and is started again after that was plugged in anew."""
+    return []
+
+
 def _cni_argv(files: NodeLayout, node: str) -> tuple[str, ...]:
     # It may read its Node as the kubelet may: both act for the node.
     return (

@@ -47,8 +47,7 @@ class Teardown:
         await self._kill_rest()
         self._progress.step("removing mounts, network and cgroups")
         self._unmount()
-        if self._owns_network():
-            await network.remove_leg(self._settings)
+        await network.remove_legs(self._layout)
         await self._remove_cgroups()
         self._remove_mount_points()
         if delete_home:
@@ -116,17 +115,9 @@ class Teardown:
         except OSError as err:
             raise ClusterError(f"cannot unmount: {err}", "Run tiphys down again.") from err
 
-    def _other_claims(self) -> list[claims.Claim]:
-        found = claims.read_claims(self._layout.run_root)
-        return [claim for name, claim in found.items() if name != self._layout.name]
-
-    def _owns_network(self) -> bool:
-        # A cluster that is down keeps its number in its home, while another one may have taken it.
-        return all(claim.settings.network != self._settings.network for claim in self._other_claims())
-
     def _remove_mount_points(self) -> None:
         # Made for the nodes to mount over. Removing one would take that mount away from another cluster's node.
-        if not self._other_claims():
+        if not network.legs():
             for directory in network.SHARED_DIRECTORIES:
                 with contextlib.suppress(OSError):
                     directory.rmdir()

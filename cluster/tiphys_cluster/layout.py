@@ -16,6 +16,8 @@ HOMES = Path("/var/lib/tiphys")
 RUN = Path("/run/tiphys")
 CACHE = Path("/var/cache/tiphys")
 
+# A node's directory lies beside two of these in the run directory, its namespace and its cgroup beside the others.
+_RESERVED_NODES = ("children", "ns", "switch", "system")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,29}[a-z0-9])?")
 
 
@@ -25,6 +27,17 @@ def check_name(name: str) -> str:
         raise ClusterError(
             f"cluster name {name!r} is not allowed",
             "Use lower-case letters, digits and inner hyphens, at most 31 characters: --name my-cluster",
+        )
+    return name
+
+
+def check_node_name(name: str) -> str:
+    """The name, if a node may have it. Raises ClusterError."""
+    if not _NAME.fullmatch(name) or name in _RESERVED_NODES:
+        raise ClusterError(
+            f"node name {name!r} is not allowed",
+            "Use lower-case letters, digits and inner hyphens, at most 31 characters, as node-2; "
+            f"not {', '.join(_RESERVED_NODES)}.",
         )
     return name
 

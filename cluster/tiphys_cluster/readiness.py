@@ -6,66 +6,14 @@ A port or a socket that nobody holds yet tells nobody when that changes; an atte
 from __future__ import annotations
 
 import asyncio
-import json
-import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tiphys_cluster.errors import ClusterError
 from tiphys_component.clock import Clock
 
 _STEP_S = 0.01
 _REQUEST_TIMEOUT_S = 3.0
-_MAX_BODY = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Api:
-    """How the command reaches the API server without loading a client: HTTPS with the user's certificate."""
-
-    host: str
-    port: int
-    ca: Path
-    cert: Path
-    key: Path
-
-    async def get(self, path: str) -> tuple[int, bytes]:
-        """Status code and body of a GET. Raises OSError when nobody answers."""
-        context = ssl.create_default_context(cafile=str(self.ca))
-        context.load_cert_chain(str(self.cert), str(self.key))
-        async with asyncio.timeout(_REQUEST_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(self.host, self.port, ssl=context, limit=_MAX_BODY)
-            try:
-                writer.write(
-                    f"GET {path} HTTP/1.1\r\nHost: {self.host}\r\nAccept: application/json\r\n"
-                    "Connection: close\r\n\r\n".encode()
-                )
-                head = await reader.readuntil(b"\r\n\r\n")
-                body = await reader.read(_MAX_BODY)
-            finally:
-                writer.close()
-        return int(head.split(b" ", 2)[1]), body
-
-    async def get_json(self, path: str) -> dict[str, Any] | None:
-        """The object at path, None when there is none or nobody answers."""
-        try:
-            code, body = await self.get(path)
-        except (OSError, asyncio.IncompleteReadError, TimeoutError):
-            return None
-        if code != 200:
-            return None
-        value = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
-        return value if isinstance(value, dict) else None
-
-    async def is_ready(self) -> bool:
-        """Whether /readyz says ok."""
-        try:
-            code, _ = await self.get("/readyz")
-        except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError):
-            return False
-        return code == 200
 
 
 async def is_listening(address: str, port: int) -> bool:

@@ -5,19 +5,39 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.ports import Ports
 
 StoreKind = Literal["sqlite", "etcd"]
+FlannelBackend = Literal["vxlan", "host-gw", "udp"]
 
 # 198.18.0.0/15 is set aside for measuring network gear (RFC 2544): nobody routes it, so it can't hide a real network.
 NETWORKS = ipaddress.IPv4Network("198.18.0.0/15")
 NETWORK_COUNT = 512
+MAX_NODES = 200
 _FIRST_NODE_HOST = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node of a cluster. number fixes its address and its port of the switch, whichever others come and go.
+
+    devices are those that a device plugin simulates there, as "gpu:8"; empty for none.
+    """
+
+    name: str
+    number: int
+    devices: str = ""
+
+
+def numbered(*names: str, devices: str = "") -> tuple[Member, ...]:
+    """Nodes of these names with the first numbers."""
+    return tuple(Member(name, number, devices) for number, name in enumerate(names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +52,9 @@ class Settings:
     store: StoreKind = "sqlite"
     port_offset: int = 0
     network: int = 0
-    nodes: tuple[str, ...] = ("node-1",)
+    members: tuple[Member, ...] = (Member("node-1", 0),)
     etcd_port: int = 0
+    flannel_backend: FlannelBackend = "vxlan"
 
     service_cidr = "10.96.0.0/12"
     kubernetes_service_ip = "10.96.0.1"
@@ -56,14 +77,37 @@ class Settings:
         """The control plane's address on the switch, which nodes and pods reach."""
         return str(self.subnet.network_address + 1)
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the nodes."""
+        return tuple(member.name for member in self.members)
+
+    def member(self, node: str) -> Member:
+        """The node of that name. Raises KeyError when there is none."""
+        return {member.name: member for member in self.members}[node]
+
     def node_ip(self, node: str) -> str:
         """The address of a node on the switch."""
-        return str(self.subnet.network_address + _FIRST_NODE_HOST + self.nodes.index(node))
+        return str(self.subnet.network_address + _FIRST_NODE_HOST + self.member(node).number)
 
-    def node_pod_cidr(self, node: str) -> str:
-        """The pod network that a node uses before the node IPAM controller has named one."""
-        subnets = list(ipaddress.IPv4Network(self.pod_cidr).subnets(new_prefix=24))
-        return str(subnets[self.nodes.index(node)])
+    def with_node(self, name: str, *, devices: str = "") -> Settings:
+        """With one node more, which has the first number that is free. Raises ClusterError where it does not fit."""
+        if name in self.nodes:
+            raise ClusterError(f"cluster {self.name!r} has a node {name!r} already", "Choose another name.")
+        number = _first_free(member.number for member in self.members)
+        if number >= MAX_NODES:
+            raise ClusterError(f"a cluster on one machine has at most {MAX_NODES} nodes")
+        members = (*self.members, Member(name, number, devices))
+        return replace(self, members=tuple(sorted(members, key=lambda member: member.number)))
+
+    def without_node(self, name: str) -> Settings:
+        """With one node less; the others keep their numbers."""
+        return replace(self, members=tuple(member for member in self.members if member.name != name))
+
+    def free_node_name(self) -> str:
+        """node-N with the lowest N that no node has, from 1 on."""
+        taken = {int(name[5:]) for name in self.nodes if name.startswith("node-") and name[5:].isdecimal()}
+        return f"node-{_first_free(taken, start=1)}"
 
     def to_json(self) -> str:
         """The settings as they are kept on disk."""
@@ -76,7 +120,19 @@ class Settings:
         if not isinstance(data, dict) or data.get("store") not in get_args(StoreKind):
             raise ValueError("not the settings of a cluster")
         known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
-        return cls(**{**known, "nodes": tuple(known.get("nodes", ("node-1",)))})
+        return cls(**{**known, "members": _read_members(data)})
+
+
+def _first_free(taken: Iterable[int], *, start: int = 0) -> int:
+    used = set(taken)
+    return next(number for number in range(start, start + len(used) + 1) if number not in used)
+
+
+def _read_members(data: dict[str, Any]) -> tuple[Member, ...]:
+    if "members" in data:
+        return tuple(Member(**entry) for entry in data["members"])
+    # As homes of the first version have it: names only, numbered by their place.
+    return numbered(*data.get("nodes", ("node-1",)))
 
 
 def load(path: Path) -> Settings | None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tiphys_cluster import claims, readiness
+from tiphys_cluster.api import api_of
 from tiphys_cluster.control import ZygoteClient
 from tiphys_cluster.errors import NotRunningError
 from tiphys_cluster.layout import Layout
 from tiphys_cluster.settings import Settings
-from tiphys_cluster.up import api_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ async def read_status(layout: Layout) -> Status:
         raise NotRunningError(f"cluster {layout.name!r} is not running", f"Start it: tiphys up --name {layout.name}")
     try:
         async with await ZygoteClient.connect(layout.zygote_socket) as zygote:
-            children = await zygote.children()
+            # The control plane in the order of its start, then node by node.
+            children = sorted(await zygote.children(), key=lambda child: _rank(claim.settings, child["node"]))
     except NotRunningError as err:
         raise NotRunningError(
             f"cluster {layout.name!r} has no supervisor any more; what it ran may still run",
@@ -88,6 +89,10 @@ async def read_status(layout: Layout) -> Status:
         ),
         api_ready=ready.result(),
     )
+
+
+def _rank(settings: Settings, node: str) -> int:
+    return settings.nodes.index(node) if node in settings.nodes else -1
 
 
 async def _look_at(child: dict[str, Any]) -> Process:

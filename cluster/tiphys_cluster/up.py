@@ -8,34 +8,30 @@ imports, API server, kubelet, node Ready.
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from tiphys_cluster import cgroups, claims, components, containerd, kernel, mounts, network, preflight, readiness
+from tiphys_cluster import cgroups, claims, components, network, preflight, readiness
+from tiphys_cluster.api import api_of
 from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.choices import Machine, Wish, free_port_pair, kept_settings, layout_for, merge, read_living
 from tiphys_cluster.components import Place
 from tiphys_cluster.control import ZygoteClient, ensure_zygote, read_zygote
 from tiphys_cluster.errors import ClusterError
-from tiphys_cluster.images import loading
-from tiphys_cluster.images.builtin import PAUSE, ensure_archives
+from tiphys_cluster.images.builtin import ensure_archives
 from tiphys_cluster.layout import Layout
+from tiphys_cluster.nodes import Nodes
 from tiphys_cluster.pki import Pki
 from tiphys_cluster.progress import Progress
-from tiphys_cluster.readiness import Api
-from tiphys_cluster.settings import Settings, save, write_atomic
+from tiphys_cluster.settings import Settings, save
 from tiphys_component.clock import Clock
 from tiphys_component.proc import to_thread
 
 _ROUTES = Path("/proc/net/route")
 _APISERVER_TIMEOUT_S = 30.0
-_RUNTIME_TIMEOUT_S = 30.0
 _ETCD_TIMEOUT_S = 20.0
-_NODE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +53,13 @@ class Startup:
         self._layout = layout_for(wish.name, wish.home, machine.run_root)
         self._settings = merge(wish, kept_settings(self._layout))
         self._own = read_living(self._layout)
+        # The network, until the leg says whose it is.
+        self._held = contextlib.ExitStack()
 
     async def run(self) -> Started:
         """Start the cluster and wait until it answers and its nodes are Ready. Raises ClusterError."""
         try:
-            with claims.cluster_lock(self._layout):
+            with claims.cluster_lock(self._layout), self._held:
                 return await self._run()
         except BaseExceptionGroup as group:
             # Steps that run side by side raise groups; the user needs the first reason only.
@@ -81,13 +79,26 @@ class Startup:
             zygote = await ensure_zygote(self._layout)
         async with zygote:
             await zygote.start(components.keeper(place))
-            await self._start_nodes_runtime(zygote, place)
-            await self._start_control_plane(zygote, place)
-            await self._load_images(archives.result())
-            await self._start_agents(zygote, place)
-        self._progress.step("waiting for the nodes")
-        await self._wait_for_nodes(None if was_running else began)
+            await zygote.start(components.registry_proxy(place))
+            nodes = Nodes(place, zygote, clock=self._clock)
+            async with asyncio.TaskGroup() as tasks:
+                for node in self._settings.nodes:
+                    tasks.create_task(self._start_runtime(nodes, node, archives.result()), name=f"runtime of {node}")
+                tasks.create_task(self._start_control_plane(zygote, place), name="control plane")
+            self._progress.step("starting the nodes' agents")
+            async with asyncio.TaskGroup() as tasks:
+                for node in self._settings.nodes:
+                    tasks.create_task(nodes.start_agents(node), name=f"agents of {node}")
+            self._progress.step("waiting for the nodes")
+            async with asyncio.TaskGroup() as tasks:
+                for node in self._settings.nodes:
+                    ready = nodes.wait_ready(node, since=None if was_running else began)
+                    tasks.create_task(ready, name=f"node {node}")
         return Started(self._layout, self._settings, was_running)
+
+    async def _start_runtime(self, nodes: Nodes, node: str, archives: Sequence[Path]) -> None:
+        await nodes.start_runtime(node)
+        await nodes.load_images(node, archives)
 
     def _check(self, was_running: bool) -> None:
         """Preflight; the ports that the cluster itself holds are not in its way."""
@@ -109,20 +120,31 @@ class Startup:
     def _settle(self, was_running: bool) -> None:
         """Choose what is the machine's to give (network, etcd's ports) and write down what was chosen."""
         with claims.machine_lock(self._machine.run_root):
-            self._choose(was_running)
+            if not was_running:
+                self._choose_network()
+                if self._settings.store == "etcd":
+                    self._settings = replace(self._settings, etcd_port=free_port_pair(self._settings.etcd_port))
             claims.write_claim(self._layout, self._settings)
         save(self._layout.settings, self._settings)
 
-    def _choose(self, was_running: bool) -> None:
-        if not was_running:
-            known = claims.read_claims(self._machine.run_root)
-            own = known.pop(self._settings.name, None)
+    def _choose_network(self) -> None:
+        """A network that no other cluster has: by its record, by its leg, or by a start that is just going on."""
+        known = claims.read_claims(self._machine.run_root)
+        known.pop(self._settings.name, None)
+        taken = {claim.settings.network for claim in known.values()}
+        while True:
             # What is left of a crash of this very cluster is its own to take over.
-            in_use = claims.networks_in_use(_ROUTES.read_text()) - ({own.settings.network} if own else set())
-            taken = {claim.settings.network for claim in known.values()} | in_use
+            own = {index for index, owner in network.legs().items() if owner == self._layout.run}
+            taken |= (claims.networks_in_use(_ROUTES.read_text()) | network.legs().keys()) - own
             self._settings = claims.choose_network(self._settings, taken)
-            if self._settings.store == "etcd":
-                self._settings = replace(self._settings, etcd_port=free_port_pair(self._settings.etcd_port))
+            held = claims.reserve_network(self._settings.network)
+            if held is not None:
+                # Looked at again: a start that held it before may have put its leg there in between.
+                if network.leg_owner(self._settings.network) in (None, self._layout.run):
+                    self._held.enter_context(held)
+                    return
+                held.close()
+            taken.add(self._settings.network)
 
     def _place(self) -> Place:
         tracking = cgroups.choose_tracking(cgroups.read_hierarchies())
@@ -130,25 +152,6 @@ class Startup:
 
     def _ensure_certificates(self) -> None:
         Pki(self._layout, self._settings, self._clock).ensure()
-
-    async def _start_nodes_runtime(self, zygote: ZygoteClient, place: Place) -> None:
-        await zygote.start(components.registry_proxy(place))
-        for node in self._settings.nodes:
-            await network.ensure_node(self._layout, self._settings, node)
-            self._write_node_files(node)
-            await zygote.start(components.runtime(place, node))
-
-    def _write_node_files(self, node: str) -> None:
-        files = self._layout.node(node)
-        for path in (files.manifests, files.pod_logs, files.registries, files.cni_bin, files.cni_conf, files.cni_state):
-            path.mkdir(parents=True, exist_ok=True)
-        file_system = mounts.parse_file_system(Path("/proc/self/mountinfo").read_text(), files.home)
-        options = containerd.ContainerdOptions(
-            sandbox_image=PAUSE,
-            can_lower_oom_score=kernel.has_capability(kernel.CAP_SYS_RESOURCE),
-            snapshotter=containerd.choose_snapshotter(file_system),
-        )
-        write_atomic(files.containerd_config, containerd.render_config(files, options), mode=0o644)
 
     async def _start_control_plane(self, zygote: ZygoteClient, place: Place) -> None:
         self._layout.store.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -158,7 +161,8 @@ class Startup:
             await self._wait_for_port(spec, _ETCD_TIMEOUT_S)
         self._progress.step("starting the API server")
         await zygote.start(components.apiserver(place))
-        later = [*components.control_plane(place), *self._all_agents(place)]
+        agents = [spec for node in self._settings.nodes for spec in components.agents(place, node)]
+        later = [*components.control_plane(place), *agents]
         async with asyncio.TaskGroup() as tasks:
             # The zygote imports what it forks next while the API server starts on the other core.
             tasks.create_task(zygote.preload([spec.module for spec in later if spec.module]), name="imports")
@@ -169,24 +173,6 @@ class Startup:
 
     def _all_agents(self, place: Place) -> list[ChildSpec]:
         return [spec for node in self._settings.nodes for spec in components.agents(place, node)]
-
-    async def _load_images(self, archives: Sequence[Path]) -> None:
-        for node in self._settings.nodes:
-            files = self._layout.node(node)
-            self._progress.step(f"starting containerd on {node}")
-            await readiness.wait_until(
-                functools.partial(readiness.is_serving, files.containerd_socket),
-                what=f"containerd of {node}",
-                timeout_s=_RUNTIME_TIMEOUT_S,
-                clock=self._clock,
-                log=self._layout.log(f"containerd-{node}"),
-            )
-            await loading.ensure_images(files, archives)
-
-    async def _start_agents(self, zygote: ZygoteClient, place: Place) -> None:
-        self._progress.step("starting kubelet, kube-proxy and CNI")
-        for spec in self._all_agents(place):
-            await zygote.start(spec)
 
     async def _wait_for_port(self, spec: ChildSpec, timeout_s: float) -> None:
         await readiness.wait_until(
@@ -205,46 +191,6 @@ class Startup:
             clock=self._clock,
             log=self._layout.log(components.APISERVER),
         )
-
-    async def _wait_for_nodes(self, since: datetime | None) -> None:
-        api = api_of(self._layout, self._settings)
-        for node in self._settings.nodes:
-            await readiness.wait_until(
-                functools.partial(is_node_ready, api, node, since=since),
-                what=f"node {node}",
-                timeout_s=_NODE_TIMEOUT_S,
-                clock=self._clock,
-                log=self._layout.log(f"kubelet-{node}"),
-                step_s=0.05,
-            )
-
-
-def api_of(layout: Layout, settings: Settings) -> Api:
-    """How to reach the cluster's API server from this machine, as its administrator."""
-    pki = layout.pki
-    return Api("127.0.0.1", settings.ports.apiserver, pki / "ca.crt", pki / "admin.crt", pki / "admin.key")
-
-
-async def is_node_ready(api: Api, name: str, *, since: datetime | None = None) -> bool:
-    """Whether the node has the condition Ready with status True, and has renewed its lease since then.
-
-    The store still holds the Ready of the last start: only a heartbeat says that the kubelet of this one is there.
-    """
-    if since is not None:
-        lease = await api.get_json(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")
-        if lease is None or not is_renewed(lease, since):
-            return False
-    node = await api.get_json(f"/api/v1/nodes/{name}")
-    conditions = node.get("status", {}).get("conditions") or [] if node else []
-    return any(condition.get("type") == "Ready" and condition.get("status") == "True" for condition in conditions)
-
-
-def is_renewed(lease: Mapping[str, Any], since: datetime) -> bool:
-    """Whether a Lease, as JSON, was renewed at or after that time."""
-    try:
-        return datetime.fromisoformat(lease["spec"]["renewTime"]) >= since
-    except (KeyError, TypeError, ValueError):
-        return False
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

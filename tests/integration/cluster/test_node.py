@@ -16,10 +16,12 @@ from tiphys_cluster import cgroups, claims, components, containerd, kernel, netw
 from tiphys_cluster.components import Place
 from tiphys_cluster.control import ZygoteClient, ensure_zygote
 from tiphys_cluster.down import Teardown
+from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.images import loading
 from tiphys_cluster.images.builtin import PAUSE, ensure_archives
 from tiphys_cluster.layout import CACHE, Layout
 from tiphys_cluster.mounts import parse_mount_points
+from tiphys_cluster.network import Wiring
 from tiphys_cluster.progress import Silent
 from tiphys_cluster.settings import Settings, write_atomic
 from tiphys_component.clock import SystemClock
@@ -101,7 +103,7 @@ def traces(layout: Layout, settings: Settings) -> list[str]:
     """Everything of a cluster that can be seen on the machine."""
     found = [point for point in mount_points() if point.startswith((str(layout.run), str(layout.home)))]
     found += [str(tree) for tree in cgroups.trees(layout.cgroup)]
-    found += [network.leg_name(settings)] if network.has_leg(settings) else []
+    found += [network.leg_name(settings)] if network.has_leg(layout, settings) else []
     found += [str(path) for path in (layout.run, layout.home) if path.exists()]
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -261,7 +263,79 @@ async def test_down_of_what_was_never_up_succeeds(bed: Bed) -> None:
 
 async def test_a_half_made_switch_is_made_anew(bed: Bed) -> None:
     network.prepare_namespace_directory(bed.layout)
-    subprocess.run(["ip", "link", "add", network.leg_name(bed.settings), "type", "bridge"], check=True, timeout=10)
+    _make_leg(bed.settings, owner=str(bed.layout.run))
     await bed.wire()
 
     bed.inside("busybox", "ping", "-c1", "-W2", bed.settings.leg_ip)
+
+
+@pytest.mark.parametrize("owner", ["/run/elsewhere/itest-a", ""], ids=["another-run-root", "says-not"])
+async def test_anothers_leg_is_neither_taken_nor_deleted(bed: Bed, owner: str) -> None:
+    leg = _make_leg(bed.settings, owner=owner)
+    try:
+        with pytest.raises(ClusterError, match="cannot set up the network"):
+            await bed.wire()
+        await bed.down()
+
+        assert network.leg_owner(bed.settings.network) == Path(owner)
+    finally:
+        subprocess.run(["ip", "link", "delete", leg], check=True, timeout=10)
+
+
+def _make_leg(settings: Settings, *, owner: str) -> str:
+    leg = network.leg_name(settings)
+    subprocess.run(["ip", "link", "add", leg, "type", "bridge"], check=True, timeout=10)
+    subprocess.run(["ip", "link", "set", leg, "alias", owner], check=True, timeout=10)
+    return leg
+
+
+async def test_a_node_whose_switch_was_lost_is_plugged_into_the_new_one(bed: Bed) -> None:
+    await bed.wire()
+    before = bed.layout.node(NODE).netns.stat().st_ino
+    subprocess.run(["ip", "link", "delete", network.leg_name(bed.settings)], check=True, timeout=10)
+    await bed.wire()
+
+    bed.inside("busybox", "ping", "-c1", "-W2", bed.settings.leg_ip)
+    assert bed.layout.node(NODE).netns.stat().st_ino == before
+
+
+@pytest.mark.parametrize("lost", ["eth0", "port1"])
+async def test_a_node_that_lost_its_interface_is_plugged_in_again(bed: Bed, lost: str) -> None:
+    await bed.wire()
+    namespace = bed.layout.node(NODE).netns if lost == "eth0" else bed.layout.switch_netns
+    subprocess.run(["nsenter", f"--net={namespace}", "ip", "link", "delete", lost], check=True, timeout=10)
+    assert await network.look_at_node(bed.layout, bed.settings, NODE) is Wiring.UNPLUGGED
+    await bed.wire()
+
+    bed.inside("busybox", "ping", "-c1", "-W2", bed.settings.leg_ip)
+
+
+@pytest.mark.parametrize("kind", ["netns", "mntns"])
+async def test_a_node_that_lost_a_namespace_is_made_anew(bed: Bed, kind: str) -> None:
+    await bed.wire()
+    subprocess.run(["umount", getattr(bed.layout.node(NODE), kind)], check=True, timeout=10)
+    assert await network.look_at_node(bed.layout, bed.settings, NODE) is Wiring.LOST
+    await bed.wire()
+
+    bed.inside("busybox", "ping", "-c1", "-W2", bed.settings.leg_ip)
+
+
+async def test_a_removed_node_leaves_nothing_and_the_switch_stays(bed: Bed) -> None:
+    await bed.wire()
+    await network.remove_node(bed.layout, bed.settings, NODE)
+    await network.remove_node(bed.layout, bed.settings, NODE)
+
+    assert not [point for point in mount_points() if NODE in point]
+    switch = ["nsenter", f"--net={bed.layout.switch_netns}", "ip", "-oneline", "link"]
+    assert "port1" not in subprocess.run(switch, check=True, capture_output=True, text=True, timeout=10).stdout
+    assert network.has_leg(bed.layout, bed.settings)
+
+
+async def test_a_network_is_held_by_one_start_at_a_time() -> None:
+    held = claims.reserve_network(NETWORK)
+    assert held is not None
+    with held:
+        assert claims.reserve_network(NETWORK) is None
+    again = claims.reserve_network(NETWORK)
+    assert again is not None
+    again.close()

@@ -111,7 +111,7 @@ class Cluster:
             if point.startswith((str(self.layout.run), str(self.layout.home)))
         ]
         found += [str(tree) for tree in cgroups.trees(self.layout.cgroup)]
-        found += [network.leg_name(settings)] if settings is not None and network.has_leg(settings) else []
+        found += [network.leg_name(settings)] if settings is not None and network.has_leg(self.layout, settings) else []
         found += [str(self.layout.run)] if self.layout.run.exists() else []
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
             try:

@@ -13,7 +13,7 @@ from tiphys_cluster.choices import Wish, merge
 from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.layout import Layout, check_name
 from tiphys_cluster.processes import identify
-from tiphys_cluster.settings import Settings
+from tiphys_cluster.settings import Settings, numbered
 
 
 def test_what_is_not_wished_stays_as_it_was() -> None:
@@ -24,6 +24,14 @@ def test_what_is_not_wished_stays_as_it_was() -> None:
 
 def test_a_first_start_takes_the_defaults() -> None:
     assert merge(Wish("a"), None) == Settings("a", store="sqlite")
+
+
+def test_a_first_start_makes_the_nodes_that_are_wished_and_the_next_keeps_them() -> None:
+    first = merge(Wish("a", nodes=3, devices="gpu:8", flannel_backend="host-gw"), None)
+
+    assert first.members == numbered("node-1", "node-2", "node-3", devices="gpu:8")
+    assert merge(Wish("a"), first) == merge(Wish("a", nodes=3), first) == first
+    assert merge(Wish("a", flannel_backend="udp"), first).flannel_backend == "udp"
 
 
 def test_another_offset_is_taken_over() -> None:
@@ -37,8 +45,21 @@ def test_another_offset_is_taken_over() -> None:
         (Wish("b"), Settings("a"), "belongs to cluster 'a'"),
         (Wish("a", port_offset=-1), None, "port offset"),
         (Wish("a", port_offset=60000), None, "port offset"),
+        (Wish("a", nodes=2), Settings("a"), r"has 1 nodes \(node-1\), not 2\n.*tiphys node add --name a"),
+        (Wish("a", nodes=0), None, "1 to 200 nodes, not 0"),
+        (Wish("a", nodes=201), None, "1 to 200 nodes, not 201"),
+        (Wish("a", devices="gpu"), None, "'gpu' are not understood"),
     ],
-    ids=["other-store", "other-name", "negative-offset", "offset-too-high"],
+    ids=[
+        "other-store",
+        "other-name",
+        "negative-offset",
+        "offset-too-high",
+        "other-number-of-nodes",
+        "no-node",
+        "too-many-nodes",
+        "devices",
+    ],
 )
 def test_a_wish_against_what_is_there_is_refused(wish: Wish, kept: Settings | None, message: str) -> None:
     with pytest.raises(ClusterError, match=message):

@@ -8,17 +8,17 @@ from tiphys_cluster import components
 from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.components import Place
 from tiphys_cluster.layout import Layout
-from tiphys_cluster.settings import Settings
+from tiphys_cluster.settings import Settings, numbered
 
 
 def place(**changes: object) -> Place:
-    settings = Settings("a", **{"nodes": ("one", "two"), **changes})  # type: ignore[arg-type]
+    settings = Settings("a", **{"members": numbered("one", "two"), **changes})  # type: ignore[arg-type]
     return Place(Layout("a", Path("/h"), Path("/r")), settings, "/cg")
 
 
 def table(where: Place) -> list[ChildSpec]:
     nodes = where.settings.nodes
-    agents = [spec for node in nodes for spec in (components.runtime(where, node), *components.agents(where, node))]
+    agents = [spec for node in nodes for spec in components.of_node(where, node)]
     return [
         components.keeper(where),
         components.registry_proxy(where),

@@ -6,7 +6,7 @@ import pytest
 
 from tiphys_cluster import network
 from tiphys_cluster.layout import Layout
-from tiphys_cluster.settings import Settings
+from tiphys_cluster.settings import Settings, numbered
 
 LAYOUT = Layout("a", Path("/home-of-a"), Path("/r"))
 
@@ -15,22 +15,17 @@ def text(steps: list[network.Step]) -> str:
     return "\n".join(f"{' '.join(step.argv)}\n{step.stdin}" for step in steps)
 
 
-def test_the_leg_is_the_only_thing_made_in_the_root_namespace() -> None:
-    plan = network.switch_steps(LAYOUT, Settings("a", network=9))
+def test_the_leg_is_the_only_thing_put_into_the_root_namespace_and_says_whose_it_is_before() -> None:
+    made, outside = network.switch_steps(LAYOUT, Settings("a", network=9), pid=77)[1:]
 
-    outside = [step for step in plan if step.argv[0] == "ip"]
-
-    assert [line.split()[:3] for line in outside[0].stdin.splitlines()] == [
-        ["link", "add", "tph9"],
-        ["address", "add", "198.18.9.1/24"],
-        ["link", "set", "tph9"],
-    ]
-    assert len(outside) == 1
+    assert made.argv[:2] == ("nsenter", "--net=/r/a/ns/switch.net")
+    assert made.stdin.splitlines()[-2:] == ['link set tph9 alias "/r/a"', "link set tph9 netns 77"]
+    assert outside.stdin.splitlines() == ["address add 198.18.9.1/24 dev tph9", "link set tph9 up"]
 
 
 def test_two_nodes_get_different_ports_and_addresses() -> None:
-    settings = Settings("a", nodes=("one", "two"))
-    plans = [text(network.node_steps(LAYOUT, settings, node)) for node in settings.nodes]
+    settings = Settings("a", members=numbered("one", "two"))
+    plans = [text(network.plug_steps(LAYOUT, settings, node)) for node in settings.nodes]
 
     assert "port1" in plans[0]
     assert "198.18.0.11/24" in plans[0]
@@ -38,8 +33,14 @@ def test_two_nodes_get_different_ports_and_addresses() -> None:
     assert "198.18.0.12/24" in plans[1]
 
 
+def test_only_taking_an_old_port_away_may_fail() -> None:
+    plan = [*network.namespace_steps(LAYOUT, "node-1"), *network.plug_steps(LAYOUT, Settings("a"), "node-1")]
+
+    assert [step.stdin for step in plan if step.may_fail] == ["link delete port1\n"]
+
+
 def test_a_node_reaches_everything_over_the_leg() -> None:
-    plan = text(network.node_steps(LAYOUT, Settings("a", network=2), "node-1"))
+    plan = text(network.plug_steps(LAYOUT, Settings("a", network=2), "node-1"))
 
     assert "route add default via 198.18.2.1" in plan
 
