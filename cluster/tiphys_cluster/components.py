@@ -23,6 +23,7 @@ STAGE_KEEPER = 5
 
 APISERVER = "kube-apiserver"
 ETCD = "etcd"
+SUBNET_FILE = network.FLANNEL_RUN / "subnet.env"
 _LOOPBACK = "127.0.0.1"
 
 
@@ -185,6 +186,7 @@ def agents(place: Place, node: str) -> list[ChildSpec]:
     """A node's own processes beside containerd."""
     files, ports = place.layout.node(node), place.settings.ports
     return [
+        flannel(place, node),
         _on_node(place, node, "tiphys-cni", _cni_argv(files, node), module="tiphys_cni.service", stage=STAGE_RUNTIME),
         _on_node(
             place,
@@ -205,6 +207,26 @@ def agents(place: Place, node: str) -> list[ChildSpec]:
     ]
 
 
+def flannel(place: Place, node: str) -> ChildSpec:
+    """What holds a node's subnet and carries packets to pods of the others."""
+    settings, files, ports = place.settings, place.layout.node(node), place.settings.ports
+    argv = (
+        f"--kubeconfig={files.flannel_conf}",
+        f"--node-name={node}",
+        f"--backend={settings.flannel_backend}",
+        "--iface=eth0",
+        f"--node-ip={settings.node_ip(node)}",
+        f"--pod-cidr={settings.pod_cidr}",
+        f"--subnet-file={SUBNET_FILE}",
+        f"--grpc-address={settings.node_ip(node)}",
+        f"--grpc-port={ports.flannel_grpc}",
+        f"--metrics-port={ports.flannel_metrics}",
+        *_node_serving(place, files, "flannel"),
+    )
+    taken = (ports.flannel_grpc, ports.flannel_metrics)
+    return _on_node(place, node, "flannel", argv, module="tiphys_cni.flannel.main", ports=taken)
+
+
 def of_node(place: Place, node: str) -> list[ChildSpec]:
     """Everything that is started on a node."""
     return [runtime(place, node), *agents(place, node)]
@@ -212,7 +234,7 @@ def of_node(place: Place, node: str) -> list[ChildSpec]:
 
 def wired_to_switch(place: Place, node: str) -> list[ChildSpec]:
     """What holds on to the node's interface, and is started again after that was plugged in anew."""
-    return []
+    return [flannel(place, node)]
 
 
 def _cni_argv(files: NodeLayout, node: str) -> tuple[str, ...]:
@@ -243,9 +265,7 @@ def _kubelet_argv(place: Place, node: str) -> tuple[str, ...]:
         f"--cgroup-root=/{layout.cgroup}/{node}",
         f"--cluster-dns={settings.dns_service_ip}",
         f"--cluster-domain={settings.cluster_domain}",
-        f"--client-ca-file={layout.pki / 'ca.crt'}",
-        f"--tls-cert-file={files.pki / 'kubelet.crt'}",
-        f"--tls-private-key-file={files.pki / 'kubelet.key'}",
+        *_node_serving(place, files, "kubelet"),
         f"--pod-infra-container-image={PAUSE}",
     )
 
@@ -259,8 +279,14 @@ def _kube_proxy_argv(place: Place, node: str) -> tuple[str, ...]:
         f"--cluster-cidr={settings.pod_cidr}",
         f"--healthz-port={settings.ports.kube_proxy_health}",
         f"--grpc-port={settings.ports.kube_proxy_grpc}",
-        f"--tls-cert-file={files.pki / 'kube-proxy.crt'}",
-        f"--tls-private-key-file={files.pki / 'kube-proxy.key'}",
+        *_node_serving(place, files, "kube-proxy"),
+    )
+
+
+def _node_serving(place: Place, files: NodeLayout, component: str) -> tuple[str, ...]:
+    return (
+        f"--tls-cert-file={files.pki / component}.crt",
+        f"--tls-private-key-file={files.pki / component}.key",
         f"--client-ca-file={place.layout.pki / 'ca.crt'}",
     )
 

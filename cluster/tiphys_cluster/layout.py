@@ -67,6 +67,11 @@ class NodeLayout:
         return self.home / "kube-proxy.conf"
 
     @property
+    def flannel_conf(self) -> Path:
+        """flannel's kubeconfig."""
+        return self.home / "flannel.conf"
+
+    @property
     def kubelet_root(self) -> Path:
         """The kubelet's own directory: pods, plugins, checkpoints. On the node it is /var/lib/kubelet."""
         return self.home / "kubelet"

@@ -88,15 +88,12 @@ def _node_leaves(layout: Layout, settings: Settings, node: str) -> list[Leaf]:
     return [
         Leaf(str(files.pki / "kubelet-client"), *identity, client=True, conf=str(files.kubelet_conf), host=leg),
         Leaf(str(files.pki / "kubelet"), *identity, sans=names, server=True),
-        Leaf(
-            str(files.pki / "kube-proxy"),
-            "system:kube-proxy",
-            ("system:node-proxier",),
-            sans=names,
-            server=True,
-            client=True,
-            conf=str(files.kube_proxy_conf),
-            host=leg,
+        *(
+            Leaf(str(files.pki / name), user, groups, names, server=True, client=True, conf=str(conf), host=leg)
+            for name, user, groups, conf in (
+                ("kube-proxy", "system:kube-proxy", ("system:node-proxier",), files.kube_proxy_conf),
+                ("flannel", "system:flannel", (), files.flannel_conf),
+            )
         ),
     ]
 

@@ -53,6 +53,16 @@ class Ports:
         return 10266 + self.offset
 
     @property
+    def flannel_grpc(self) -> int:
+        """gRPC, on the node."""
+        return 10270 + self.offset
+
+    @property
+    def flannel_metrics(self) -> int:
+        """HTTP health and metrics, on the node."""
+        return 10271 + self.offset
+
+    @property
     def controller_manager(self) -> int:
         """HTTP health and metrics."""
         return 10257 + self.offset
