@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 
 from tiphys_cni.ipam import host_local
 from tiphys_sdk.cni.conf import Call
+from tiphys_sdk.cni.delegate import delegate
 from tiphys_sdk.cni.skel import Plugin
-from tiphys_sdk.cni.spec import CNIError, ErrorCode, Result
+from tiphys_sdk.cni.spec import Result
 
-_TIMEOUT_S = 60.0
 # Address management that needs no process of its own.
 IN_PROCESS: Mapping[str, Plugin] = {host_local.PLUGIN.name: host_local.PLUGIN}
 
@@ -26,44 +21,9 @@ def ipam(call: Call, command: str) -> Result | None:
         return None
     plugin = IN_PROCESS.get(name)
     if plugin is None:
-        return _execute(replace(call, command=command), name)
+        return delegate(call, name, verb=command)
     if command == "ADD":
         return plugin.add(call)
     verbs = {"DEL": plugin.delete, "CHECK": plugin.check, "GC": plugin.collect, "STATUS": plugin.status}
     verbs[command](call)
     return None
-
-
-def _execute(call: Call, name: str) -> Result | None:
-    folder = next((p for p in call.path.split(":") if os.access(Path(p) / name, os.X_OK)), None)
-    if folder is None or "/" in name:
-        raise CNIError(ErrorCode.INVALID_CONFIG, f"ipam.type: plugin {name!r} is not in {call.path}")
-    environment = {
-        "PATH": os.defpath,
-        "CNI_COMMAND": call.command,
-        "CNI_CONTAINERID": call.container_id,
-        "CNI_NETNS": call.netns,
-        "CNI_IFNAME": call.ifname,
-        "CNI_ARGS": call.args,
-        "CNI_PATH": call.path,
-    }
-    done = subprocess.run(
-        [str(Path(folder) / name)],
-        input=json.dumps(call.conf).encode(),
-        env=environment,
-        capture_output=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise _error_of(name, done.stdout, done.stderr)
-    return Result.from_json(json.loads(done.stdout)) if call.command == "ADD" else None
-
-
-def _error_of(name: str, stdout: bytes, stderr: bytes) -> CNIError:
-    try:
-        found = json.loads(stdout)
-        return CNIError(ErrorCode(found["code"]), f"{name}: {found['msg']}", found.get("details", ""))
-    except (ValueError, KeyError, TypeError):
-        said = (stdout + stderr).decode(errors="replace").strip()
-        return CNIError(ErrorCode.INTERNAL, f"{name} failed without an error object", said)

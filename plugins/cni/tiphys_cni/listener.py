@@ -13,11 +13,11 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tiphys_cni.netns import own_identity
 from tiphys_cni.registry import PLUGINS
 from tiphys_component.app import listen_error
 from tiphys_component.log import get_logger
-from tiphys_sdk.cni.skel import Answer, run
+from tiphys_sdk.cni.netns import own_identity
+from tiphys_sdk.cni.skel import Answer, crashed, run
 from tiphys_sdk.cni.spec import CNIError, ErrorCode
 
 _LARGEST_CALL_BYTES = 4 << 20
@@ -84,8 +84,7 @@ class Listener:
             return Answer(1, json.dumps(err.to_json("1.0.0")).encode() + b"\n")
         except Exception as err:
             _log.error("call failed", err=repr(err), exc_info=err)
-            failure = CNIError(ErrorCode.INTERNAL, f"internal error: {err!r}")
-            return Answer(1, json.dumps(failure.to_json("1.0.0")).encode() + b"\n")
+            return crashed(err)
         finally:
             if netns_fd >= 0:
                 os.close(netns_fd)

@@ -25,6 +25,18 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# Where GC finds the attachments that are to stay (SPEC.md 1.1.0, section 2, GC).
+VALID_ATTACHMENTS = "cni.dev/valid-attachments"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One container's interface on a network."""
+
+    container_id: str
+    ifname: str
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One verb with its parameters. netns is the path; netns_fd the open namespace, -1 where it is gone."""
@@ -54,6 +66,15 @@ class Call:
         found = self.conf.get("prevResult")
         return Result.from_json(found) if found is not None else None
 
+    @property
+    def valid_attachments(self) -> frozenset[Attachment]:
+        """What GC must keep. Raises CNIError where the list is missing: taking that for "nothing" would free all."""
+        entries = self.conf.get(VALID_ATTACHMENTS)
+        try:
+            return frozenset(Attachment(str(e["containerID"]), str(e["ifname"])) for e in entries)  # type: ignore[union-attr]
+        except (KeyError, TypeError) as err:
+            raise CNIError(ErrorCode.INVALID_CONFIG, f"{VALID_ATTACHMENTS}: {entries!r} is no list of them") from err
+
     def integer(self, key: str, default: int = 0) -> int:
         """An integer of the configuration. Raises CNIError naming key and value."""
         value = self.conf.get(key, default)
@@ -61,9 +82,9 @@ class Call:
             raise CNIError(ErrorCode.INVALID_CONFIG, f"{key}: {value!r} is not an integer")
         return value
 
-    def flag(self, key: str) -> bool:
-        """A boolean of the configuration, False when absent. Raises CNIError naming key and value."""
-        value = self.conf.get(key, False)
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """A boolean of the configuration. Raises CNIError naming key and value."""
+        value = self.conf.get(key, default)
         if not isinstance(value, bool):
             raise CNIError(ErrorCode.INVALID_CONFIG, f"{key}: {value!r} is neither true nor false")
         return value

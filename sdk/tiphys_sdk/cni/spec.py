@@ -39,7 +39,7 @@ class ErrorCode(IntEnum):
 class CNIError(Exception):
     """A failure that the caller gets as the specification's error object."""
 
-    def __init__(self, code: ErrorCode, message: str, details: str = "") -> None:
+    def __init__(self, code: int, message: str, details: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
@@ -59,6 +59,8 @@ class Interface:
     mac: str = ""
     sandbox: str = ""
     mtu: int = 0
+    socket_path: str = ""
+    pci_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,15 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route inside the container; an empty gateway means the address's own."""
+    """A route inside the container; an empty gateway means the address's own. None leaves a value to the kernel."""
 
     dst: str
     gw: str = ""
+    mtu: int | None = None
+    advmss: int | None = None
+    priority: int | None = None
+    table: int | None = None
+    scope: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +99,14 @@ class Result:
         if version in ("0.1.0", "0.2.0"):
             return self._to_json_020(version)
         old = version.startswith("0.")
-        with_mtu = version == NEWEST_VERSION
+        newest = version == NEWEST_VERSION
         found: JSON = {"cniVersion": version}
         if self.interfaces:
-            found["interfaces"] = [_interface_json(i, with_mtu=with_mtu) for i in self.interfaces]
+            found["interfaces"] = [_interface_json(i, newest=newest) for i in self.interfaces]
         if self.ips:
             found["ips"] = [_address_json(a, with_version=old) for a in self.ips]
         if self.routes:
-            found["routes"] = [_route_json(r) for r in self.routes]
+            found["routes"] = [_route_json(r, newest=newest) for r in self.routes]
         return found | {"dns": dict(self.dns)}
 
     def _to_json_020(self, version: str) -> JSON:
@@ -115,34 +122,50 @@ class Result:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:
-        """Reads a result of version 0.3.0 or later, such as prevResult. Raises CNIError."""
+        """Reads a result of any version, such as prevResult. Raises CNIError."""
         try:
+            if "ip4" in data or "ip6" in data:
+                return cls._from_json_020(data)
             return cls(
-                tuple(
-                    Interface(i["name"], i.get("mac", ""), i.get("sandbox", ""), i.get("mtu", 0))
-                    for i in data.get("interfaces") or ()
-                ),
+                tuple(_interface(i) for i in data.get("interfaces") or ()),
                 tuple(Address(a["address"], a.get("gateway", ""), a.get("interface")) for a in data.get("ips") or ()),
-                tuple(Route(r["dst"], r.get("gw", "")) for r in data.get("routes") or ()),
+                tuple(_route(r) for r in data.get("routes") or ()),
                 data.get("dns") or {},
             )
         except (KeyError, TypeError, AttributeError) as err:
             raise CNIError(ErrorCode.DECODING_FAILURE, f"prevResult is not a CNI result: {err!r}") from err
+
+    @classmethod
+    def _from_json_020(cls, data: Mapping[str, Any]) -> Result:
+        entries = [data[key] for key in ("ip4", "ip6") if data.get(key)]
+        return cls(
+            ips=tuple(Address(e["ip"], e.get("gateway", "")) for e in entries),
+            routes=tuple(_route(r) for e in entries for r in e.get("routes") or ()),
+            dns=data.get("dns") or {},
+        )
 
     def on_interface(self, index: int) -> Result:
         """The same with every address on the interface of that index."""
         return replace(self, ips=tuple(replace(a, interface=index) for a in self.ips))
 
 
-def _interface_json(interface: Interface, *, with_mtu: bool) -> JSON:
-    found: JSON = {"name": interface.name}
-    if interface.mac:
-        found["mac"] = interface.mac
-    if with_mtu and interface.mtu:
-        found["mtu"] = interface.mtu
-    if interface.sandbox:
-        found["sandbox"] = interface.sandbox
-    return found
+def _interface(data: Mapping[str, Any]) -> Interface:
+    facts = (data["name"], data.get("mac", ""), data.get("sandbox", ""), data.get("mtu", 0))
+    return Interface(*facts, data.get("socketPath", ""), data.get("pciID", ""))
+
+
+def _route(data: Mapping[str, Any]) -> Route:
+    return Route(data["dst"], data.get("gw", ""), **{key: data.get(key) for key in _ROUTE_NUMBERS})
+
+
+_ROUTE_NUMBERS = ("mtu", "advmss", "priority", "table", "scope")
+
+
+def _interface_json(interface: Interface, *, newest: bool) -> JSON:
+    found: JSON = {"name": interface.name, "mac": interface.mac, "sandbox": interface.sandbox}
+    if newest:
+        found |= {"mtu": interface.mtu, "socketPath": interface.socket_path, "pciID": interface.pci_id}
+    return {key: value for key, value in found.items() if value}
 
 
 def _address_json(address: Address, *, with_version: bool) -> JSON:
@@ -153,5 +176,7 @@ def _address_json(address: Address, *, with_version: bool) -> JSON:
     return found | ({"gateway": address.gateway} if address.gateway else {})
 
 
-def _route_json(route: Route) -> JSON:
-    return {"dst": route.dst} | ({"gw": route.gw} if route.gw else {})
+def _route_json(route: Route, *, newest: bool = False) -> JSON:
+    found: JSON = {"dst": route.dst} | ({"gw": route.gw} if route.gw else {})
+    numbers = {key: getattr(route, key) for key in _ROUTE_NUMBERS} if newest else {}
+    return found | {key: value for key, value in numbers.items() if value is not None}

@@ -146,8 +146,7 @@ def status(call: Call) -> None:
 
 def collect(call: Call) -> None:
     """Frees the addresses of every container that is not among the valid attachments."""
-    entries = call.conf.get("cni.dev/valid-attachments") or ()
-    valid = {Owner(str(e["containerID"]), str(e["ifname"])) for e in entries}
+    valid = {Owner(a.container_id, a.ifname) for a in call.valid_attachments}
     store = _store(call)
     with store.locked():
         for owner in set(store.taken().values()) - valid:

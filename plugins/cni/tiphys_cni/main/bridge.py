@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tiphys_cni import invoke, masquerade
 from tiphys_cni.netlink import IFF_PROMISC, IFF_UP, Link, RouteSocket
-from tiphys_cni.netns import own_identity, route_socket
+from tiphys_cni.netns import route_socket
 from tiphys_sdk.cni.conf import Call
+from tiphys_sdk.cni.netns import own_identity
 from tiphys_sdk.cni.skel import Plugin
 from tiphys_sdk.cni.spec import CNIError, ErrorCode, Interface, Result, Route
 
@@ -204,8 +205,7 @@ def status(call: Call) -> None:
 def collect(call: Call) -> None:
     """Removes this network's ports and addresses of containers that are not among the valid attachments."""
     invoke.ipam(call, "GC")
-    entries = call.conf.get("cni.dev/valid-attachments") or ()
-    valid = {alias(call.network, str(e["containerID"]), str(e["ifname"])) for e in entries}
+    valid = {alias(call.network, a.container_id, a.ifname) for a in call.valid_attachments}
     with RouteSocket() as host:
         for port in host.links():
             if port.alias.startswith(f"cni {call.network} ") and port.alias not in valid:

@@ -1,0 +1,1 @@
+"""Plugins that change what the plugins before them made, or hand on to them."""
