@@ -44,6 +44,7 @@ USERS: Mapping[str, tuple[str, ...]] = {
     "admin": ("system:masters",),
     "alice": ("dev",),
     "system:node:n1": ("system:nodes",),
+    "system:flannel": (),
 }
 
 
