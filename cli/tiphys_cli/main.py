@@ -15,6 +15,7 @@ _VERBS = {
     "down": ("tiphys_cli.down", "Stop a cluster and take everything of it off this machine."),
     "status": ("tiphys_cli.status", "Show a cluster's processes and nodes."),
     "kubeconfig": ("tiphys_cli.kubeconfig", "Print where a cluster's kubeconfig is, or what is in it."),
+    "node": ("tiphys_cli.node", "Add nodes to a running cluster, and remove them."),
     "image": ("tiphys_cli.image", "Load container images into a cluster's nodes."),
     "plugin": ("tiphys_cli.plugin", "Test plugins against their contract."),
 }

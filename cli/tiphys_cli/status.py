@@ -65,6 +65,11 @@ def _show(console: Console, status: Status) -> None:
             " ".join(str(port) if ok else f"[red]{port}?[/]" for port, ok in process.answers),
         )
     print_table(console, table)
+    print_nodes(console, status)
+
+
+def print_nodes(console: Console, status: Status) -> None:
+    """The table of a cluster's nodes."""
     nodes = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("NODE", "STATE", "ADDRESS", "REASON"):
         nodes.add_column(title)

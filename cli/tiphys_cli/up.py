@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -13,14 +12,13 @@ import click
 from rich.console import Console
 
 from tiphys_cli.console import ProgressLines, run
+from tiphys_cli.machine import read_machine
 from tiphys_cli.options import DEFAULT_NAME, home_option, name_option, run_root_option
-from tiphys_cluster.choices import Machine, Wish
+from tiphys_cluster.choices import Wish
 from tiphys_cluster.images.builtin import HTTPD
 from tiphys_cluster.settings import FlannelBackend, StoreKind
 from tiphys_cluster.up import Started, Startup
 from tiphys_component.clock import SystemClock
-
-_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy")
 
 
 @click.command("up")
@@ -72,10 +70,8 @@ def command(
 
 
 async def _start(wish: Wish, run_root: Path, console: Console) -> Started:
-    proxy_url = next((os.environ[name] for name in _PROXY_VARIABLES if os.environ.get(name)), "")
-    machine = replace(Machine(), run_root=run_root, proxy_url=proxy_url)
     with ProgressLines(console) as progress:
-        return await Startup(wish, machine=machine, clock=SystemClock(), progress=progress).run()
+        return await Startup(wish, machine=read_machine(run_root), clock=SystemClock(), progress=progress).run()
 
 
 def _give_to_caller(kubeconfig: Path) -> None:

@@ -385,7 +385,7 @@ def main(argv: list[str] | None = None) -> int:
     socket_path, records, pid_file, _, cgroup = (Path(text) for text in (sys.argv[1:] if argv is None else argv))
     configure()
     log = get_logger("zygote")
-    lock = _lock(records)
+    lock = lock_records(records)
     if lock is None:
         log.info("another zygote serves this cluster", socket=str(socket_path))
         return 0 if _is_served(socket_path) else 1
@@ -419,7 +419,7 @@ def _is_served(socket_path: Path) -> bool:
     return False
 
 
-def _lock(records: Path) -> int | None:
+def lock_records(records: Path) -> int | None:
     """A descriptor that holds the lock of this cluster's zygotes, None when another holds it.
 
     Children close their copy at once, so the lock ends with the zygote itself.

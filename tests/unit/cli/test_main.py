@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,23 @@ def test_status_of_a_cluster_without_supervisor_says_how_to_go_on(tmp_path: Path
     assert done.exit_code == 3
     assert "tiphys up --name a" in done.stderr
     assert "tiphys down --name a" in done.stderr
+
+
+@pytest.mark.parametrize("argv", [("add",), ("remove", "node-1"), ("list",)], ids=["add", "remove", "list"])
+def test_nodes_of_a_cluster_that_is_not_up_are_not_changed(tmp_path: Path, argv: tuple[str, ...]) -> None:
+    done = call("node", *argv, "--name", "absent", "--run-root", str(tmp_path))
+
+    # Who is not root is told that first.
+    assert done.exit_code == (3 if os.geteuid() == 0 or argv == ("list",) else 1)
+    assert "Traceback" not in done.stderr
+
+
+def test_another_number_of_nodes_is_refused_with_the_way_to_change_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "cluster.json").write_text(Settings("a").to_json())
+
+    done = call("up", "--name", "a", "--home", str(home), "--nodes", "3", "--run-root", str(tmp_path / "run"))
+
+    assert done.exit_code == 1
+    assert "tiphys node add --name a" in done.stderr
