@@ -8,6 +8,7 @@ from tiphys.api.core.v1.node_pb2 import Node
 from tiphys_scheduler.columns import Columns
 from tiphys_scheduler.framework.interface import Event
 from tiphys_scheduler.pod_info import PodInfo
+from tiphys_scheduler.volumes import Volumes
 
 
 @dataclass(slots=True)
@@ -20,8 +21,9 @@ class _Placed:
 class Cache:
     """Keeps the columns true. A pod counts once, whatever order assume, bind and watch events come in."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, volumes: Volumes | None = None) -> None:
         self.columns = columns
+        self._volumes = volumes or Volumes()
         self._placed: dict[str, _Placed] = {}
         # Pods of nodes that are not known (yet): counted when the node appears.
         self._by_node: dict[str, dict[str, _Placed]] = {}
@@ -83,6 +85,7 @@ class Cache:
         self._take(placed.pod.key)
         self._placed[placed.pod.key] = placed
         self._by_node.setdefault(placed.node, {})[placed.pod.key] = placed
+        self._volumes.use(placed.pod.key, placed.pod.needs.claims)
         row = self.columns.row_of.get(placed.node)
         if row is not None:
             self.columns.add_pod(row, placed.pod.needs)
@@ -91,6 +94,7 @@ class Cache:
         placed = self._placed.pop(key, None)
         if placed is None:
             return
+        self._volumes.leave(key, placed.pod.needs.claims)
         on_node = self._by_node[placed.node]
         del on_node[key]
         if not on_node:

@@ -29,6 +29,7 @@ from tiphys_scheduler.options import Options
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
 from tiphys_scheduler.servicer import servicer
+from tiphys_scheduler.volumes import storage_informers
 
 COMPONENT = "default-scheduler"
 
@@ -59,6 +60,7 @@ class SchedulerService:
         client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="kube-scheduler")
         nodes: Informer[Node, object] = Informer(client, Node, clock=clock)
         pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info)
+        storage = storage_informers(client, clock)
         recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry)
         scheduler = Scheduler(
             client,
@@ -68,6 +70,7 @@ class SchedulerService:
             clock=clock,
             events=RecordedPodEvents(recorder),
             registry=registry,
+            storage=storage,
         )
         opened = health.gate("informers")
         face = Face(
@@ -84,10 +87,14 @@ class SchedulerService:
             async with asyncio.TaskGroup() as group:
                 start_loop(group, nodes.run(), "nodes informer")
                 start_loop(group, pods.run(), "pods informer")
+                for informer in storage.all():
+                    start_loop(group, informer.run(), "storage informer")
                 start_loop(group, recorder.run(), "recorder")
                 start_loop(group, face.run(), "faces")
                 await nodes.wait_synced()
                 await pods.wait_synced()
+                for informer in storage.all():
+                    await informer.wait_synced()
                 opened()
                 await self._lead(client, scheduler)
         finally:

@@ -34,6 +34,9 @@ class Needs:
     required_affinity: bytes
     preferred_affinity: tuple[bytes, ...]
     tolerations: tuple[bytes, ...]
+    # Claims by namespace/name, of which the ephemeral ones are made for the pod and end with it.
+    claims: tuple[str, ...] = ()
+    ephemeral_claims: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,13 @@ def pod_info(pod: Pod) -> PodInfo:
         is_deleting=metadata.HasField("deletionTimestamp"),
         created_s=metadata.creationTimestamp.seconds,
         refusal=refusal,
-        needs=_needs(spec),
+        needs=_needs(pod),
     )
 
 
-def _needs(spec: PodSpec) -> Needs:
+def _needs(pod: Pod) -> Needs:
+    spec = pod.spec
+    claims, ephemeral = _claims(pod)
     affinity = spec.affinity.nodeAffinity
     required = affinity.requiredDuringSchedulingIgnoredDuringExecution
     has_required = affinity.HasField("requiredDuringSchedulingIgnoredDuringExecution")
@@ -108,7 +113,22 @@ def _needs(spec: PodSpec) -> Needs:
         required_affinity=required.SerializeToString(deterministic=True) if has_required else b"",
         preferred_affinity=tuple(p.SerializeToString(deterministic=True) for p in preferred),
         tolerations=tuple(t.SerializeToString(deterministic=True) for t in spec.tolerations),
+        claims=claims,
+        ephemeral_claims=ephemeral,
     )
+
+
+def _claims(pod: Pod) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    namespace = pod.metadata.namespace
+    found: dict[str, None] = {}
+    ephemeral: list[str] = []
+    for volume in pod.spec.volumes:
+        source = volume.volumeSource
+        if source.HasField("persistentVolumeClaim"):
+            found[f"{namespace}/{source.persistentVolumeClaim.claimName}"] = None
+        elif source.HasField("ephemeral"):
+            ephemeral.append(f"{namespace}/{pod.metadata.name}-{volume.name}")
+    return (*found, *ephemeral), tuple(ephemeral)
 
 
 def _container_requests(container: Container) -> dict[str, int]:

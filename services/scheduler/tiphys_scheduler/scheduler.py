@@ -18,12 +18,16 @@ from tiphys_scheduler.binder import Binder, Bound
 from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import Columns
 from tiphys_scheduler.framework.interface import Event
-from tiphys_scheduler.framework.registry import DEFAULT_PROFILE, EVENTS
+from tiphys_scheduler.framework.registry import EVENTS, profile
 from tiphys_scheduler.framework.runtime import Framework
 from tiphys_scheduler.framework.status import FitError
+from tiphys_scheduler.plugins.volume_binding import VolumeBinding
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.refusals import Refusals
 from tiphys_scheduler.scheduling_queue import SchedulingQueue, Waiting
+from tiphys_scheduler.storage import follow_storage
+from tiphys_scheduler.volume_binder import Pending, VolumeBinder
+from tiphys_scheduler.volumes import StorageInformers, Volumes
 
 _log = get_logger("scheduler")
 # So many pods are placed before other tasks have their turn: some 10 ms.
@@ -51,17 +55,22 @@ class Scheduler:
         clock: Clock,
         events: PodEvents,
         registry: Registry,
+        storage: StorageInformers,
     ) -> None:
-        self._nodes, self._pods = nodes, pods
+        self._nodes, self._pods, self._storage = nodes, pods, storage
         self._name = name
         self._events = events
-        self.cache = Cache(Columns())
+        self._volumes = Volumes()
+        self._volume_binding = VolumeBinding(self._volumes)
+        self.cache = Cache(Columns(), self._volumes)
         self.queue = SchedulingQueue(clock, EVENTS)
-        self.framework = Framework(DEFAULT_PROFILE, self.cache.columns)
+        self.framework = Framework(profile(self._volume_binding, self._volumes), self.cache.columns)
         self._binder = Binder(client, self._on_bound)
+        self._volume_binder = VolumeBinder(client, storage, self._volumes, clock, self._on_volumes)
         self._refusals = Refusals(client, clock)
         self._attempts = registry.counter("scheduler_schedule_attempts_total", "Tries to place a pod.", ("result",))
         registry.gauge_function("scheduler_pending_pods", "Pods that wait for a node.", lambda: len(self.queue))
+        follow_storage(storage, self._volumes, self.queue, self._volume_binder)
         nodes.add_handler(self._on_node, lambda _, new: self._on_node(new), self._on_node_gone)
         pods.add_handler(self._on_pod, lambda _, new: self._on_pod(new), self._on_pod_gone)
 
@@ -69,9 +78,12 @@ class Scheduler:
         """Places pods until cancelled. Informers are run by the caller."""
         await self._nodes.wait_synced()
         await self._pods.wait_synced()
+        for informer in self._storage.all():
+            await informer.wait_synced()
         async with asyncio.TaskGroup() as group:
             start_loop(group, self.queue.run(), "scheduling queue")
             start_loop(group, self._binder.run(), "binder")
+            start_loop(group, self._volume_binder.run(), "volume binder")
             start_loop(group, self._refusals.run(), "refusals")
             start_loop(group, self._cycle(), "scheduling cycle")
 
@@ -93,9 +105,15 @@ class Scheduler:
             self._refuse(waiting, found)
             return
         self._attempts.labels("scheduled").inc()
+        # Before the pod counts: a pod is no other user of its own claims.
+        decisions = self._volume_binding.decide(pod, self.cache.columns, found.row) if pod.needs.claims else None
         self.cache.assume(pod, found.node)
         self.queue.remove(pod.key)
-        self._binder.add(waiting, found.node)
+        if decisions is None or not decisions.claims:
+            self._binder.add(waiting, found.node)
+            return
+        self._volumes.assume(decisions)
+        self._volume_binder.add(waiting, decisions)
 
     def _refuse(self, waiting: Waiting, error: FitError) -> None:
         self._attempts.labels("unschedulable").inc()
@@ -103,6 +121,27 @@ class Scheduler:
         if waiting.pod.refusal != error.message:
             self._refusals.add(waiting.pod, error.message)
         self._events.event(waiting.pod, "Warning", "FailedScheduling", error.message)
+
+    def _on_volumes(self, pending: Pending, fault: str) -> None:
+        """The pod's volumes are bound, or will not be on this node."""
+        pod, node = pending.waiting.pod, pending.decisions.node
+        self._volumes.forget(pending.decisions)
+        if not fault:
+            self._binder.add(pending.waiting, node)
+            return
+        self._attempts.labels("error").inc()
+        self.cache.forget(pod)
+        message = f'running PreBind plugin "VolumeBinding": binding volumes: {fault}'
+        _log.warning("volumes not bound", pod=pod.key, node=node, err=fault)
+        self._events.event(pod, "Warning", "FailedScheduling", message)
+        self._put_back(pending.waiting)
+
+    def _drop_volumes(self, key: str) -> None:
+        """A pod that is going needs no volumes: what was chosen for it is free again."""
+        pending = self._volume_binder.drop(key)
+        if pending is not None:
+            self._volumes.forget(pending.decisions)
+            self.cache.forget(pending.waiting.pod)
 
     def _on_bound(self, bound: Bound) -> None:
         pod = bound.waiting.pod
@@ -115,9 +154,13 @@ class Scheduler:
         if isinstance(bound.error, NotFound):
             return
         _log.warning("pod not bound", pod=pod.key, node=bound.node, err=str(bound.error))
-        current = self._pods.projection(pod.key)
-        if current is not None and current.uid == pod.uid and not current.node:
-            self.queue.restore(bound.waiting)
+        self._put_back(bound.waiting)
+
+    def _put_back(self, waiting: Waiting) -> None:
+        """To the queue again, unless the pod is gone, replaced or bound by another."""
+        current = self._pods.projection(waiting.pod.key)
+        if current is not None and current.uid == waiting.pod.uid and not current.node:
+            self.queue.restore(waiting)
 
     def _on_node(self, node: Node) -> None:
         events = self.cache.set_node(node)
@@ -136,6 +179,7 @@ class Scheduler:
             return
         if info.scheduler_name != self._name or info.is_gated or info.is_deleting:
             self.queue.remove(info.key)
+            self._drop_volumes(info.key)
             return
         if not self.cache.node_of(info.key):
             self.queue.add(info)
@@ -143,5 +187,6 @@ class Scheduler:
     def _on_pod_gone(self, pod: Pod) -> None:
         key = f"{pod.metadata.namespace}/{pod.metadata.name}"
         self.queue.remove(key)
+        self._drop_volumes(key)
         if self.cache.remove_pod(key):
             self.queue.move_on(frozenset({Event.POD_DELETED}))

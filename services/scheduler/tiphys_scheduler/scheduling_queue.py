@@ -46,6 +46,8 @@ class SchedulingQueue:
         self._active: list[tuple[int, int, str]] = []
         self._backoff: list[tuple[float, int, str]] = []
         self._order = 0
+        # Pods by the claims that they need.
+        self._by_claim: dict[str, set[str]] = {}
         self._has_work = asyncio.Event()
 
     def __len__(self) -> int:
@@ -56,7 +58,10 @@ class SchedulingQueue:
         found = self._waiting.get(pod.key)
         if found is None or found.pod.uid != pod.uid:
             self._order += 1
+            self.remove(pod.key)
             found = self._waiting[pod.key] = Waiting(pod, self._order)
+            for claim in pod.needs.claims:
+                self._by_claim.setdefault(claim, set()).add(pod.key)
             self._activate(found)
             return
         changed = found.pod.needs != pod.needs or found.pod.priority != pod.priority
@@ -66,7 +71,12 @@ class SchedulingQueue:
 
     def remove(self, key: str) -> None:
         """A pod that no longer waits."""
-        self._waiting.pop(key, None)
+        gone = self._waiting.pop(key, None)
+        for claim in gone.pod.needs.claims if gone is not None else ():
+            keys = self._by_claim.get(claim, set())
+            keys.discard(key)
+            if not keys:
+                self._by_claim.pop(claim, None)
 
     def pop(self) -> Waiting | None:
         """The next pod: highest priority, then oldest. It stays known until removed or refused."""
@@ -97,6 +107,8 @@ class SchedulingQueue:
         if known is not None and known is not waiting:
             return
         self._waiting[waiting.pod.key] = waiting
+        for claim in waiting.pod.needs.claims:
+            self._by_claim.setdefault(claim, set()).add(waiting.pod.key)
         waiting.since_s = None
         self._back_off(waiting)
 
@@ -107,6 +119,13 @@ class SchedulingQueue:
                 continue
             if any(events & self._events.get(plugin, frozenset()) for plugin in waiting.refused_by):
                 self._back_off(waiting)
+
+    def claim_changed(self, claim: str) -> None:
+        """Tries the pods that need this claim at once: they were refused for want of just this, not by chance."""
+        for key in self._by_claim.get(claim, ()):
+            waiting = self._waiting[key]
+            if waiting.place == "unschedulable":
+                self._activate(waiting)
 
     async def wait(self) -> None:
         """Returns when a pod may be ready."""

@@ -17,6 +17,7 @@ from tiphys_component.clock import FakeClock
 from tiphys_component.metrics import Registry
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
+from tiphys_scheduler.volumes import storage_informers
 
 
 @dataclass
@@ -51,11 +52,13 @@ async def world(*seed: object) -> AsyncIterator[World]:
     client.seed(*seed)
     nodes: Informer[Node, object] = Informer(client, Node, clock=clock)
     pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info)
+    storage = storage_informers(client, clock)
     scheduler = Scheduler(
-        client, nodes, pods, name="default-scheduler", clock=clock, events=events, registry=Registry()
+        client, nodes, pods, name="default-scheduler", clock=clock, events=events, registry=Registry(), storage=storage
     )
+    informers = (nodes, pods, *storage.all())
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in (nodes.run(), pods.run(), scheduler.run())]
+        tasks = [group.create_task(work) for work in (*(item.run() for item in informers), scheduler.run())]
         yield World(client, clock, events, scheduler)
         for task in tasks:
             task.cancel()

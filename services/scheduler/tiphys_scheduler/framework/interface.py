@@ -27,6 +27,10 @@ class Event(Enum):
     NODE_CAPACITY = auto()
     POD_DELETED = auto()
     POD_CHANGED = auto()
+    CLAIM = auto()
+    VOLUME = auto()
+    STORAGE_CLASS = auto()
+    CSI_NODE = auto()
 
 
 class Normalize(Enum):
@@ -42,6 +46,14 @@ class Plugin(Protocol):
 
     name: str
     events: frozenset[Event]
+
+
+class PreFilterPlugin(Plugin, Protocol):
+    """Says that a pod can go nowhere, whatever the nodes are like. Asked only of pods with claims."""
+
+    def pre_filter(self, pod: PodInfo) -> str:
+        """Why not, in Kubernetes' words; empty where nodes are to be looked at."""
+        ...
 
 
 class FilterPlugin(Plugin, Protocol):

@@ -13,14 +13,32 @@ from tiphys_scheduler.plugins.node_ports import NodePorts
 from tiphys_scheduler.plugins.node_resources_fit import NodeResourcesFit
 from tiphys_scheduler.plugins.node_unschedulable import NodeUnschedulable
 from tiphys_scheduler.plugins.taint_toleration import TaintToleration
+from tiphys_scheduler.plugins.volume_binding import VolumeBinding, VolumeRestrictions
+from tiphys_scheduler.volumes import Volumes
 
-_TAINTS, _AFFINITY, _FIT = TaintToleration(), NodeAffinity(), NodeResourcesFit()
 
-# Order and weights are Kubernetes' defaults.
-DEFAULT_PROFILE = Profile(
-    filters=(NodeUnschedulable(), NodeName(), _TAINTS, _AFFINITY, NodePorts(), _FIT),
-    scores=((_TAINTS, 3), (_AFFINITY, 2), (_FIT, 1), (BalancedAllocation(), 1)),
-)
+def profile(binding: VolumeBinding, volumes: Volumes) -> Profile:
+    """Order and weights are Kubernetes' defaults. volumes is what the plugins for volumes look at."""
+    taints, affinity, fit = TaintToleration(), NodeAffinity(), NodeResourcesFit()
+    return Profile(
+        filters=(
+            NodeUnschedulable(),
+            NodeName(),
+            taints,
+            affinity,
+            NodePorts(),
+            fit,
+            VolumeRestrictions(volumes),
+            binding,
+        ),
+        scores=((taints, 3), (affinity, 2), (fit, 1), (BalancedAllocation(), 1)),
+        pre_filters=(binding,),
+    )
+
+
+_EMPTY = Volumes()
+# The profile of a cluster without storage.
+DEFAULT_PROFILE = profile(VolumeBinding(_EMPTY), _EMPTY)
 
 # Plugin name -> events that may lift its refusal.
 EVENTS: Mapping[str, frozenset[Event]] = {plugin.name: plugin.events for plugin in DEFAULT_PROFILE.filters}

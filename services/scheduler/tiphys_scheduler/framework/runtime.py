@@ -18,6 +18,7 @@ from tiphys_scheduler.framework.interface import (
     MAX_SCORE,
     FilterPlugin,
     Normalize,
+    PreFilterPlugin,
     ScorePlugin,
     Scores,
 )
@@ -34,6 +35,7 @@ class Profile:
 
     filters: Sequence[FilterPlugin]
     scores: Sequence[tuple[ScorePlugin, int]]
+    pre_filters: Sequence[PreFilterPlugin] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ class Framework:
 
     def place(self, pod: PodInfo) -> Placement | FitError:
         """The best node; of equally good ones the one with the lowest row."""
+        if pod.needs.claims and (rejected := self._reject(pod)) is not None:
+            return rejected
         found = self._class_of(pod)
         if not found.feasible.any():
             return self.explain(pod)
@@ -128,6 +132,8 @@ class Framework:
     def explain(self, pod: PodInfo) -> FitError:
         """Which plugin refused each node first, and why; nodes that fit are not in it."""
         nodes = self._nodes
+        if pod.needs.claims and (rejected := self._reject(pod)) is not None:
+            return rejected
         left = nodes.present.copy()
         refusals: list[Refusal] = []
         for plugin in self._profile.filters:
@@ -155,7 +161,17 @@ class Framework:
                 table[self._nodes.names[row]][plugin.name] = int(value) * weight
         return table
 
+    def _reject(self, pod: PodInfo) -> FitError | None:
+        for plugin in self._profile.pre_filters:
+            why = plugin.pre_filter(pod)
+            if why:
+                return FitError(len(self._nodes), (), plugin.name, why)
+        return None
+
     def _class_of(self, pod: PodInfo) -> _Class:
+        if pod.needs.claims:
+            # Where its volumes are is no fact of the columns, so nothing that was worked out before may be used.
+            return _Class(self._profile, pod, self._nodes)
         if len(self._nodes.changes) > _LONGEST_CHANGES:
             self._nodes.forget_changes()
         found = self._classes.get(pod.needs)

@@ -22,10 +22,15 @@ class FitError:
 
     node_count: int
     refusals: tuple[Refusal, ...]
+    # What refused the pod before any node was looked at: a plugin and its words.
+    rejected_by: str = ""
+    rejection: str = ""
 
     @property
     def plugins(self) -> frozenset[str]:
         """Plugins whose refusal an event may lift."""
+        if self.rejected_by:
+            return frozenset({self.rejected_by})
         return frozenset(r.plugin for r in self.refusals)
 
     @property
@@ -33,6 +38,8 @@ class FitError:
         """As kube-scheduler says it: each reason with the number of nodes, sorted."""
         if not self.node_count:
             return "no nodes available to schedule pods"
+        if self.rejection:
+            return f"0/{self.node_count} nodes are available: {self.rejection}."
         counts = Counter(reason for refusal in self.refusals for reason in refusal.reasons)
         parts = sorted(f"{count} {reason}" for reason, count in counts.items())
         return f"0/{self.node_count} nodes are available: {', '.join(parts)}."

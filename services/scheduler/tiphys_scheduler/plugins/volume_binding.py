@@ -1,0 +1,222 @@
+"""VolumeBinding: a pod goes where its volumes can be reached, or where they can be made.
+
+A claim that waits for its first consumer is decided with the node: a volume that is there and reachable, else one to be
+made. What was chosen is written before the pod is bound, by volume_binder.
+Source: kubernetes pkg/scheduler/framework/plugins/volumebinding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tiphys.api.core.v1.scheduling_pb2 import NodeSelector
+from tiphys_apimachinery.persistent_volumes import ClaimView, ClassView, VolumeView
+from tiphys_scheduler.columns import Amounts, Columns, Mask, Rows
+from tiphys_scheduler.framework.interface import Event
+from tiphys_scheduler.plugins.node_affinity import match_term
+from tiphys_scheduler.pod_info import PodInfo
+from tiphys_scheduler.volumes import Decisions, Volumes
+
+NODE_CONFLICT = "node(s) didn't match PersistentVolume's node affinity"
+BIND_CONFLICT = "node(s) didn't find available persistent volumes to bind"
+VOLUME_GONE = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
+UNBOUND_IMMEDIATE = "pod has unbound immediate PersistentVolumeClaims"
+
+_TO_MAKE = -1
+_NOTHING = -2
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """For each row the index of the volume that a claim takes there, or _TO_MAKE, or _NOTHING."""
+
+    claim: ClaimView
+    volumes: list[VolumeView]
+    by_row: Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    is_volume_gone: bool
+    reachable: Mask
+    choices: list[_Choice]
+
+    def passed(self) -> Mask:
+        """Rows that take the pod's volumes."""
+        found = self.reachable.copy()
+        for choice in self.choices:
+            found &= choice.by_row != _NOTHING
+        return found & (not self.is_volume_gone)
+
+
+class VolumeBinding:
+    """Refuses pods whose claims are not ready, filters nodes, and says what to write for the node that is taken."""
+
+    name = "VolumeBinding"
+    events = frozenset(
+        {Event.NODE_ADDED, Event.NODE_LABELS, Event.CLAIM, Event.VOLUME, Event.STORAGE_CLASS, Event.CSI_NODE}
+    )
+
+    def __init__(self, volumes: Volumes) -> None:
+        self._volumes = volumes
+
+    def pre_filter(self, pod: PodInfo) -> str:
+        """Why no node at all will do, in Kubernetes' words; empty where nodes are to be looked at."""
+        waits = False
+        for key in pod.needs.claims:
+            claim = self._volumes.claims.get(key)
+            name = key.partition("/")[2]
+            if claim is None:
+                if key in pod.needs.ephemeral_claims:
+                    return f'waiting for ephemeral volume controller to create the persistentvolumeclaim "{name}"'
+                return f'persistentvolumeclaim "{name}" not found'
+            if claim.phase == "Lost":
+                return f'persistentvolumeclaim "{name}" bound to non-existent persistentvolume "{claim.volume}"'
+            if claim.is_deleting:
+                return f'persistentvolumeclaim "{name}" is being deleted'
+            waits = waits or not (claim.is_bound or self._is_delayed(claim))
+        return UNBOUND_IMMEDIATE if waits else ""
+
+    def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:
+        """Only for pods with claims."""
+        return bool(pod.needs.claims)
+
+    def filter(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Mask:
+        """Nodes that reach the bound volumes, and where the others can be found or made."""
+        mask: Mask = self._judge(pod, nodes).passed()[rows]
+        return mask
+
+    def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
+        """All that apply."""
+        judged = self._judge(pod, nodes)
+        found = []
+        if judged.is_volume_gone:
+            found.append(VOLUME_GONE)
+        if not judged.reachable[row]:
+            found.append(NODE_CONFLICT)
+        if any(choice.by_row[row] == _NOTHING for choice in judged.choices):
+            found.append(BIND_CONFLICT)
+        return tuple(found)
+
+    def decide(self, pod: PodInfo, nodes: Columns, row: int) -> Decisions:
+        """What the claims of a pod get on the node of this row, which passed."""
+        reservations: list[tuple[str, str]] = []
+        provisions: list[str] = []
+        for choice in self._judge(pod, nodes).choices:
+            taken = int(choice.by_row[row])
+            if taken == _TO_MAKE:
+                provisions.append(choice.claim.key)
+            else:
+                reservations.append((choice.claim.key, choice.volumes[taken].name))
+        waiting = tuple(key for key in pod.needs.claims if not self._volumes.claims[key].is_bound)
+        return Decisions(nodes.names[row], waiting, tuple(reservations), tuple(provisions))
+
+    def _is_delayed(self, claim: ClaimView) -> bool:
+        """Whether the claim is to be decided with the node; one that names its volume is the binder's work."""
+        item = self._volumes.classes.get(claim.storage_class)
+        return item is not None and item.waits_for_consumer and not claim.volume
+
+    def _judge(self, pod: PodInfo, nodes: Columns) -> _Judgement:
+        reachable = np.ones(nodes.rows, np.bool_)
+        is_gone = False
+        delayed: list[ClaimView] = []
+        for key in pod.needs.claims:
+            claim = self._volumes.claims.get(key)
+            if claim is None or not claim.is_bound:
+                if claim is not None:
+                    delayed.append(claim)
+                continue
+            volume = self._volumes.volume(claim.volume)
+            if volume is None:
+                is_gone = True
+            else:
+                reachable &= _reaches(volume, nodes)
+        return _Judgement(is_gone, reachable, self._choose(delayed, nodes))
+
+    def _choose(self, claims: list[ClaimView], nodes: Columns) -> list[_Choice]:
+        """Small claims first, so that they leave the large volumes to the others; a volume serves one claim a node."""
+        taken: dict[str, Mask] = {}
+        choices = []
+        for claim in sorted(claims, key=lambda item: (item.requested, item.key)):
+            by_row = np.full(nodes.rows, _NOTHING, np.int64)
+            chosen = self._volumes.node_chosen(claim)
+            volumes = [] if chosen else self._volumes.candidates(claim)
+            for index, volume in enumerate(volumes):
+                used = taken.setdefault(volume.name, np.zeros(nodes.rows, np.bool_))
+                rows = (by_row == _NOTHING) & _reaches(volume, nodes) & ~used
+                by_row[rows] = index
+                used |= rows
+            if chosen:
+                row = nodes.row_of.get(chosen)
+                if row is not None:
+                    by_row[row] = _TO_MAKE
+            elif not any(volume.is_for(claim) for volume in volumes):
+                by_row[(by_row == _NOTHING) & self._can_make(claim, nodes)] = _TO_MAKE
+            choices.append(_Choice(claim, volumes, by_row))
+        return choices
+
+    def _can_make(self, claim: ClaimView, nodes: Columns) -> Mask:
+        item = self._volumes.classes.get(claim.storage_class)
+        # A claim that selects by labels wants a volume that is there.
+        if item is None or not item.can_provision or claim.selector:
+            return np.zeros(nodes.rows, np.bool_)
+        found = _in_topologies(item, nodes)
+        with_driver = self._volumes.nodes_with(item.provisioner)
+        if with_driver:
+            # A driver that runs on nodes makes volumes where it runs. One that no node has may work from afar.
+            has = np.zeros(nodes.rows, np.bool_)
+            has[[nodes.row_of[name] for name in with_driver if name in nodes.row_of]] = True
+            found &= has
+        return found
+
+
+class VolumeRestrictions:
+    """A volume with access mode ReadWriteOncePod serves one pod of the whole cluster."""
+
+    name = "VolumeRestrictions"
+    events = frozenset({Event.POD_DELETED, Event.CLAIM})
+
+    def __init__(self, volumes: Volumes) -> None:
+        self._volumes = volumes
+
+    def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:
+        """Only for pods with such a claim that another pod has."""
+        return any(self._is_taken(key, pod.key) for key in pod.needs.claims)
+
+    def filter(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Mask:
+        """No node."""
+        return np.zeros(nodes.present[rows].shape, np.bool_)
+
+    def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
+        """Always the same."""
+        return ("node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",)
+
+    def _is_taken(self, key: str, pod: str) -> bool:
+        claim = self._volumes.claims.get(key)
+        return claim is not None and "ReadWriteOncePod" in claim.access_modes and self._volumes.used_by_others(key, pod)
+
+
+def _reaches(volume: VolumeView, nodes: Columns) -> Mask:
+    if not volume.node_affinity:
+        return np.ones(nodes.rows, np.bool_)
+    found = np.zeros(nodes.rows, np.bool_)
+    for term in NodeSelector.FromString(volume.node_affinity).nodeSelectorTerms:
+        found |= match_term(term, nodes)
+    return found
+
+
+def _in_topologies(item: ClassView, nodes: Columns) -> Mask:
+    if not item.topologies:
+        return np.ones(nodes.rows, np.bool_)
+    found = np.zeros(nodes.rows, np.bool_)
+    for term in item.topologies:
+        meets = np.ones(nodes.rows, np.bool_)
+        for label, values in term:
+            has_one = np.zeros(nodes.rows, np.bool_)
+            for value in values:
+                has_one |= nodes.has_pair(label, value)
+            meets &= has_one
+        found |= meets
+    return found

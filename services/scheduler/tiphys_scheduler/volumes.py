@@ -1,0 +1,204 @@
+"""What the scheduler knows of storage: claims, volumes, classes and drivers, and what it has promised meanwhile.
+
+Watches show a promise late. So a volume that was chosen for a claim, and a node that was chosen for one, count from the
+moment of the choice until the binding has ended one way or the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tiphys.api.core.v1.persistent_volume_claim_pb2 import PersistentVolumeClaim
+from tiphys.api.core.v1.persistent_volume_pb2 import PersistentVolume
+from tiphys.api.storage.v1.storage_pb2 import CSINode, StorageClass
+from tiphys_apimachinery.persistent_volumes import (
+    ClaimView,
+    ClassView,
+    VolumeView,
+    best_first,
+    claim_view,
+    class_view,
+    is_candidate,
+    reserved_for,
+    volume_view,
+)
+from tiphys_client.client import Client
+from tiphys_client.informer import Informer
+from tiphys_component.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class DriversView:
+    """The CSI drivers of one node, each with how many volumes it takes there; None for any number."""
+
+    node: str
+    limits: Mapping[str, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class StorageInformers:
+    """Informers of the four kinds that volume binding looks at."""
+
+    claims: Informer[PersistentVolumeClaim, ClaimView]
+    volumes: Informer[PersistentVolume, VolumeView]
+    classes: Informer[StorageClass, ClassView]
+    drivers: Informer[CSINode, DriversView]
+
+    def all(self) -> tuple[Informer[Any, Any], ...]:
+        """All four."""
+        return (self.claims, self.volumes, self.classes, self.drivers)
+
+
+def storage_informers(client: Client, clock: Clock) -> StorageInformers:
+    """Informers of this process; the caller runs them."""
+    return StorageInformers(
+        Informer(client, PersistentVolumeClaim, clock=clock, projection=claim_view),
+        Informer(client, PersistentVolume, clock=clock, projection=volume_view),
+        Informer(client, StorageClass, clock=clock, projection=class_view),
+        Informer(client, CSINode, clock=clock, projection=drivers_view),
+    )
+
+
+def drivers_view(item: CSINode) -> DriversView:
+    """The drivers of a node."""
+    return DriversView(
+        item.metadata.name,
+        {
+            driver.name: driver.allocatable.count if driver.allocatable.HasField("count") else None
+            for driver in item.spec.drivers
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What was chosen for the claims of a pod on its node; claims are all that must be bound before the pod is.
+
+    reservations are (claim, volume) of volumes that are there; for provisions a volume is to be made. Both hold keys.
+    """
+
+    node: str
+    claims: tuple[str, ...] = ()
+    reservations: tuple[tuple[str, str], ...] = ()
+    provisions: tuple[str, ...] = ()
+
+
+class Volumes:
+    """Storage by key and by name. Owned by the scheduler's loop."""
+
+    def __init__(self) -> None:
+        self.claims: dict[str, ClaimView] = {}
+        self._volumes: dict[str, VolumeView] = {}
+        self._by_class: dict[str, dict[str, VolumeView]] = {}
+        self._by_claim: dict[str, dict[str, VolumeView]] = {}
+        self.classes: dict[str, ClassView] = {}
+        self._drivers: dict[str, DriversView] = {}
+        # Volume -> claim, and claim -> node, that pods on their way were promised.
+        self._promised: dict[str, str] = {}
+        self._promised_node: dict[str, str] = {}
+        # Pods that use each claim, assumed ones included.
+        self._users: dict[str, set[str]] = {}
+
+    def set_claim(self, key: str, view: ClaimView | None) -> bool:
+        """A claim as the API says, None when it is gone; True where a pod may be judged otherwise now."""
+        old = self.claims.pop(key, None)
+        if view is not None:
+            self.claims[key] = view
+        return old is None or view is None or _gist(old) != _gist(view)
+
+    def set_volume(self, name: str, view: VolumeView | None) -> None:
+        """A volume as the API says, None when it is gone."""
+        old = self._volumes.pop(name, None)
+        if old is not None:
+            self._by_class[old.storage_class].pop(name, None)
+            self._by_claim.get(old.claim, {}).pop(name, None)
+        if view is not None:
+            self._volumes[name] = view
+            self._by_class.setdefault(view.storage_class, {})[name] = view
+            if view.claim:
+                self._by_claim.setdefault(view.claim, {})[name] = view
+
+    def set_drivers(self, node: str, view: DriversView | None) -> None:
+        """The drivers of a node, None when they are gone."""
+        self._drivers.pop(node, None)
+        if view is not None:
+            self._drivers[node] = view
+
+    def volume(self, name: str) -> VolumeView | None:
+        """A volume by name."""
+        return self._volumes.get(name)
+
+    def candidates(self, claim: ClaimView) -> list[VolumeView]:
+        """The volumes that the claim could take, best first: the reserved one alone, if there is one."""
+        reserved = reserved_for(claim, self._by_claim.get(claim.key, {}).values())
+        if reserved is not None:
+            return [reserved]
+        of_class = self._by_class.get(claim.storage_class, {}).values()
+        return best_first(
+            item
+            for item in of_class
+            if is_candidate(item, claim) and self._promised.get(item.name, claim.key) == claim.key
+        )
+
+    def node_chosen(self, claim: ClaimView) -> str:
+        """The node for which a volume of the claim is being made, empty before one is chosen."""
+        return self._promised_node.get(claim.key) or claim.selected_node
+
+    def nodes_with(self, driver: str) -> set[str]:
+        """The nodes on which a driver runs; empty where none is known to have it."""
+        return {item.node for item in self._drivers.values() if driver in item.limits}
+
+    def limits(self, driver: str) -> dict[str, int]:
+        """By node, how many volumes of the driver it takes; nodes that take any number are not in it."""
+        found = ((item.node, item.limits.get(driver)) for item in self._drivers.values())
+        return {node: limit for node, limit in found if limit is not None}
+
+    def driver_of(self, claim: ClaimView) -> str:
+        """The CSI driver that serves, or would serve, the claim; empty for none."""
+        volume = self._volumes.get(claim.volume)
+        if volume is not None:
+            return volume.driver
+        item = self.classes.get(claim.storage_class)
+        return item.provisioner if item is not None and item.can_provision else ""
+
+    def assume(self, decisions: Decisions) -> None:
+        """Hold what was chosen."""
+        for claim, volume in decisions.reservations:
+            self._promised[volume] = claim
+        for claim in decisions.provisions:
+            self._promised_node[claim] = decisions.node
+
+    def forget(self, decisions: Decisions) -> None:
+        """Let go of what was chosen: it is written, or will not be."""
+        for _, volume in decisions.reservations:
+            self._promised.pop(volume, None)
+        for claim in decisions.provisions:
+            self._promised_node.pop(claim, None)
+
+    def use(self, pod: str, claims: Iterable[str]) -> None:
+        """A pod that has a node uses these claims."""
+        for claim in claims:
+            self._users.setdefault(claim, set()).add(pod)
+
+    def leave(self, pod: str, claims: Iterable[str]) -> None:
+        """A pod is gone or finished, or will not come."""
+        for claim in claims:
+            users = self._users.get(claim)
+            if users is not None:
+                users.discard(pod)
+                if not users:
+                    del self._users[claim]
+
+    def used_by_others(self, claim: str, pod: str) -> bool:
+        """Whether another pod with a node uses the claim."""
+        return bool(self._users.get(claim, set()) - {pod})
+
+    def in_use(self) -> dict[str, set[str]]:
+        """Pods by the claim that they use."""
+        return self._users
+
+
+def _gist(view: ClaimView) -> tuple[object, ...]:
+    return view.uid, view.is_bound, view.volume, view.selected_node, view.storage_class, view.is_deleting, view.phase
