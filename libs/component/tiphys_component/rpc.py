@@ -112,9 +112,14 @@ class Server:
                 f"cannot listen on {self._bind}",
                 f"stop what listens there, or give a free address of this machine with {self._flag}",
             ) from err
-        await server.start()
-        for name in ("", *names):
-            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        try:
+            await server.start()
+            for name in ("", *names):
+                await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        except BaseException:
+            # Who is cancelled here will not call stop(), and the library must not find the server running at its end.
+            await server.stop(None)
+            raise
         self._server, self._health = server, health_servicer
 
     def _listen(self, server: grpc.aio.Server) -> int:
