@@ -32,6 +32,9 @@ from tiphys_kubelet.pod_worker import Surroundings
 from tiphys_kubelet.pod_workers import PodWorkers
 from tiphys_kubelet.probes.manager import ProbeManager
 from tiphys_kubelet.recorder import PodEvents
+from tiphys_kubelet.resources.manager import DeviceManager
+from tiphys_kubelet.resources.pod_resources import PodResourcesServer
+from tiphys_kubelet.resources.registration import DevicePluginHandler, RegistrationServer
 from tiphys_kubelet.runtime.cgroups import Cgroups, can_lower_oom_score
 from tiphys_kubelet.runtime.container_config import ContainerSettings
 from tiphys_kubelet.runtime.dns import DnsSettings, read_resolv_conf
@@ -82,10 +85,25 @@ class Kubelet:
         self.volumes = VolumeManager(
             options.root_dir / "pods", default_plugins(clock, TokenSource(client, clock).request)
         )
+        self.devices = DeviceManager(
+            options.root_dir / "device-plugins",
+            clock,
+            on_counts=self._device_counts_changed,
+            on_resource=self._devices_changed,
+            report=self._device_trouble,
+        )
+        self.nodes: Informer[Node, object] = Informer(
+            client, Node, field_selector=f"metadata.name={options.node_name}", clock=clock
+        )
         self.plugins = PluginWatcher(options.root_dir / "plugins_registry", self._plugin_handlers(), clock)
         self.cgroups = Cgroups(options.cgroup_root)
         self.workers = PodWorkers(self._surroundings())
         self.reporter = self._make_reporter()
+        self.nodes.add_handler(
+            on_add=self.reporter.observed,
+            on_update=lambda _, node: self.reporter.observed(node),
+            on_delete=lambda _: self.reporter.observed(None),
+        )
         self.lease = NodeLease(options.node_name, client, clock, lambda: self._node)
         self.metrics = KubeletMetrics(pods=self._count_pods, containers=self._count_containers)
         self.guard = ApiGuard(client, clock, options.node_name, trusted=(API_SERVER_CLIENT,))
@@ -97,6 +115,7 @@ class Kubelet:
 
     async def run(self) -> None:
         """Works until cancelled. Raises StartupError where a port can't be had."""
+        await self.devices.load()
         async with asyncio.TaskGroup() as group:
             # The servers first: a port that is taken must be told before anything is touched.
             start_loop(group, self.server.run(), "https server")
@@ -120,17 +139,22 @@ class Kubelet:
             self.workers,
             self.source,
             self.plugins,
+            self.nodes,
+            self.devices,
+            RegistrationServer(self.devices),
+            PodResourcesServer(self._options.root_dir / "pod-resources", self.devices, self._pods_with_status),
         )
 
     async def hand_over(self) -> None:
         """Pods begin when the runtime's picture is complete: before that a running one would look absent."""
         await self.lifecycle.wait_relisted()
         await self.services.wait_synced()
+        await self.devices.wait_loaded()
         await self.source.hand_over(self.workers)
 
     def _plugin_handlers(self) -> Mapping[str, PluginHandler]:
         """Who serves plugins that register by a socket, by their type."""
-        return {}
+        return {"DevicePlugin": DevicePluginHandler(self.devices)}
 
     def _surroundings(self) -> Surroundings:
         options, outside = self._options, self._outside
@@ -143,6 +167,7 @@ class Kubelet:
             events=self.events,
             clock=outside.clock,
             settings=settings,
+            devices=self.devices,
         )
         return Surroundings(
             client=outside.client,
@@ -157,6 +182,7 @@ class Kubelet:
             services=self.services.list,
             host_ips=options.addresses,
             release_cgroup=self.cgroups.release,
+            devices=self.devices,
         )
 
     def _node_settings(self) -> NodeSettings:
@@ -192,6 +218,7 @@ class Kubelet:
             events=self.events,
             relisted_at=lambda: self.lifecycle.relisted_at,
             on_node=self._node_changed,
+            devices=self.devices.counts,
         )
 
     def _server_parts(self) -> ServerParts:
@@ -243,6 +270,16 @@ class Kubelet:
 
     def _unhealthy(self, pod: Pod, container: str, kind: str, message: str) -> None:
         self.events.event(pod, "Warning", "Unhealthy", f"{kind} probe failed: {message}", container=container)
+
+    def _device_counts_changed(self) -> None:
+        self.reporter.devices_changed()
+
+    def _devices_changed(self, resource: str) -> None:
+        self.workers.devices_changed(resource)
+
+    def _device_trouble(self, reason: str, message: str) -> None:
+        if self._node is not None:
+            self.events.event(self._node, "Warning", reason, message)
 
     def _node_changed(self, node: Node) -> None:
         self._node = node

@@ -1,12 +1,14 @@
 """The node's own object: registers it, and reports its status when that changes.
 
-`make_status` is pure. The loop around it looks often until the node is ready and slowly from then on; the sign of life
-is not this status but the Lease (node_lease).
+`make_status` is pure. The loop around it looks often until the node is ready and slowly from then on, and at once when
+devices changed; the sign of life is not this status but the Lease (node_lease). Extended resources that somebody else
+wrote into the capacity stay, and become allocatable.
 Source: the documented conditions, with Kubernetes' reasons and messages.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +27,7 @@ from tiphys_cri.interface import ImageService, RuntimeService
 from tiphys_kubelet.api import ApiClient, EventSink
 from tiphys_kubelet.machine import KUBELET_VERSION, Machine
 from tiphys_kubelet.pod_status import to_time
+from tiphys_kubelet.resources.allocation import is_extended
 
 FAST_S = 0.1
 SLOW_S = 10.0
@@ -59,6 +62,8 @@ class NodeFacts:
     runtime_version: str = ""
     images: Sequence[cri.Image] = ()
     trouble: Sequence[str] = ()
+    # Capacity and allocatable of the resources of device plugins.
+    devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def make_node(identity: NodeIdentity, machine: Machine) -> Node:
@@ -88,6 +93,10 @@ def make_status(identity: NodeIdentity, facts: NodeFacts, previous: NodeStatus, 
         status.capacity[name].string = str(amount)
     for name, amount in machine.allocatable(identity.max_pods).items():
         status.allocatable[name].string = str(amount)
+    for name, whole in foreign_resources(previous, facts.devices).items():
+        status.capacity[name].string = status.allocatable[name].string = whole
+    for name, (capacity, allocatable) in facts.devices.items():
+        status.capacity[name].string, status.allocatable[name].string = str(capacity), str(allocatable)
     status.addresses.extend(NodeAddress(type="InternalIP", address=address) for address in identity.addresses)
     status.addresses.append(NodeAddress(type="Hostname", address=identity.name))
     status.daemonEndpoints.kubeletEndpoint.Port = identity.port
@@ -103,6 +112,19 @@ def make_status(identity: NodeIdentity, facts: NodeFacts, previous: NodeStatus, 
     conditions.append(_ready(facts.trouble))
     status.conditions.extend(_stamped(condition, previous, now) for condition in conditions)
     return status
+
+
+def foreign_resources(status: NodeStatus, devices: Mapping[str, object]) -> dict[str, str]:
+    """Capacity of extended resources that no device plugin offers: an administrator wrote it."""
+    return {
+        name: amount.string for name, amount in status.capacity.items() if is_extended(name) and name not in devices
+    }
+
+
+def is_unsettled(status: NodeStatus, devices: Mapping[str, object]) -> bool:
+    """Somebody else wrote a capacity that is not allocatable yet."""
+    foreign = foreign_resources(status, devices)
+    return any(status.allocatable[name].string != amount for name, amount in foreign.items())
 
 
 def _images(images: Sequence[cri.Image]) -> list[ContainerImage]:
@@ -141,6 +163,10 @@ def status_change(before: NodeStatus, after: NodeStatus) -> dict[str, Any]:
     """What a strategic merge must be given; empty when only heartbeats differ. Pure."""
     old, new = to_json(before, with_type_meta=False), to_json(after, with_type_meta=False)
     change = {key: value for key, value in new.items() if key != "conditions" and old.get(key) != value}
+    for key in change.keys() & {"capacity", "allocatable"}:
+        # Merged by name: what is not named here stays, as another may have changed it since.
+        known = old.get(key) or {}
+        change[key] = {name: amount for name, amount in change[key].items() if known.get(name) != amount}
     if old.get("addresses") and "addresses" in change:
         change["addresses"] = [{"$patch": "replace"}, *change["addresses"]]
     if _without_heartbeats(old) != _without_heartbeats(new):
@@ -169,6 +195,7 @@ class NodeReporter:
         events: EventSink,
         relisted_at: Callable[[], float],
         on_node: Callable[[Node], None] = lambda node: None,
+        devices: Callable[[], Mapping[str, tuple[int, int]]] = dict,
     ) -> None:
         self._identity = identity
         self._machine = machine
@@ -179,6 +206,10 @@ class NodeReporter:
         self._events = events
         self._relisted_at = relisted_at
         self._on_node = on_node
+        self._devices = devices
+        self._wake = asyncio.Event()
+        # Our copy of the node is older than what somebody else wrote.
+        self._stale = False
         self._node: Node | None = None
         self._written_at = float("-inf")
         self._ready = False
@@ -193,7 +224,9 @@ class NodeReporter:
         """Registers, then reports."""
         backoff = Backoff(0.2, 7.0)
         while True:
+            self._wake.clear()
             try:
+                await self._renew()
                 if self._node is None:
                     self._node = await self._register()
                     self._on_node(self._node)
@@ -206,7 +239,30 @@ class NodeReporter:
                 self._log.warning("node can't be reported", err=err.message)
                 await self._clock.sleep(backoff.next())
                 continue
-            await self._clock.sleep(SLOW_S if self._ready else FAST_S)
+            await self._sleep(SLOW_S if self._ready else FAST_S)
+
+    def devices_changed(self) -> None:
+        """Reports the node's devices at once."""
+        self._wake.set()
+
+    def observed(self, node: Node | None) -> None:
+        """The API's node changed, or is gone."""
+        if node is None or is_unsettled(node.status, self._devices()):
+            self._stale = True
+            self._wake.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        timer = self._clock.call_later(seconds, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    async def _renew(self) -> None:
+        """Reads the node where another changed it. Raises APIError."""
+        if self._stale and self._node is not None:
+            self._node = await self._client.get(Node, self._identity.name)
+        self._stale = False
 
     async def _register(self) -> Node:
         wanted = make_node(self._identity, self._machine)
@@ -255,4 +311,4 @@ class NodeReporter:
         silent_s = self._clock.monotonic() - self._relisted_at()
         if silent_s > PLEG_THRESHOLD_S:
             trouble.append(f"PLEG is not healthy: pleg was last seen active {silent_s:.0f}s ago; threshold is 3m0s")
-        return NodeFacts(self._machine, version, images, trouble)
+        return NodeFacts(self._machine, version, images, trouble, self._devices())

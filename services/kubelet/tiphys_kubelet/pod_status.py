@@ -10,7 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tiphys.api.core.v1.container_pb2 import Container, ContainerState, ContainerStateTerminated, ContainerStatus
+from tiphys.api.core.v1.container_pb2 import (
+    Container,
+    ContainerState,
+    ContainerStateTerminated,
+    ContainerStatus,
+    ResourceStatus,
+)
 from tiphys.api.core.v1.pod_pb2 import HostIP, Pod, PodCondition, PodIP, PodStatus
 from tiphys.api.meta.v1.meta_pb2 import Time
 from tiphys_kubelet.observation import ContainerObservation, ContainerPhase, PodObservation
@@ -45,6 +51,7 @@ class StatusInputs:
     runtime_name: str = "containerd"
     ended: bool = False
     failed: Waiting | None = None
+    devices: Mapping[str, Sequence[ResourceStatus]] = field(default_factory=dict)
 
 
 def make_status(inputs: StatusInputs) -> PodStatus:
@@ -114,6 +121,7 @@ class _Builder:
     def _status(self, container: Container, index: int, *, init: bool) -> ContainerStatus:
         status = ContainerStatus(name=container.name, image=container.image, imageID="", ready=False, restartCount=0)
         status.started = False
+        status.allocatedResourcesStatus.extend(self.inputs.devices.get(container.name, ()))
         current = self.inputs.observed.latest(container.name)
         old = self.old.get(container.name)
         waiting = self.inputs.waiting.get(container.name)

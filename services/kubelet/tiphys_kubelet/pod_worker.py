@@ -43,6 +43,8 @@ from tiphys_kubelet.pod_state import (
 )
 from tiphys_kubelet.pod_status import StatusInputs, make_status
 from tiphys_kubelet.probes.manager import ProbeManager
+from tiphys_kubelet.resources.allocation import NotYet, Refused
+from tiphys_kubelet.resources.interface import NoDevices, PodDevices
 from tiphys_kubelet.runtime.images import ERR_IMAGE_PULL, ImageError
 from tiphys_kubelet.runtime.labels import log_directory
 from tiphys_kubelet.runtime.pod_runtime import PodContext, PodRuntime, StartError
@@ -76,6 +78,7 @@ class Surroundings:
     host_ips: Sequence[str] = ()
     runtime_name: str = "containerd"
     release_cgroup: Callable[[Pod], None] = lambda pod: None
+    devices: PodDevices = field(default_factory=NoDevices)
 
 
 @dataclass(slots=True)
@@ -90,6 +93,7 @@ class _Memory:
     volumes_stale: bool = False
     volumes_retry_at: datetime = EPOCH
     failed: Waiting | None = None
+    admitted: bool = False
     ended: bool = False
     released: bool = False
 
@@ -136,9 +140,14 @@ class PodWorker:
         """A ConfigMap or Secret that the pod refers to changed: what failed for want of it may work now."""
         self._memory.volumes_stale = True
         self._memory.volumes_retry_at = EPOCH
-        for name, failure in list(self._memory.failures.items()):
-            if failure.reason == "CreateContainerConfigError":
-                del self._memory.failures[name]
+        self._drop_failures("CreateContainerConfigError")
+        self._hope.set()
+        self._wake.set()
+
+    def devices_changed(self) -> None:
+        """Devices of the node came, went or changed: what failed for want of them may work now."""
+        self._drop_failures("CreateContainerConfigError")
+        self.report()
         self._hope.set()
         self._wake.set()
 
@@ -156,8 +165,13 @@ class PodWorker:
             runtime_name=shared.runtime_name,
             ended=memory.ended,
             failed=memory.failed,
+            devices=shared.devices.health(self.pod),
         )
-        shared.statuses.set(self.pod, make_status(inputs))
+        status = make_status(inputs)
+        if status.phase in ("Succeeded", "Failed"):
+            # Before anybody can hear of it: the next pod may come for the devices at once.
+            shared.devices.release(self._uid)
+        shared.statuses.set(self.pod, status)
 
     def explain(self) -> Plan:
         """What would be done for the pod now, and what it waits for."""
@@ -177,7 +191,7 @@ class PodWorker:
                 continue
             except _Done:
                 return
-            except (CRIError, APIError, VolumeError, OSError, StartError) as err:
+            except (CRIError, APIError, VolumeError, OSError, StartError, NotYet) as err:
                 self._log.warning("pod can't be brought on, will retry", err=str(err), kind=type(err).__name__)
             except Exception as err:
                 # A fault of ours in one pod must not end the other pods.
@@ -186,6 +200,7 @@ class PodWorker:
 
     async def _step(self) -> datetime | None:
         """Decides once and does it; the time to look again, None if nothing is due."""
+        await self._admit()
         plan = pod_state.plan(self._inputs())
         self._memory.waiting = plan.waiting
         self._memory.ended = plan.ended
@@ -201,6 +216,28 @@ class PodWorker:
             return None
         await self._keep_volumes(plan)
         return self._next_look(plan)
+
+    async def _admit(self) -> None:
+        """Gets the pod its devices once, or fails the pod. Raises NotYet and OSError."""
+        memory = self._memory
+        over = self.pod.status.phase in ("Succeeded", "Failed") or memory.failed is not None
+        if memory.admitted or over or self._stop is not None:
+            return
+        running = {c.name for c in self._observation().containers if c.is_alive}
+        try:
+            await self._interruptibly(self._shared.devices.allocate(self.pod, running))
+        except Refused as err:
+            message = f"Allocate failed due to {err}, which is unexpected"
+            memory.failed = Waiting("UnexpectedAdmissionError", f"Pod was rejected: {message}")
+            self._shared.events.event(self.pod, "Warning", "UnexpectedAdmissionError", message)
+            self._renew_stop()
+            return
+        memory.admitted = self._stop is None
+
+    def _drop_failures(self, reason: str) -> None:
+        for name, failure in list(self._memory.failures.items()):
+            if failure.reason == reason:
+                del self._memory.failures[name]
 
     async def _sleep(self, event: asyncio.Event, until: datetime | None) -> None:
         """Waits for the event, or until a time."""
@@ -344,6 +381,7 @@ class PodWorker:
         shared, uid, meta = self._shared, self._uid, self.pod.metadata
         await shared.statuses.flush(uid)
         await shared.volumes.tear_down(uid)
+        shared.devices.release(uid)
         if not self._removed:
             # Gone already is well, and so is a younger pod of the same name in its place.
             with suppress(NotFound, Conflict):

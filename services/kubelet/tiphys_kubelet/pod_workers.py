@@ -8,6 +8,7 @@ from collections.abc import Collection
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_component.log import get_logger
 from tiphys_kubelet.pod_worker import PodWorker, Surroundings
+from tiphys_kubelet.resources.allocation import demands
 from tiphys_kubelet.runtime.labels import pod_from_sandbox
 
 
@@ -58,6 +59,12 @@ class PodWorkers:
         if worker is not None:
             worker.objects_changed()
 
+    def devices_changed(self, resource: str) -> None:
+        """Devices of a resource came, went or changed."""
+        for worker in self._workers.values():
+            if any(demand.resource == resource for demand in demands(worker.pod)):
+                worker.devices_changed()
+
     def get(self, uid: str) -> PodWorker | None:
         """The worker of a pod."""
         return self._workers.get(uid)
@@ -81,6 +88,10 @@ class PodWorkers:
         for uid in self._shared.volumes.uids():
             if uid not in known and uid not in self._workers:
                 await self._shared.volumes.tear_down(uid)
+
+        for uid in self._shared.devices.owners():
+            if uid not in known and uid not in self._workers:
+                self._shared.devices.release(uid)
 
     def _begin(self, worker: PodWorker) -> None:
         if self._group is None:

@@ -35,6 +35,7 @@ class ContainerParts:
     devices: Sequence[cri.Device] = ()
     target_id: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    cdi_devices: Sequence[cri.CDIDevice] = ()
 
 
 def container_config(
@@ -54,6 +55,7 @@ def container_config(
         devices=parts.devices,
         labels=labels.container_labels(pod, container),
         annotations=labels.container_annotations(pod, container, parts.attempt) | dict(parts.annotations),
+        CDI_devices=parts.cdi_devices,
         log_path=log_path(container.name, parts.attempt),
         stdin=container.stdin,
         stdin_once=container.stdinOnce,

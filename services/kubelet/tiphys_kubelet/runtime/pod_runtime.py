@@ -27,6 +27,10 @@ from tiphys_kubelet.observation import ContainerObservation, PodObservation
 from tiphys_kubelet.pleg import PodLifecycle
 from tiphys_kubelet.pod_spec import DEFAULT_GRACE_S, ContainerKind, find_container
 from tiphys_kubelet.pod_state import StartContainer
+from tiphys_kubelet.resources.allocation import NotYet
+from tiphys_kubelet.resources.endpoint import PluginFailure
+from tiphys_kubelet.resources.grants import DeviceGrant
+from tiphys_kubelet.resources.interface import NoDevices, PodDevices
 from tiphys_kubelet.runtime import labels
 from tiphys_kubelet.runtime.container_config import ContainerParts, ContainerSettings, container_config
 from tiphys_kubelet.runtime.dns import hosts_file
@@ -87,6 +91,7 @@ class PodRuntime:
     events: EventSink
     clock: Clock
     settings: NodeSettings
+    devices: PodDevices = field(default_factory=NoDevices)
 
     async def create_sandbox(self, pod: Pod, attempt: int) -> None:
         """Makes the pod's sandbox. Raises CRIError."""
@@ -114,13 +119,17 @@ class PodRuntime:
             raise StartError("CreateContainerError", "pod has no sandbox")
         image = await self.ensure_image(context, container)
         _check_user(pod, container, image)
-        env = self._env(context, container, sandbox.ips)
+        grant = await self._devices(pod, container)
+        env = {**grant.env, **self._env(context, container, sandbox.ips)}
         mounts = await self._mounts(context, container, env, pod_ips=sandbox.ips, attempt=action.attempt)
         parts = ContainerParts(
             attempt=action.attempt,
             image_ref=image.ref,
             env=env,
-            mounts=mounts,
+            mounts=[*mounts, *_beside(mounts, grant.mounts)],
+            devices=grant.devices,
+            annotations=grant.annotations,
+            cdi_devices=grant.cdi_devices,
             target_id=self._target_id(pod, action, observed),
         )
         config = container_config(pod, container, parts, self.settings.container)
@@ -136,6 +145,16 @@ class PodRuntime:
         self.events.event(pod, "Normal", "Created", f"Created container: {container.name}", container=container.name)
         await self._start(pod, container, container_id, sandbox.id)
         await self._post_start(pod, container, container_id, sandbox.ips)
+
+    async def _devices(self, pod: Pod, container: Container) -> DeviceGrant:
+        try:
+            return await self.devices.prepare(pod, container)
+        except PluginFailure as err:
+            message = f"device plugin PreStartContainer rpc failed with err: {err}"
+            self._failed(pod, container, message)
+            raise StartError("CreateContainerConfigError", message) from err
+        except NotYet as err:
+            raise StartError("CreateContainerConfigError", str(err)) from err
 
     async def ensure_image(self, context: PodContext, container: Container) -> PulledImage:
         """Has the image on the node. Raises ImageError."""
@@ -351,6 +370,12 @@ def _check_user(pod: Pod, container: Container, image: PulledImage) -> None:
         )
     if not image.uid:
         raise StartError("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")
+
+
+def _beside(mounts: Sequence[cri.Mount], more: Sequence[cri.Mount]) -> list[cri.Mount]:
+    """Those that would not hide a mount that the pod itself asks for."""
+    taken = {mount.container_path for mount in mounts}
+    return [mount for mount in more if mount.container_path not in taken]
 
 
 def _touch(path: Path) -> None:
