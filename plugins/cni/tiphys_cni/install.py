@@ -69,8 +69,9 @@ def network_configuration(
     }
     if mtu:
         plugin["mtu"] = mtu
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
     # containerd 1.6 takes nothing above 1.0.0.
-    return {"cniVersion": "1.0.0", "name": "tiphys", "plugins": [plugin]}
+    return {"cniVersion": "1.0.0", "name": "tiphys", "plugins": [plugin, portmap]}
 
 
 def write_configuration(folder: Path, pod_cidr: str, *, data_dir: Path | None = None, mtu: int = 0) -> Path:
