@@ -1,0 +1,1 @@
+"""CSI drivers on this node: their registration, the calls of their node service, the CSINode object."""
