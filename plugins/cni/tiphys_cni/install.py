@@ -1,4 +1,4 @@
-"""Puts the executables into a node's CNI folder, and the network configuration beside them."""
+"""Puts the executables into a node's CNI folder."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from tiphys_cni.registry import PLUGINS
 
@@ -50,35 +49,3 @@ def _write_script(target: Path, plugin: str, socket: str) -> None:
     for key, value in {"@SOCKET@": socket, "@PYTHON@": sys.executable, "@PLUGIN@": plugin}.items():
         text = text.replace(key, value)
     target.write_text(f"#!{sys.executable} -SEI\n{text}")
-
-
-def network_configuration(
-    pod_cidr: str, *, bridge: str = "cni0", data_dir: Path | None = None, mtu: int = 0
-) -> Mapping[str, Any]:
-    """The configuration list of a node's pod network."""
-    ipam: dict[str, Any] = {"type": "host-local", "ranges": [[{"subnet": pod_cidr}]]}
-    if data_dir is not None:
-        ipam["dataDir"] = str(data_dir)
-    plugin: dict[str, Any] = {
-        "type": "bridge",
-        "bridge": bridge,
-        "isDefaultGateway": True,
-        "ipMasq": True,
-        "hairpinMode": True,
-        "ipam": ipam,
-    }
-    if mtu:
-        plugin["mtu"] = mtu
-    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-    # containerd 1.6 takes nothing above 1.0.0.
-    return {"cniVersion": "1.0.0", "name": "tiphys", "plugins": [plugin, portmap]}
-
-
-def write_configuration(folder: Path, pod_cidr: str, *, data_dir: Path | None = None, mtu: int = 0) -> Path:
-    """Writes the configuration list at once; returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "10-tiphys.conflist"
-    fresh = folder / ".10-tiphys.new"
-    fresh.write_text(json.dumps(network_configuration(pod_cidr, data_dir=data_dir, mtu=mtu), indent=2) + "\n")
-    fresh.replace(target)
-    return target

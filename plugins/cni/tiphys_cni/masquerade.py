@@ -43,6 +43,12 @@ def ensure(network: str, subnets: tuple[str, ...]) -> None:
     _nft(["-f", "-"], rule_set(network, subnets))
 
 
+def remove(network: str) -> None:
+    """Removes the table; one that is absent is well. Raises CNIError with what nft said."""
+    table = table_name(network)
+    _nft(["-f", "-"], f"table inet {table}\ndelete table inet {table}\n")
+
+
 def is_present(network: str) -> bool:
     """Whether the table is there."""
     listing = subprocess.run(

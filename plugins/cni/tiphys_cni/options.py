@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from tiphys_cni.flannel.subnet import DEFAULT_PATH
 from tiphys_cni.install import DEFAULT_SOCKET
 from tiphys_component.options import LogOptions, flag
 
@@ -23,4 +25,10 @@ class Options(LogOptions):
     pod_cidr: str = flag("--pod-cidr", default="", help="the node's pod range; without it the Node's podCIDR is used")
     kubeconfig: Path | None = flag("--kubeconfig", default=None, help="how to reach the API server for the Node")
     node_name: str = flag("--node-name", default="", help="name of this node")
-    mtu: int = flag("--mtu", default=0, help="MTU of pod interfaces; 0 leaves the kernel's")
+    mtu: int = flag("--mtu", default=0, help="MTU of pod interfaces; 0 leaves the kernel's, or flannel's")
+    network: Literal["bridge", "flannel"] = flag(
+        "--network", default="bridge", help="pod network: the node's own bridge, or flannel's over all nodes"
+    )
+    subnet_file: Path = flag(
+        "--subnet-file", default=DEFAULT_PATH, help="where the flannel service writes the node's subnet"
+    )

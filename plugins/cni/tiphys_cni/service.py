@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -43,15 +43,21 @@ class CniService:
 
     async def _follow(self, stack: AsyncExitStack, folder: Path) -> None:
         options = self._options
-        if options.pod_cidr:
-            ranges = configuration.fixed(options.pod_cidr)
-        elif options.kubeconfig is not None and options.node_name:
-            client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="tiphys-cni")
-            stack.push_async_callback(client.close)
-            ranges = configuration.pod_ranges(client, options.node_name, SystemClock())
-        else:
-            raise StartupError("the pod range is unknown", "give --pod-cidr, or --kubeconfig with --node-name")
+        if options.network == "flannel":
+            await configuration.follow_flannel(options.subnet_file, folder, data_dir=options.data_dir, mtu=options.mtu)
+            return
+        ranges = self._ranges(stack)
         await configuration.follow(ranges, folder, data_dir=options.data_dir, mtu=options.mtu)
+
+    def _ranges(self, stack: AsyncExitStack) -> AsyncIterator[str]:
+        options = self._options
+        if options.pod_cidr:
+            return configuration.fixed(options.pod_cidr)
+        if options.kubeconfig is None or not options.node_name:
+            raise StartupError("the pod range is unknown", "give --pod-cidr, or --kubeconfig with --node-name")
+        client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="tiphys-cni")
+        stack.push_async_callback(client.close)
+        return configuration.pod_ranges(client, options.node_name, SystemClock())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

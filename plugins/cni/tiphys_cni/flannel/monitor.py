@@ -18,7 +18,7 @@ _GROUP_LINK, _GROUP_NEIGH, _GROUP_IPV4_IFADDR, _GROUP_IPV4_ROUTE = 1, 3, 5, 7
 _GROUPS = sum(1 << (group - 1) for group in (_GROUP_LINK, _GROUP_NEIGH, _GROUP_IPV4_IFADDR, _GROUP_IPV4_ROUTE))
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE, _NEWNEIGH, _DELNEIGH = 16, 17, 20, 21, 24, 25, 28, 29
 _IFLA_IFNAME = 3
-_RT_TABLE_MAIN, _RTN_UNICAST = 254, 1
+_RT_TABLE_MAIN = 254
 _HEADER = struct.Struct("=IHHII")
 _BUFFER_BYTES = 1 << 20
 _DATAGRAM_BYTES = 65536
@@ -73,7 +73,7 @@ class Monitor:
 
     def _counts(self, kind: int, body: bytes) -> bool:
         if kind in (_NEWROUTE, _DELROUTE):
-            return len(body) >= 12 and body[4] == _RT_TABLE_MAIN and body[7] == _RTN_UNICAST
+            return len(body) >= 12 and body[4] == _RT_TABLE_MAIN
         if kind in (_NEWLINK, _DELLINK):
             name = next((v for k, v in attributes(body[16:]) if k == _IFLA_IFNAME), b"")
             return name.rstrip(b"\0").decode(errors="replace") in self._devices()
