@@ -1,0 +1,1 @@
+"""Device plugins: write a DevicePlugin and hand it to `serve`."""
