@@ -18,7 +18,7 @@ async def create(hall: Hall, served: Served, call: Call, obj: Any) -> Any:
 
     Raises AlreadyExists, Invalid, BadRequest, Forbidden.
     """
-    ctx = hall.write_context(call)
+    ctx = hall.owned_context(served, call)
     admit = hall.admit(served, call, Operation.CREATE)
     return served.from_storage(await served.store.create(ctx, served.to_storage(obj), admit))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tiphys_apimachinery.errors import MethodNotAllowed, NotFound
 from tiphys_apiserver.admission.interface import Admission, AdmissionAttributes, Operation
 from tiphys_apiserver.authentication.interface import UserInfo
+from tiphys_apiserver.authorization.forbidden import forbidden
+from tiphys_apiserver.authorization.interface import Authorizer
 from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
+from tiphys_apiserver.endpoints.ownership import Ownership
 from tiphys_apiserver.registry.store import Admit
 from tiphys_apiserver.registry.strategy import WriteContext
 from tiphys_apiserver.registry.table import ResourceTable, Served
@@ -34,6 +37,7 @@ class Hall:
     clock: Clock
     answerers: Mapping[tuple[str, str, str], Answerer]
     component_statuses: ComponentStatuses
+    authorizer: Authorizer
 
     def served(self, call: Call) -> Served:
         """The resource that the call is about. Raises NotFound for one that is not served."""
@@ -42,6 +46,19 @@ class Hall:
         if found is None or (found.info.namespaced != bool(info.namespace) and not _spans_namespaces(found, call)):
             raise NotFound.of_path()
         return found
+
+    async def check_create(self, call: Call) -> None:
+        """Whether the caller of an update or apply that would make a new object may create. Raises Forbidden."""
+        attributes = replace(call.attributes(), verb="create")
+        decision = await self.authorizer.authorize(attributes)
+        if not decision.allowed:
+            raise forbidden(attributes, decision.reason)
+
+    def owned_context(self, served: Served, call: Call) -> WriteContext:
+        """The context of a write that records who owns what it writes."""
+        ctx = self.write_context(call)
+        ctx.record_owner = Ownership(served, call, ctx.now).record
+        return ctx
 
     def write_context(self, call: Call) -> WriteContext:
         """The context of one write."""

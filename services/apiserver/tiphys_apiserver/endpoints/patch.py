@@ -9,11 +9,12 @@ from typing import Any
 
 import orjson
 
-from tiphys_apimachinery.codec import json_codec
+from tiphys_apimachinery.codec import json_codec, yaml_codec
 from tiphys_apimachinery.errors import BadRequest, UnsupportedMediaType
 from tiphys_apimachinery.patch import json_patch, merge, strategic
 from tiphys_apiserver.admission.interface import Operation
 from tiphys_apiserver.endpoints.hall import Hall
+from tiphys_apiserver.endpoints.ownership import Ownership
 from tiphys_apiserver.registry.metadata import match_name
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
@@ -29,7 +30,7 @@ class PatchKind(enum.Enum):
 
 
 BY_CONTENT_TYPE: Mapping[str, PatchKind] = {kind.value: kind for kind in PatchKind}
-# What is left to send where server-side apply is not served.
+# What may be sent to a subresource that is not the object itself.
 _SERVED = (PatchKind.JSON.value, PatchKind.MERGE.value, PatchKind.STRATEGIC.value)
 # Operations of one JSON patch. Source: apiserver pkg/endpoints/handlers/patch.go, maxJSONPatchOperations.
 _MAX_OPERATIONS = 10000
@@ -45,10 +46,12 @@ class Patch:
 
 
 async def patch(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[Any, bool]:
-    """Patch the object; the object as stored, and whether it is new (False but for apply).
+    """Patch the object; the object as stored, and whether it is new (as only apply can make one).
 
     Raises NotFound, Conflict, Invalid (a patch that does not fit the object), BadRequest, Forbidden.
     """
+    if wanted.kind is PatchKind.APPLY:
+        return await _apply(hall, served, call, wanted)
     document = read_document(wanted)
 
     async def change(stored: Any) -> Any:
@@ -57,14 +60,41 @@ async def patch(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[
         match_name(patched.metadata, call.info.name, call.info.namespace if served.info.namespaced else "")
         return served.to_storage(patched)
 
-    ctx = hall.write_context(call)
+    ctx = hall.owned_context(served, call)
     admit = hall.admit(served, call, Operation.UPDATE)
     stored, is_new = await served.store.update(ctx, call.info.name, change, admit)
     return served.from_storage(stored), is_new
 
 
+async def _apply(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[Any, bool]:
+    """Server-side apply: make the object if it is not there, and own what the configuration names."""
+    config = yaml_codec.parse(wanted.body)
+    ctx = hall.write_context(call)
+    ownership = Ownership(served, call, ctx.now)
+    message = served.info.message
+
+    async def change(stored: Any) -> Any:
+        if stored is None:
+            await hall.check_create(call)
+        current = served.from_storage(stored) if stored is not None else None
+        patched: Any = json_codec.from_json(message, ownership.apply(current, config, force=wanted.force))
+        match_name(patched.metadata, call.info.name, call.info.namespace if served.info.namespaced else "")
+        return served.to_storage(patched)
+
+    # The change itself has said who owns what; what the server fills in after it belongs to nobody.
+    ctx.record_owner = _as_applied
+    admit = hall.admit(served, call, Operation.UPDATE)
+    may_create = not call.info.subresource
+    stored, is_new = await served.store.update(ctx, call.info.name, change, admit, may_create=may_create)
+    return served.from_storage(stored), is_new
+
+
+def _as_applied(_new: Any, _old: Any) -> None:
+    return None
+
+
 def read_document(wanted: Patch) -> Any:
-    """The patch as plain values. Raises BadRequest, and UnsupportedMediaType for apply."""
+    """The patch as plain values. Raises BadRequest, and UnsupportedMediaType for apply, which needs an object."""
     if wanted.kind is PatchKind.APPLY:
         raise UnsupportedMediaType.of(_SERVED)
     try:

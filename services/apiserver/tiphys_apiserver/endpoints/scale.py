@@ -54,7 +54,7 @@ async def update_scale(hall: Hall, served: Served, call: Call, change: Callable[
         obj.spec.replicas = wanted.spec.replicas
         return obj
 
-    ctx = hall.write_context(call)
+    ctx = hall.owned_context(served, call)
     # The strategy sees an ordinary update: replicas are part of the spec.
     ctx.subresource = ""
     admit = hall.admit(served, call, Operation.UPDATE)

@@ -23,10 +23,12 @@ async def update(hall: Hall, served: Served, call: Call, obj: Any) -> tuple[Any,
     match_name(obj.metadata, call.info.name, call.info.namespace if served.info.namespaced else "")
     wanted = served.to_storage(obj)
 
-    async def change(_current: Any) -> Any:
+    async def change(current: Any) -> Any:
+        if current is None:
+            await hall.check_create(call)
         return copy_of(wanted)
 
-    ctx = hall.write_context(call)
+    ctx = hall.owned_context(served, call)
     admit = hall.admit(served, call, Operation.UPDATE)
     may_create = served.store.strategy.allow_create_on_update and not call.info.subresource
     stored, is_new = await served.store.update(ctx, call.info.name, change, admit, may_create=may_create)

@@ -115,8 +115,11 @@ class ResourceStore:
         strategy.apply_defaults(obj)
         await admit.mutate(obj, None)
         metadata.prepare_create(obj, uid=self._environment.new_uid(), now=ctx.now)
-        del obj.metadata.managedFields[:]
+        if ctx.record_owner is None:
+            del obj.metadata.managedFields[:]
         strategy.prepare_for_create(ctx, obj)
+        if ctx.record_owner is not None:
+            ctx.record_owner(obj, None)
         errors = self._name_errors(obj) + metadata.validate_metadata(obj.metadata) + strategy.validate(ctx, obj)
         self._refuse(obj.metadata.name, errors)
         await admit.validate(obj, None)
@@ -194,6 +197,7 @@ class ResourceStore:
     async def _create_by_update(self, ctx: WriteContext, change: Change, admit: Admit) -> Any | None:
         """Create what an update names and finds absent; None when another writer was quicker."""
         obj = await change(None)
+        metadata.match_namespace(obj.metadata, ctx.namespace if self.resource.namespaced else "")
         if obj.metadata.resourceVersion or obj.metadata.uid:
             raise self._conflict(ctx.name) if obj.metadata.resourceVersion else self._not_found(ctx.name)
         try:
@@ -261,7 +265,8 @@ class ResourceStore:
     def _prepare_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         strategy = self.strategy
         metadata.prepare_update(new, old)
-        if not new.metadata.managedFields:
+        if ctx.trusted or (ctx.record_owner is None and not new.metadata.managedFields):
+            del new.metadata.managedFields[:]
             new.metadata.managedFields.MergeFrom(old.metadata.managedFields)
         if ctx.trusted:
             return []
@@ -274,6 +279,8 @@ class ResourceStore:
         else:
             strategy.prepare_for_update(ctx, new, old)
             errors = strategy.validate_update(ctx, new, old)
+        if ctx.record_owner is not None:
+            ctx.record_owner(new, old)
         return metadata.validate_metadata_update(new.metadata, old.metadata) + errors
 
     # -- delete

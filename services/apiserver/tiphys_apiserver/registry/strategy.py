@@ -68,6 +68,8 @@ class WriteContext:
     subresource: str = ""
     dry_run: bool = False
     field_manager: str = ""
+    # Brings new's managedFields up to date: (new, old), old None for a new object. None leaves them as they are stored.
+    record_owner: Callable[[Any, Any], None] | None = None
     # The change is the server's own (a binding): the strategy does not judge it, generation stays.
     trusted: bool = False
     warnings: list[str] = field(default_factory=list)

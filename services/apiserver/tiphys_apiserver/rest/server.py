@@ -121,6 +121,8 @@ class RestServer:
             selected_name=selected_name(selector) if selector else "",
         )
         call = Call(info, self._credentials(exchange), _impersonation(exchange))
+        if exchange.method in _WRITING:
+            call.user_agent = exchange.headers.get("User-Agent", "")
         if query:
             call.field_selector = selector
             call.label_selector = query.get("labelSelector", "")

@@ -124,7 +124,7 @@ def assemble(base: Foundation) -> Assembly:
     if tokens is not None and accounts is not None:
         answerers["", "v1", "serviceaccounts/token"] = AdmittedAnswerer(tokens, admission, accounts, "token")
     statuses = ComponentStatuses(_component_status_info(scheme), objects, clock, base.store.revision)
-    hall = Hall(table, admission, clock, answerers, component_statuses=statuses)
+    hall = Hall(table, admission, clock, answerers, component_statuses=statuses, authorizer=authorization.authorizer)
     flow = FlowControl(options.max_requests_inflight, options.max_mutating_requests_inflight)
     chain = Chain(authentication.authenticator, authorization.authorizer, flow)
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls)

@@ -18,7 +18,8 @@ class Call:
     """What is asked (info), by whom, and how a write is to be done.
 
     user is the caller until the chain has authenticated and impersonated; then it is whom the
-    request acts as. warnings are told to the caller beside the answer.
+    request acts as. warnings are told to the caller beside the answer. user_agent names the writer
+    where field_manager does not.
     """
 
     info: RequestInfo
@@ -29,6 +30,7 @@ class Call:
     field_selector: str = ""
     dry_run: bool = False
     field_manager: str = ""
+    user_agent: str = ""
     field_validation: str = ""
     warnings: list[str] = field(default_factory=list)
 
