@@ -1,0 +1,1 @@
+"""One process for all that a CSI driver needs beside it: provisioner, attacher, resizer; no sidecars."""
