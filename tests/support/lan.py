@@ -108,6 +108,7 @@ class Lan:
         self._prefix = f"{prefix}{os.getpid() % 100000}{next(_numbers)}"
         self._stack = ExitStack()
         self.switch = Space("")
+        self.gateway = "198.18.1.1"
 
     def __enter__(self) -> Self:
         with self._stack as undo:

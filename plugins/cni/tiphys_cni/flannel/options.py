@@ -19,7 +19,9 @@ class Options(ServingOptions):
 
     kubeconfig: Path = flag("--kubeconfig", help="how to reach the API server")
     node_name: str = flag("--node-name", help="name of this node")
-    backend: Literal["vxlan"] = flag("--backend", default="vxlan", help="how packets get to other nodes")
+    backend: Literal["vxlan", "host-gw", "udp"] = flag(
+        "--backend", default="vxlan", help="how packets get to other nodes"
+    )
     iface: str = flag("--iface", default="", help="device to run over; else that of --node-ip or the default route")
     node_ip: str = flag("--node-ip", default="", help="address that other nodes send to; else the device's first")
     pod_cidr: str = flag("--pod-cidr", default="10.244.0.0/16", help="range of all pods of the cluster")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from tiphys_cni.flannel.backend.host_gw import HostGw
 from tiphys_cni.flannel.backend.interface import Backend, Settings
+from tiphys_cni.flannel.backend.udp import Udp
 from tiphys_cni.flannel.backend.vxlan import Vxlan
 from tiphys_cni.flannel.kernel import KernelSocket
 
 BACKENDS: Mapping[str, Callable[[Settings], Backend]] = {
     Vxlan.name: Vxlan,
+    HostGw.name: HostGw,
+    Udp.name: Udp,
 }
 
 # The devices of all back ends, as flannel names them: flannel.VNI of VXLAN, flannel0 of UDP.

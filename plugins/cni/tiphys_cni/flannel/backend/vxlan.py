@@ -142,7 +142,12 @@ def _ensure_device(kernel: KernelSocket, wanted: VxlanDevice) -> tuple[VxlanDevi
         return replace(found, mtu=wanted.mtu, mac=mac, is_up=True), 1
     # Also what has the name and is no VXLAN device at all.
     kernel.delete_link(wanted.name)
-    kernel.create_vxlan(replace(wanted, mac=wanted.mac or (found.mac if found else new_mac())))
+    try:
+        kernel.create_vxlan(replace(wanted, mac=wanted.mac or (found.mac if found else new_mac())))
+    except FileExistsError as err:
+        # The name is free, so the kernel means the VXLAN itself.
+        message = f"another device of this node has VNI {wanted.vni} on port {wanted.port}: remove it, or choose --vni"
+        raise BackendError(message) from err
     made = kernel.vxlan(wanted.name)
     if made is None:
         raise BackendError(f"device {wanted.name} vanished while it was made")
