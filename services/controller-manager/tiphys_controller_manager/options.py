@@ -88,6 +88,9 @@ class Options(ServingOptions):
     concurrent_replicaset_syncs: int = flag(
         "--concurrent-replicaset-syncs", default=5, help="replica sets worked on at once"
     )
+    concurrent_statefulset_syncs: int = flag(
+        "--concurrent-statefulset-syncs", default=5, help="stateful sets worked on at once"
+    )
     concurrent_service_endpoint_syncs: int = flag(
         "--concurrent-service-endpoint-syncs",
         "--concurrent-endpoint-syncs",

@@ -14,6 +14,7 @@ from tiphys_controller_manager.controllers.pod_gc.controller import PodGarbageCo
 from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController
 from tiphys_controller_manager.controllers.root_ca.controller import RootCAController
 from tiphys_controller_manager.controllers.service_account.controller import ServiceAccountController
+from tiphys_controller_manager.controllers.statefulset.controller import StatefulSetController
 from tiphys_controller_manager.controllers.taint_eviction.controller import TaintEvictionController
 from tiphys_controller_manager.frame import ControllerSpec
 from tiphys_controller_manager.options import Options
@@ -52,6 +53,12 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             ReplicaSetController,
             options.concurrent_replicaset_syncs,
             aliases=("replicaset",),
+        ),
+        ControllerSpec(
+            "statefulset-controller",
+            StatefulSetController,
+            options.concurrent_statefulset_syncs,
+            aliases=("statefulset",),
         ),
         ControllerSpec(
             "persistentvolume-binder-controller",
