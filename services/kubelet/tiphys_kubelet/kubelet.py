@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiphys.api.core.v1.config_map_pb2 import ConfigMap
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
+from tiphys.api.core.v1.secret_pb2 import Secret
 from tiphys.api.core.v1.service_pb2 import Service as ServiceObject
-from tiphys_apimachinery.errors import NotFound
+from tiphys_apimachinery.errors import Forbidden, NotFound
 from tiphys_client.client import Client
 from tiphys_client.informer import Informer
 from tiphys_client.recorder import EventRecorder
@@ -20,10 +22,11 @@ from tiphys_component.proc import to_thread
 from tiphys_component.rpc import Server
 from tiphys_component.tls import server_ssl_context
 from tiphys_cri.interface import ImageService, RuntimeService
+from tiphys_kubelet.csi.assembly import CsiSupport
 from tiphys_kubelet.machine import read_machine
 from tiphys_kubelet.node_lease import NodeLease
 from tiphys_kubelet.node_status import NodeIdentity, NodeReporter
-from tiphys_kubelet.objects import ObjectCache, ObjectKey, Referenced
+from tiphys_kubelet.objects import ObjectCache, ObjectKey, Referenced, mounts_by_driver
 from tiphys_kubelet.options import Options
 from tiphys_kubelet.pleg import PodLifecycle
 from tiphys_kubelet.plugin_watcher import PluginHandler, PluginWatcher
@@ -82,9 +85,18 @@ class Kubelet:
         self.statuses = StatusManager(client, clock)
         self.services: Informer[ServiceObject, object] = Informer(client, ServiceObject, clock=clock)
         self.source = PodSource(client, clock, options.node_name)
-        self.volumes = VolumeManager(
-            options.root_dir / "pods", default_plugins(clock, TokenSource(client, clock).request)
+        request_token = TokenSource(client, clock).request
+        self.csi = CsiSupport(
+            options.root_dir,
+            options.node_name,
+            client=client,
+            clock=clock,
+            events=self.events,
+            request_token=request_token,
+            on_driver=self._driver_came,
         )
+        plugins = default_plugins(clock, request_token, self.csi.plugin)
+        self.volumes = VolumeManager(options.root_dir / "pods", plugins)
         self.devices = DeviceManager(
             options.root_dir / "device-plugins",
             clock,
@@ -103,6 +115,9 @@ class Kubelet:
             on_add=self.reporter.observed,
             on_update=lambda _, node: self.reporter.observed(node),
             on_delete=lambda _: self.reporter.observed(None),
+        )
+        self.nodes.add_handler(
+            on_add=self.csi.in_use.node_seen, on_update=lambda _, node: self.csi.in_use.node_seen(node)
         )
         self.lease = NodeLease(options.node_name, client, clock, lambda: self._node)
         self.metrics = KubeletMetrics(pods=self._count_pods, containers=self._count_containers)
@@ -139,6 +154,7 @@ class Kubelet:
             self.workers,
             self.source,
             self.plugins,
+            *self.csi.loops(),
             self.nodes,
             self.devices,
             RegistrationServer(self.devices),
@@ -154,7 +170,7 @@ class Kubelet:
 
     def _plugin_handlers(self) -> Mapping[str, PluginHandler]:
         """Who serves plugins that register by a socket, by their type."""
-        return {"DevicePlugin": DevicePluginHandler(self.devices)}
+        return {"CSIPlugin": self.csi.drivers, "DevicePlugin": DevicePluginHandler(self.devices)}
 
     def _surroundings(self) -> Surroundings:
         options, outside = self._options, self._outside
@@ -250,6 +266,11 @@ class Kubelet:
             return await self._outside.client.get(key.kind, key.name, key.namespace)
         except NotFound:
             return None
+        except Forbidden:
+            # What a node may know of a volume hangs on objects that may still be to come: as good as absent.
+            if key.kind in (ConfigMap, Secret):
+                raise
+            return None
 
     async def _follow(self, key: ObjectKey, told: Callable[[Referenced | None], None]) -> None:
         informer: Informer[Referenced, object] = Informer(
@@ -267,6 +288,13 @@ class Kubelet:
 
     def _objects_changed(self, uid: str) -> None:
         self.workers.objects_changed(uid)
+
+    def _driver_came(self) -> None:
+        """Pods that wait for a driver go on, and so does the end of those that are gone."""
+        for worker in self.workers.workers():
+            if any(mounts_by_driver(worker.pod, volume) for volume in worker.pod.spec.volumes):
+                worker.objects_changed()
+        self.source.look_again()
 
     def _unhealthy(self, pod: Pod, container: str, kind: str, message: str) -> None:
         self.events.event(pod, "Warning", "Unhealthy", f"{kind} probe failed: {message}", container=container)

@@ -94,6 +94,11 @@ def claim_name_of(pod: Pod, volume: Volume) -> str:
     return f"{pod.metadata.name}-{volume.name}" if source.HasField("ephemeral") else ""
 
 
+def mounts_by_driver(pod: Pod, volume: Volume) -> bool:
+    """A driver may have to mount the volume."""
+    return volume.volumeSource.HasField("csi") or bool(claim_name_of(pod, volume))
+
+
 def attach_required(driver: Referenced | None) -> bool:
     """Whether volumes of the driver must be attached first: so they must, unless its CSIDriver says otherwise."""
     if not isinstance(driver, CSIDriver) or not driver.spec.HasField("attachRequired"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 
 from tiphys.api.core.v1.pod_pb2 import Pod
@@ -18,6 +19,7 @@ class PodSource:
 
     def __init__(self, client: Client, clock: Clock, node_name: str) -> None:
         self._clock = clock
+        self._again = asyncio.Event()
         self._informer: Informer[Pod, object] = Informer(
             client, Pod, field_selector=f"spec.nodeName={node_name}", clock=clock
         )
@@ -35,8 +37,17 @@ class PodSource:
             on_delete=lambda pod: workers.remove(pod.metadata.uid),
         )
         while True:
+            self._again.clear()
             await workers.end_orphans(self.uids())
-            await self._clock.sleep(ORPHANS_S)
+            timer = self._clock.call_later(ORPHANS_S, self._again.set)
+            try:
+                await self._again.wait()
+            finally:
+                timer.cancel()
+
+    def look_again(self) -> None:
+        """What a pod that is gone has left may be taken away now."""
+        self._again.set()
 
     def uids(self) -> Collection[str]:
         """The pods that the API has for this node."""

@@ -49,12 +49,14 @@ from tiphys_kubelet.runtime.images import ERR_IMAGE_PULL, ImageError
 from tiphys_kubelet.runtime.labels import log_directory
 from tiphys_kubelet.runtime.pod_runtime import PodContext, PodRuntime, StartError
 from tiphys_kubelet.status_manager import StatusManager
-from tiphys_kubelet.volumes.interface import VolumeError
+from tiphys_kubelet.volumes.interface import VolumeError, VolumesFailed
 from tiphys_kubelet.volumes.manager import MountedVolumes, VolumeManager, VolumeSurroundings, next_refresh
 
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 60.0
 VOLUMES_RETRY_S = 30.0
+# Source: how long a kubelet waits for volumes before it tells of it.
+VOLUMES_PATIENCE = timedelta(minutes=2)
 EPOCH = datetime.fromtimestamp(0, UTC)
 # How long a failed pull is shown as such before it is shown as a back-off.
 PULL_ERROR_SHOWN_S = 1.0
@@ -92,6 +94,7 @@ class _Memory:
     volumes: MountedVolumes | None = None
     volumes_stale: bool = False
     volumes_retry_at: datetime = EPOCH
+    volumes_waiting_since: datetime | None = None
     failed: Waiting | None = None
     admitted: bool = False
     ended: bool = False
@@ -308,11 +311,20 @@ class PodWorker:
             )
             try:
                 self._memory.volumes = await shared.volumes.ensure(self.pod, surroundings)
-            except VolumeError as err:
-                shared.events.event(self.pod, "Warning", "FailedMount", str(err))
+            except VolumesFailed as err:
+                self._tell_failed(err)
                 self._memory.volumes_stale = True
                 raise
+            self._memory.volumes_waiting_since = None
         return PodContext(self.pod, objects, self._memory.volumes, shared.services(), shared.host_ips)
+
+    def _tell_failed(self, err: VolumesFailed) -> None:
+        """What others are still to do is no fault until it takes long."""
+        now = self._shared.clock.now()
+        since = self._memory.volumes_waiting_since = self._memory.volumes_waiting_since or now
+        if not err.waiting or now - since >= VOLUMES_PATIENCE:
+            for reason, text in err.texts:
+                self._shared.events.event(self.pod, "Warning", reason, text)
 
     async def _start(self, action: StartContainer) -> None:
         container, memory = action.container, self._memory

@@ -10,6 +10,7 @@ from tiphys_component.log import get_logger
 from tiphys_kubelet.pod_worker import PodWorker, Surroundings
 from tiphys_kubelet.resources.allocation import demands
 from tiphys_kubelet.runtime.labels import pod_from_sandbox
+from tiphys_kubelet.volumes.interface import VolumeError
 
 
 class PodWorkers:
@@ -85,13 +86,19 @@ class PodWorkers:
             worker = PodWorker(pod, self._shared)
             worker.remove()
             self._begin(worker)
-        for uid in self._shared.volumes.uids():
-            if uid not in known and uid not in self._workers:
-                await self._shared.volumes.tear_down(uid)
-
+        async with asyncio.TaskGroup() as group:
+            for uid in self._shared.volumes.uids():
+                if uid not in known and uid not in self._workers:
+                    group.create_task(self._tear_down(uid))
         for uid in self._shared.devices.owners():
             if uid not in known and uid not in self._workers:
                 self._shared.devices.release(uid)
+
+    async def _tear_down(self, uid: str) -> None:
+        try:
+            await self._shared.volumes.tear_down(uid)
+        except (VolumeError, OSError) as err:
+            self._log.warning("volumes of a pod that is gone are still there, will retry", uid=uid, err=str(err))
 
     def _begin(self, worker: PodWorker) -> None:
         if self._group is None:

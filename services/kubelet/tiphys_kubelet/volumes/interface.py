@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from tiphys.api.core.v1.persistent_volume_claim_pb2 import PersistentVolumeClaim
+from tiphys.api.core.v1.persistent_volume_pb2 import PersistentVolume
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.core.v1.volume_pb2 import Volume
 from tiphys_apimachinery.quantity import Quantity
@@ -19,17 +21,49 @@ from tiphys_kubelet.objects import Objects
 
 
 class VolumeError(Exception):
-    """The volume can't be set up; the message is shown to users."""
+    """The volume can't be set up; the message is shown to users.
+
+    `step` and `reason` are those of the event, with Kubernetes' words: what failed, and of which kind it is.
+    """
+
+    step: str = "MountVolume.SetUp"
+    reason: str = "FailedMount"
+
+
+class VolumeMapError(VolumeError):
+    """A volume that is to be a device can't be."""
+
+    step = "MapVolume.SetUpDevice"
+    reason = "FailedMapVolume"
+
+
+class VolumeWaiting(VolumeError):
+    """Something that others do is not done yet, and its doing will be heard of: no fault before it takes long."""
+
+
+class VolumesFailed(VolumeError):
+    """Some volumes of a pod failed; `texts` tells of each, with the event's reason."""
+
+    def __init__(self, texts: Sequence[tuple[str, str]], *, waiting: bool) -> None:
+        super().__init__(texts[0][1])
+        self.texts = texts
+        self.waiting = waiting
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeRequest:
-    """One volume of one pod. `path` is where it belongs; its parent exists."""
+    """One volume of one pod. `path` is where it belongs; its parent exists.
+
+    For a claim `volume` has the source of the persistent volume behind it, and its name.
+    """
 
     pod: Pod
     volume: Volume
     path: Path
     objects: Objects
+    persistent: PersistentVolume | None = None
+    claim: PersistentVolumeClaim | None = None
+    read_only: bool = False
     pod_ips: Sequence[str] = ()
     host_ips: Sequence[str] = ()
     allocatable: Mapping[str, Quantity] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,7 +21,15 @@ from tiphys_apimachinery.quantity import Quantity
 from tiphys_component.proc import to_thread
 from tiphys_kubelet.objects import Objects
 from tiphys_kubelet.runtime.expansion import expand
-from tiphys_kubelet.volumes.interface import MountedVolume, VolumeError, VolumePlugin, VolumeRequest
+from tiphys_kubelet.volumes.claims import Resolved, resolve
+from tiphys_kubelet.volumes.interface import (
+    MountedVolume,
+    VolumeError,
+    VolumePlugin,
+    VolumeRequest,
+    VolumesFailed,
+    VolumeWaiting,
+)
 from tiphys_kubelet.volumes.mounts import mounts_below, unmount
 from tiphys_kubelet.volumes.subpath import bind_subpath
 
@@ -52,23 +60,27 @@ class VolumeManager:
         self._plugins = plugins
 
     async def ensure(self, pod: Pod, surroundings: VolumeSurroundings) -> MountedVolumes:
-        """Sets all volumes up, side by side; those in place are brought up to date. Raises VolumeError."""
-        errors: list[VolumeError] = []
+        """Sets all volumes up, side by side; those in place are brought up to date. Raises VolumesFailed."""
+        errors: list[tuple[VolumeError, str]] = []
 
         async def one(volume: Volume) -> MountedVolume | None:
+            name = volume.name
             try:
-                return await self._set_up(pod, volume, surroundings)
+                resolved = resolve(pod, volume, surroundings.objects)
+                name = resolved.volume.name
+                return await self._set_up(pod, resolved, surroundings)
             except VolumeError as err:
-                errors.append(VolumeError(f'MountVolume.SetUp failed for volume "{volume.name}" : {err}'))
+                errors.append((err, f'{err.step} failed for volume "{name}" : {err}'))
             except OSError as err:
                 text = f"{err.filename}: {err.strerror}" if err.filename else str(err)
-                errors.append(VolumeError(f'MountVolume.SetUp failed for volume "{volume.name}" : {text}'))
+                errors.append((VolumeError(text), f'MountVolume.SetUp failed for volume "{name}" : {text}'))
             return None
 
         async with asyncio.TaskGroup() as group:
             tasks = {volume.name: group.create_task(one(volume)) for volume in pod.spec.volumes}
         if errors:
-            raise errors[0]
+            waiting = all(isinstance(err, VolumeWaiting) for err, _ in errors)
+            raise VolumesFailed([(err.reason, text) for err, text in errors], waiting=waiting)
         return {name: mounted for name, task in tasks.items() if (mounted := task.result()) is not None}
 
     async def mounts_of(
@@ -81,12 +93,27 @@ class VolumeManager:
         ]
 
     async def release(self, uid: str) -> None:
-        """Takes every volume of the pod away; what its containers left to say stays. Succeeds where there is none."""
+        """Takes every volume of the pod away; what its containers left to say stays. Succeeds where there is none.
+
+        Raises VolumeError if one can't be taken away now; the others are gone then.
+        """
         root = self._pods_root / uid
-        for plugin in self._plugins:
-            for path in _children(root / "volumes" / escaped(plugin.name)):
-                await plugin.tear_down(path)
+        # Parts of volumes are mounted from them and must go first.
         await to_thread(_remove, root / "volume-subpaths")
+        errors: list[VolumeError] = []
+
+        async def one(plugin: VolumePlugin, path: Path) -> None:
+            try:
+                await plugin.tear_down(path)
+            except VolumeError as err:
+                errors.append(VolumeError(f'{err.step} failed for volume "{path.name}" : {err}'))
+
+        async with asyncio.TaskGroup() as group:
+            for plugin in self._plugins:
+                for path in _children(root / "volumes" / escaped(plugin.name)):
+                    group.create_task(one(plugin, path))
+        if errors:
+            raise errors[0]
         await to_thread(_remove, root / "volumes")
 
     async def tear_down(self, uid: str) -> None:
@@ -98,7 +125,8 @@ class VolumeManager:
         """The pods that have a directory."""
         return {path.name for path in _children(self._pods_root)}
 
-    async def _set_up(self, pod: Pod, volume: Volume, surroundings: VolumeSurroundings) -> MountedVolume:
+    async def _set_up(self, pod: Pod, resolved: Resolved, surroundings: VolumeSurroundings) -> MountedVolume:
+        volume = resolved.volume
         plugin = next((p for p in self._plugins if p.supports(volume)), None)
         if plugin is None:
             kinds = ", ".join(field.name for field, _ in volume.volumeSource.ListFields())
@@ -110,11 +138,15 @@ class VolumeManager:
             volume=volume,
             path=path,
             objects=surroundings.objects,
+            persistent=resolved.persistent,
+            claim=resolved.claim,
+            read_only=resolved.read_only,
             pod_ips=surroundings.pod_ips,
             host_ips=surroundings.host_ips,
             allocatable=surroundings.allocatable,
         )
-        return await plugin.set_up(request)
+        mounted = await plugin.set_up(request)
+        return replace(mounted, read_only=True) if resolved.read_only else mounted
 
     async def _mount(
         self, pod: Pod, container: Container, index: int, *, volumes: MountedVolumes, env: Mapping[str, str]

@@ -18,6 +18,14 @@ def set_group(path: Path, group: int, *, read_only: bool = False) -> None:
             _set_one(Path(folder) / name, group, read_only)
 
 
+def give_to_group(path: Path, group: int, *, only_on_mismatch: bool) -> None:
+    """Gives a volume to the group; with only_on_mismatch not if its root looks as if that were done. Blocks."""
+    info = path.stat()
+    if only_on_mismatch and info.st_gid == group and stat.S_IMODE(info.st_mode) & 0o2770 == 0o2770:
+        return
+    set_group(path, group)
+
+
 def _set_one(path: Path, group: int, read_only: bool) -> None:
     info = path.lstat()
     os.lchown(path, -1, group)

@@ -10,8 +10,8 @@ from tiphys_kubelet.volumes.object_volumes import ConfigMapPlugin, DownwardAPIPl
 from tiphys_kubelet.volumes.projected import ProjectedPlugin, RequestToken
 
 
-def default_plugins(clock: Clock, request_token: RequestToken) -> tuple[VolumePlugin, ...]:
-    """All kinds."""
+def default_plugins(clock: Clock, request_token: RequestToken, *further: VolumePlugin) -> tuple[VolumePlugin, ...]:
+    """All kinds; `further` are those that need more of the kubelet than these."""
     return (
         ProjectedPlugin(clock, request_token),
         ConfigMapPlugin(clock),
@@ -19,4 +19,5 @@ def default_plugins(clock: Clock, request_token: RequestToken) -> tuple[VolumePl
         EmptyDirPlugin(),
         HostPathPlugin(),
         DownwardAPIPlugin(clock),
+        *further,
     )
