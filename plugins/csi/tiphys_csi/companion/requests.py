@@ -163,9 +163,10 @@ def make_volume(
     metadata, spec = volume.metadata, volume.spec
     metadata.name = volume_name(claim.metadata.uid)
     metadata.annotations[PROVISIONED_BY] = driver_name
-    namespace, name = parameters.secrets.get("provisioner", ("", ""))
-    metadata.annotations[DELETION_SECRET_NAME] = name
-    metadata.annotations[DELETION_SECRET_NAMESPACE] = namespace
+    if "provisioner" in parameters.secrets:
+        namespace, name = parameters.secrets["provisioner"]
+        metadata.annotations[DELETION_SECRET_NAME] = name
+        metadata.annotations[DELETION_SECRET_NAMESPACE] = namespace
     metadata.finalizers.append(VOLUME_FINALIZER)
     spec.accessModes.extend(claim.spec.accessModes)
     spec.capacity["storage"].string = size_text(made.capacity_bytes or size_of(claim.spec.resources.requests))
@@ -177,7 +178,9 @@ def make_volume(
     spec.mountOptions.extend(storage_class.mountOptions)
     spec.volumeMode = claim.spec.volumeMode or "Filesystem"
     csi = spec.persistentVolumeSource.csi
-    csi.driver, csi.volumeHandle, csi.fsType = driver_name, made.volume_id, parameters.fs_type
+    csi.driver, csi.volumeHandle = driver_name, made.volume_id
+    if parameters.fs_type:
+        csi.fsType = parameters.fs_type
     csi.volumeAttributes.update(made.volume_context)
     for use, target in (
         ("controller-publish", csi.controllerPublishSecretRef),
