@@ -1,0 +1,1 @@
+"""What containers of docker-compose.yml run that is no service: the issuer of certificates, a node's first process."""
