@@ -14,7 +14,7 @@ from tiphys_cluster.layout import Layout
 # One thread in numpy's BLAS: the zygote must have no other, and its children would miss them.
 _START_TIMEOUT_S = 15.0
 # No fork handlers in grpc: every fork here comes before its use, or is followed by exec at once.
-ENVIRONMENT = {
+_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "GRPC_ENABLE_FORK_SUPPORT": "0",
@@ -47,7 +47,7 @@ def spawn_zygote(argv: Sequence[str]) -> bool:
             stdout=output,
             stderr=output,
             cwd="/",
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT},
             start_new_session=True,
             timeout=_START_TIMEOUT_S,
             check=False,
