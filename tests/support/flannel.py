@@ -1,4 +1,4 @@
-"""Nodes with the real flannel service, over a real API server that they reach by a unix socket from their namespaces."""
+"""Nodes with the real flannel service, over a real API server that they reach by a unix socket from where they are."""
 
 from __future__ import annotations
 
@@ -189,6 +189,11 @@ class FlannelNode:
         if process is not None:
             process.send_signal(number)
             process.wait(timeout=20)
+
+    def wait_end(self) -> int:
+        """The exit code of a service that ends by itself."""
+        assert self._process is not None
+        return self._process.wait(timeout=20)
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
