@@ -11,7 +11,7 @@ from tiphys_cli.options import name_option, run_root_option
 from tiphys_cluster.choices import layout_for
 from tiphys_cluster.claims import read_claims
 from tiphys_cluster.errors import NotRunningError
-from tiphys_cluster.images.loading import load_image
+from tiphys_cluster.images.loading import load_images
 
 
 @click.group("image")
@@ -34,7 +34,4 @@ async def _load(file: Path, name: str, run_root: Path) -> list[str]:
     claim = read_claims(run_root).get(name)
     if claim is None:
         raise NotRunningError(f"cluster {name!r} is not running", f"Start it: tiphys up --name {name}")
-    names: list[str] = []
-    for node in claim.settings.nodes:
-        names += [image for image in await load_image(layout.node(node), file) if image not in names]
-    return names
+    return await load_images(layout.images, map(layout.node, claim.settings.nodes), file)

@@ -25,3 +25,12 @@ class PreflightError(ClusterError):
 
 class NotRunningError(ClusterError):
     """The cluster asked for is not up."""
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What to tell of several errors: the first ClusterError, or the first at all."""
+    matching = group.subgroup(ClusterError) or group
+    error: BaseException = matching
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

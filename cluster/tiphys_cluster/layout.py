@@ -108,7 +108,7 @@ class NodeLayout:
 
     @property
     def imported_images(self) -> Path:
-        """Digests of the built-in images that this node's containerd has; beside its root, so they go together."""
+        """Which images of the pool this node's containerd was given; in its root, so they go together."""
         return self.containerd_root / "tiphys-images.json"
 
     @property
@@ -194,6 +194,11 @@ class Layout:
     def logs(self) -> Path:
         """One log file per process."""
         return self.home / "logs"
+
+    @property
+    def images(self) -> Path:
+        """The pool of images that were loaded, whose blobs the nodes' content stores link."""
+        return self.home / "images"
 
     @property
     def store(self) -> Path:

@@ -17,14 +17,12 @@ from tiphys_cluster.api import Api, api_of
 from tiphys_cluster.choices import Machine, check_devices
 from tiphys_cluster.components import Place
 from tiphys_cluster.control import ZygoteClient, read_zygote
-from tiphys_cluster.errors import ClusterError, NotRunningError
-from tiphys_cluster.images.builtin import ensure_archives
+from tiphys_cluster.errors import ClusterError, NotRunningError, first_error
 from tiphys_cluster.layout import Layout, check_node_name
 from tiphys_cluster.nodes import Nodes
 from tiphys_cluster.pki import Pki
 from tiphys_cluster.progress import Progress
 from tiphys_cluster.settings import Settings, save
-from tiphys_cluster.up import first_error
 from tiphys_component.clock import Clock
 from tiphys_component.proc import to_thread
 
@@ -83,11 +81,10 @@ class Membership:
             began = self._clock.now()
             self._keep(self._settings.with_node(name, devices=check_devices(devices)))
             await to_thread(Pki(self._layout, self._settings, self._clock).ensure)
-            archives = await to_thread(ensure_archives, self._machine.cache / "images")
             async with self._nodes() as nodes:
                 self._progress.step(f"starting containerd on {name}")
                 await nodes.start_runtime(name)
-                await nodes.load_images(name, archives)
+                await nodes.load_images(name)
                 self._progress.step(f"starting the agents of {name}")
                 await nodes.start_agents(name)
                 self._progress.step(f"waiting for {name}")

@@ -74,9 +74,9 @@ class Nodes:
         )
         write_atomic(files.containerd_config, containerd.render_config(files, options), mode=0o644)
 
-    async def load_images(self, node: str, archives: Sequence[Path]) -> None:
-        """Have the built-in images on the node. Raises ClusterError."""
-        await loading.ensure_images(self._layout.node(node), archives)
+    async def load_images(self, node: str) -> None:
+        """Have the images of the pool on the node. Raises ClusterError."""
+        await loading.ensure_images(self._layout.images, self._layout.node(node))
 
     async def start_agents(self, node: str) -> None:
         """Have the node's own processes; the API server answers already."""

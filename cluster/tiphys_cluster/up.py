@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.choices import Machine, Wish, free_port_pair, kept_settings, layout_for, merge, read_living
 from tiphys_cluster.components import Place
 from tiphys_cluster.control import ZygoteClient, ensure_zygote, read_zygote
-from tiphys_cluster.errors import ClusterError
+from tiphys_cluster.errors import ClusterError, first_error
 from tiphys_cluster.images.builtin import ensure_archives
+from tiphys_cluster.images.loading import fill_pool
 from tiphys_cluster.layout import Layout
 from tiphys_cluster.nodes import Nodes
 from tiphys_cluster.pki import Pki
@@ -74,7 +74,7 @@ class Startup:
         self._progress.step("certificates, network and images")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(to_thread(self._ensure_certificates), name="certificates")
-            archives = tasks.create_task(to_thread(ensure_archives, self._machine.cache / "images"), name="images")
+            tasks.create_task(to_thread(self._fill_pool), name="images")
             tasks.create_task(network.ensure_switch(self._layout, self._settings), name="switch")
             zygote = await ensure_zygote(self._layout)
         async with zygote:
@@ -83,7 +83,7 @@ class Startup:
             nodes = Nodes(place, zygote, clock=self._clock)
             async with asyncio.TaskGroup() as tasks:
                 for node in self._settings.nodes:
-                    tasks.create_task(self._start_runtime(nodes, node, archives.result()), name=f"runtime of {node}")
+                    tasks.create_task(self._start_runtime(nodes, node), name=f"runtime of {node}")
                 tasks.create_task(self._start_control_plane(zygote, place), name="control plane")
             self._progress.step("starting the nodes' agents")
             async with asyncio.TaskGroup() as tasks:
@@ -96,9 +96,12 @@ class Startup:
                     tasks.create_task(ready, name=f"node {node}")
         return Started(self._layout, self._settings, was_running)
 
-    async def _start_runtime(self, nodes: Nodes, node: str, archives: Sequence[Path]) -> None:
+    def _fill_pool(self) -> None:
+        fill_pool(self._layout.images, ensure_archives(self._machine.cache / "images"))
+
+    async def _start_runtime(self, nodes: Nodes, node: str) -> None:
         await nodes.start_runtime(node)
-        await nodes.load_images(node, archives)
+        await nodes.load_images(node)
 
     def _check(self, was_running: bool) -> None:
         """Preflight; the ports that the cluster itself holds are not in its way."""
@@ -191,12 +194,3 @@ class Startup:
             clock=self._clock,
             log=self._layout.log(components.APISERVER),
         )
-
-
-def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What to tell of several errors: the first ClusterError, or the first at all."""
-    matching = group.subgroup(ClusterError) or group
-    error: BaseException = matching
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

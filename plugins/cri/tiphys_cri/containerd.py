@@ -7,11 +7,12 @@ when the first container is made from the image.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tarfile
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,21 @@ from tiphys_component.proc import to_thread
 from tiphys_cri.errors import CRIError, from_rpc_error
 from tiphys_cri.events import CRI_NAMESPACE
 
+Metadata = tuple[tuple[str, str], ...]
+
 _CHUNK_BYTES = 1 << 20
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-_INDEX_TYPES = (
+INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-_MANIFEST_TYPES = (
+MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+
+# What refers to other blobs, and is read.
+DOCUMENT_TYPES = INDEX_TYPES + MANIFEST_TYPES
 
 
 class ImageFileError(CRIError):
@@ -68,7 +74,7 @@ def read_image_file(path: Path) -> ImageFile:
         with tarfile.open(path) as archive:
             names = {name.removeprefix("./") for name in archive.getnames()}
             if "index.json" in names:
-                return _read_oci(archive)
+                return read_layout(json.loads(_read(archive, "index.json")), lambda member: _read(archive, member))
             if "manifest.json" in names:
                 return _read_docker(archive)
     except (tarfile.TarError, OSError, ValueError, KeyError) as err:
@@ -98,46 +104,61 @@ def _read(archive: tarfile.TarFile, member: str) -> bytes:
     raise KeyError(f"{member} is missing in the archive")
 
 
-def _blob_member(digest: str) -> str:
+def blob_member(digest: str) -> str:
+    """The file of an OCI layout that holds a blob."""
     algorithm, _, value = digest.partition(":")
     return f"blobs/{algorithm}/{value}"
 
 
-def _read_oci(archive: tarfile.TarFile) -> ImageFile:
-    index = json.loads(_read(archive, "index.json"))
+def read_layout(index: Mapping[str, Any], read: Callable[[str], bytes]) -> ImageFile:
+    """What an OCI layout holds, by its index; read gives a file of it, such as blobs/sha256/….
+
+    Raises ValueError or KeyError where it is damaged, and what read raises.
+    """
     blobs: dict[str, Blob] = {}
     images: list[tuple[str, types_pb2.Descriptor]] = []
     for entry in index.get("manifests", ()):
-        _collect(archive, entry, blobs)
-        annotations = entry.get("annotations") or {}
-        name = next((annotations[key] for key in _NAME_ANNOTATIONS if annotations.get(key)), None)
-        if name is not None:
+        _collect(read, entry, blobs)
+        name = image_name(entry)
+        if name:
             target = types_pb2.Descriptor(media_type=entry["mediaType"], digest=entry["digest"], size=entry["size"])
-            images.append((normalized_name(name), target))
+            images.append((name, target))
     if not images:
         raise ValueError("index.json names no image (annotation org.opencontainers.image.ref.name)")
     return ImageFile(tuple(blobs.values()), tuple(images))
 
 
-def _collect(archive: tarfile.TarFile, entry: Mapping[str, Any], blobs: dict[str, Blob]) -> None:
+def image_name(entry: Mapping[str, Any]) -> str:
+    """The full name that an entry of an index gives an image; empty when it gives none."""
+    annotations = entry.get("annotations") or {}
+    name = next((annotations[key] for key in _NAME_ANNOTATIONS if annotations.get(key)), "")
+    return normalized_name(name) if name else ""
+
+
+def children_of(media_type: str, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What an index or a manifest refers to."""
+    if media_type in MANIFEST_TYPES:
+        return [document["config"], *document["layers"]]
+    return list(document.get("manifests") or [])
+
+
+def _collect(read: Callable[[str], bytes], entry: Mapping[str, Any], blobs: dict[str, Blob]) -> None:
     digest, media_type = entry["digest"], entry["mediaType"]
     if digest in blobs:
         return
-    member = _blob_member(digest)
-    if media_type not in (*_INDEX_TYPES, *_MANIFEST_TYPES):
+    member = blob_member(digest)
+    if media_type not in DOCUMENT_TYPES:
         blobs[digest] = Blob(digest, entry["size"], member)
         return
-    data = _read(archive, member)
-    document = json.loads(data)
-    children = list(document.get("manifests") or [])
-    labels = {f"containerd.io/gc.ref.content.m.{i}": child["digest"] for i, child in enumerate(children)}
-    if media_type in _MANIFEST_TYPES:
-        layers = document["layers"]
-        labels["containerd.io/gc.ref.content.config"] = document["config"]["digest"]
-        labels |= {f"containerd.io/gc.ref.content.l.{i}": layer["digest"] for i, layer in enumerate(layers)}
-        children = [document["config"], *layers]
+    data = read(member)
+    children = children_of(media_type, json.loads(data))
+    if media_type in MANIFEST_TYPES:
+        labels = {"containerd.io/gc.ref.content.config": children[0]["digest"]}
+        labels |= {f"containerd.io/gc.ref.content.l.{i}": child["digest"] for i, child in enumerate(children[1:])}
+    else:
+        labels = {f"containerd.io/gc.ref.content.m.{i}": child["digest"] for i, child in enumerate(children)}
     for child in children:
-        _collect(archive, child, blobs)
+        _collect(read, child, blobs)
     blobs[digest] = Blob(digest, len(data), member, data, labels)
 
 
@@ -154,11 +175,11 @@ def _read_docker(archive: tarfile.TarFile) -> ImageFile:
             layers.append(_add(blobs, data, member, kind))
         described = _add(blobs, config, image["Config"], "application/vnd.docker.container.image.v1+json")
         manifest = json.dumps(
-            {"schemaVersion": 2, "mediaType": _MANIFEST_TYPES[1], "config": described, "layers": layers}
+            {"schemaVersion": 2, "mediaType": MANIFEST_TYPES[1], "config": described, "layers": layers}
         ).encode()
         labels = {"containerd.io/gc.ref.content.config": described["digest"]}
         labels |= {f"containerd.io/gc.ref.content.l.{i}": layer["digest"] for i, layer in enumerate(layers)}
-        entry = _add(blobs, manifest, "", _MANIFEST_TYPES[1], labels=labels, keep=True)
+        entry = _add(blobs, manifest, "", MANIFEST_TYPES[1], labels=labels, keep=True)
         target = types_pb2.Descriptor(media_type=entry["mediaType"], digest=entry["digest"], size=entry["size"])
         images.extend((normalized_name(name), target) for name in image.get("RepoTags") or ())
     return ImageFile(tuple(blobs.values()), tuple(images))
@@ -191,11 +212,7 @@ async def import_image(channel: grpc.aio.Channel, path: Path) -> list[str]:
 
 
 async def _import(channel: grpc.aio.Channel, path: Path, image_file: ImageFile) -> list[str]:
-    lease_id = f"tiphys-import-{uuid.uuid4()}"
-    metadata = (("containerd-namespace", CRI_NAMESPACE), ("containerd-lease", lease_id))
-    leases = LeasesStub(channel)
-    await leases.Create(leases_pb2.CreateRequest(id=lease_id), metadata=metadata)
-    try:
+    async with import_lease(channel) as metadata:
         content = ContentStub(channel)
         archive = await to_thread(tarfile.open, path)
         try:
@@ -203,30 +220,44 @@ async def _import(channel: grpc.aio.Channel, path: Path, image_file: ImageFile) 
                 await _write_blob(content, metadata, archive, blob)
         finally:
             archive.close()
-        for name, target in image_file.images:
-            await _name_image(ImagesStub(channel), metadata, name, target)
-    finally:
-        await leases.Delete(leases_pb2.DeleteRequest(id=lease_id), metadata=metadata)
+        await name_images(channel, metadata, image_file)
     return [name for name, _ in image_file.images]
 
 
-async def _write_blob(
-    content: Any, metadata: tuple[tuple[str, str], ...], archive: tarfile.TarFile, blob: Blob
-) -> None:
+@contextlib.asynccontextmanager
+async def import_lease(channel: grpc.aio.Channel) -> AsyncIterator[Metadata]:
+    """The metadata of calls whose content the collector leaves alone until the end."""
+    lease_id = f"tiphys-import-{uuid.uuid4()}"
+    metadata = (("containerd-namespace", CRI_NAMESPACE), ("containerd-lease", lease_id))
+    leases = LeasesStub(channel)
+    await leases.Create(leases_pb2.CreateRequest(id=lease_id), metadata=metadata)
+    try:
+        yield metadata
+    finally:
+        await leases.Delete(leases_pb2.DeleteRequest(id=lease_id), metadata=metadata)
+
+
+async def _write_blob(content: Any, metadata: Metadata, archive: tarfile.TarFile, blob: Blob) -> None:
     # Asked first: a write of what is there is refused while it is being sent, which gRPC reports as a fault of its own.
-    if await _has_blob(content, metadata, blob.digest):
+    if await has_blob(content, metadata, blob.digest):
         return
     data = blob.data if blob.data is not None else await to_thread(_read, archive, blob.member)
+    await send_blob(content, metadata, blob, data)
+
+
+async def send_blob(content: Any, metadata: Metadata, blob: Blob, data: bytes) -> None:
+    """Writes a blob that is not there. Raises AioRpcError."""
     call = content.Write(_write_requests(blob, data), metadata=metadata)
     try:
         async for _ in call:
             pass
     except grpc.aio.AioRpcError:
-        if not await _has_blob(content, metadata, blob.digest):
+        if not await has_blob(content, metadata, blob.digest):
             raise
 
 
-async def _has_blob(content: Any, metadata: tuple[tuple[str, str], ...], digest: str) -> bool:
+async def has_blob(content: Any, metadata: Metadata, digest: str) -> bool:
+    """Whether containerd has the blob, in the namespace of CRI. Raises AioRpcError."""
     try:
         await content.Info(content_pb2.InfoRequest(digest=digest), metadata=metadata)
     except grpc.aio.AioRpcError as err:
@@ -256,14 +287,15 @@ def _offsets(size: int) -> Iterable[int]:
     return range(0, max(size, 1), _CHUNK_BYTES)
 
 
-async def _name_image(
-    images: Any, metadata: tuple[tuple[str, str], ...], name: str, target: types_pb2.Descriptor
-) -> None:
-    # The label is CRI's own mark of images that it takes care of.
-    image = images_pb2.Image(name=name, target=target, labels={"io.cri-containerd.image": "managed"})
-    try:
-        await images.Create(images_pb2.CreateImageRequest(image=image), metadata=metadata)
-    except grpc.aio.AioRpcError as err:
-        if err.code() is not grpc.StatusCode.ALREADY_EXISTS:
-            raise
-        await images.Update(images_pb2.UpdateImageRequest(image=image), metadata=metadata)
+async def name_images(channel: grpc.aio.Channel, metadata: Metadata, image_file: ImageFile) -> None:
+    """Gives the images their names; their blobs are there. Raises AioRpcError."""
+    images = ImagesStub(channel)
+    for name, target in image_file.images:
+        # The label is CRI's own mark of images that it takes care of.
+        image = images_pb2.Image(name=name, target=target, labels={"io.cri-containerd.image": "managed"})
+        try:
+            await images.Create(images_pb2.CreateImageRequest(image=image), metadata=metadata)
+        except grpc.aio.AioRpcError as err:
+            if err.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
+            await images.Update(images_pb2.UpdateImageRequest(image=image), metadata=metadata)

@@ -11,77 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.cluster.bed import NETWORK, NODE, Bed, mount_points, traces
 from tests.integration.cluster.conftest import recorded, wait_for
-from tiphys_cluster import cgroups, claims, components, containerd, kernel, network, readiness
-from tiphys_cluster.components import Place
-from tiphys_cluster.control import ZygoteClient, ensure_zygote
-from tiphys_cluster.down import Teardown
+from tiphys_cluster import claims, network
 from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.images import loading
 from tiphys_cluster.images.builtin import PAUSE, ensure_archives
-from tiphys_cluster.layout import CACHE, Layout
-from tiphys_cluster.mounts import parse_mount_points
+from tiphys_cluster.layout import CACHE
 from tiphys_cluster.network import Wiring
-from tiphys_cluster.progress import Silent
-from tiphys_cluster.settings import Settings, write_atomic
-from tiphys_component.clock import SystemClock
+from tiphys_cluster.settings import Settings
 
 pytestmark = [
     pytest.mark.netns,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-
-# Far from what clusters of this machine take.
-NETWORK = 490
-NODE = "node-1"
-
-
-class Bed:
-    """One cluster's lower half: switch, node, zygote; control plane left out."""
-
-    def __init__(self, root: Path, name: str, number: int) -> None:
-        self.layout = Layout(name, root / name, Path("/run/tiphys-test") / str(os.getpid()))
-        self.settings = Settings(name, network=number)
-        tracking = cgroups.choose_tracking(cgroups.read_hierarchies())
-        self.place = Place(self.layout, self.settings, str(tracking.root))
-
-    async def wire(self) -> None:
-        """Switch and node."""
-        claims.write_claim(self.layout, self.settings)
-        await network.ensure_switch(self.layout, self.settings)
-        await network.ensure_node(self.layout, self.settings, NODE)
-
-    async def start_containerd(self) -> ZygoteClient:
-        """The node's containerd, up to its socket."""
-        files = self.layout.node(NODE)
-        options = containerd.ContainerdOptions(PAUSE, kernel.has_capability(kernel.CAP_SYS_RESOURCE))
-        write_atomic(files.containerd_config, containerd.render_config(files, options))
-        zygote = await ensure_zygote(self.layout)
-        await zygote.start(components.keeper(self.place))
-        await zygote.start(components.runtime(self.place, NODE))
-        await self.wait_served()
-        return zygote
-
-    async def wait_served(self) -> None:
-        """Until containerd's socket accepts."""
-        await readiness.wait_until(
-            lambda: readiness.is_serving(self.layout.node(NODE).containerd_socket),
-            what="containerd",
-            timeout_s=20,
-            clock=SystemClock(),
-            log=self.layout.log(f"containerd-{NODE}"),
-        )
-
-    async def down(self) -> None:
-        """Everything away."""
-        teardown = Teardown(self.layout, self.settings, clock=SystemClock(), progress=Silent())
-        await teardown.run(delete_home=True)
-
-    def inside(self, *argv: str) -> str:
-        """What a command says in the node's namespaces."""
-        files = self.layout.node(NODE)
-        enter = ["nsenter", f"--net={files.netns}", f"--mount={files.mntns}"]
-        return subprocess.run([*enter, *argv], check=True, capture_output=True, text=True, timeout=10).stdout
 
 
 @pytest.fixture
@@ -92,27 +35,6 @@ async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
     for directory in (bed.layout.run_root, bed.layout.run_root.parent):
         if directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()
-
-
-def mount_points() -> list[str]:
-    """Where something is mounted, outside any node."""
-    return parse_mount_points(Path("/proc/self/mountinfo").read_text())
-
-
-def traces(layout: Layout, settings: Settings) -> list[str]:
-    """Everything of a cluster that can be seen on the machine."""
-    found = [point for point in mount_points() if point.startswith((str(layout.run), str(layout.home)))]
-    found += [str(tree) for tree in cgroups.trees(layout.cgroup)]
-    found += [network.leg_name(settings)] if network.has_leg(layout, settings) else []
-    found += [str(path) for path in (layout.run, layout.home) if path.exists()]
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if str(layout.run) in command or str(layout.home) in command:
-            found.append(command)
-    return found
 
 
 async def test_a_node_and_the_control_plane_reach_each_other(bed: Bed) -> None:
@@ -175,9 +97,9 @@ async def test_images_are_loaded_once(bed: Bed) -> None:
     await bed.wire()
     files = bed.layout.node(NODE)
     async with await bed.start_containerd():
-        archives = ensure_archives(CACHE / "images")
-        first = await loading.ensure_images(files, archives)
-        second = await loading.ensure_images(files, archives)
+        loading.fill_pool(bed.layout.images, ensure_archives(CACHE / "images"))
+        first = await loading.ensure_images(bed.layout.images, bed.layout.node(NODE))
+        second = await loading.ensure_images(bed.layout.images, bed.layout.node(NODE))
 
     assert {PAUSE, "docker.io/library/busybox:latest", "tiphys.dev/httpd:1", "tiphys.dev/httpd:2"} <= set(first)
     assert second == []
@@ -192,7 +114,8 @@ async def test_pause_and_httpd_run(bed: Bed) -> None:
     await bed.wire()
     files = bed.layout.node(NODE)
     async with await bed.start_containerd():
-        await loading.ensure_images(files, ensure_archives(CACHE / "images"))
+        loading.fill_pool(bed.layout.images, ensure_archives(CACHE / "images"))
+        await loading.ensure_images(bed.layout.images, bed.layout.node(NODE))
         ctr = ("ctr", "--address", str(files.containerd_socket), "--namespace", "k8s.io")
         for image, name in ((PAUSE, "pause"), ("docker.io/library/busybox:latest", "box")):
             # Unpacks the image; a container without a terminal and without /dev/null as input would wait for it.
@@ -235,7 +158,8 @@ async def test_down_leaves_nothing_whatever_was_lost(bed: Bed, killed: str) -> N
     await bed.wire()
     files = bed.layout.node(NODE)
     async with await bed.start_containerd():
-        await loading.ensure_images(files, ensure_archives(CACHE / "images"))
+        loading.fill_pool(bed.layout.images, ensure_archives(CACHE / "images"))
+        await loading.ensure_images(bed.layout.images, bed.layout.node(NODE))
         ctr = ("ctr", "--address", str(files.containerd_socket), "--namespace", "k8s.io")
         bed.inside(*ctr, "run", "-d", "docker.io/library/busybox:latest", "sleeper", "sleep", "1000")
     if killed == "zygote":
