@@ -16,6 +16,7 @@ DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 NAMESPACE_INDEX: Final = "namespace"
 CONTROLLER_INDEX: Final = "controller"
 NODE_INDEX: Final = "node"
+CLAIM_INDEX: Final = "claim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,9 @@ class PodView:
     ports: tuple[NamedPort, ...]
     tolerations: tuple[Toleration, ...]
     finalizers: tuple[str, ...]
+    # Names of the claims it uses, in its namespace; of those the ephemeral ones are made for it.
+    claims: tuple[str, ...] = ()
+    ephemeral_claims: tuple[str, ...] = ()
 
     @property
     def controller_uid(self) -> str:
@@ -133,7 +137,24 @@ def pod_view(pod: pod_pb2.Pod) -> PodView:
         ),
         tolerations=tuple(_toleration(item.SerializeToString(deterministic=True)) for item in pod.spec.tolerations),
         finalizers=tuple(metadata.finalizers),
+        claims=tuple(claims_of(pod)),
+        ephemeral_claims=tuple(ephemeral_claims_of(pod)),
     )
+
+
+def claims_of(pod: pod_pb2.Pod) -> Iterable[str]:
+    """The names of the claims that a pod uses, in its namespace."""
+    for volume in pod.spec.volumes:
+        if volume.volumeSource.HasField("persistentVolumeClaim"):
+            yield volume.volumeSource.persistentVolumeClaim.claimName
+    yield from ephemeral_claims_of(pod)
+
+
+def ephemeral_claims_of(pod: pod_pb2.Pod) -> Iterable[str]:
+    """The names of the claims that are made for the pod alone."""
+    for volume in pod.spec.volumes:
+        if volume.volumeSource.HasField("ephemeral"):
+            yield f"{pod.metadata.name}-{volume.name}"
 
 
 def owner_of(reference: meta_pb2.OwnerReference) -> Owner:
@@ -162,6 +183,11 @@ def pod_node_keys(pod: pod_pb2.Pod) -> Iterable[str]:
     return (pod.spec.nodeName,)
 
 
+def pod_claim_keys(pod: pod_pb2.Pod) -> Iterable[str]:
+    """Index function: the claims, by namespace and name."""
+    return [join_key(pod.metadata.namespace, name) for name in claims_of(pod)]
+
+
 def orphans_in(namespace: str) -> str:
     """The index key of objects that nobody manages."""
     return f"/{namespace}"
@@ -171,6 +197,7 @@ POD_INDEXES: Final = {
     NAMESPACE_INDEX: pod_namespace_keys,
     CONTROLLER_INDEX: controller_keys,
     NODE_INDEX: pod_node_keys,
+    CLAIM_INDEX: pod_claim_keys,
 }
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
 from tiphys_controller_manager.controllers.endpoints.controller import EndpointsController
 from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
+from tiphys_controller_manager.controllers.ephemeral_volume.controller import EphemeralVolumes
 from tiphys_controller_manager.controllers.garbage_collector.controller import GarbageCollector
 from tiphys_controller_manager.controllers.namespace.controller import NamespaceController
 from tiphys_controller_manager.controllers.node_ipam.controller import NodeIpamController
 from tiphys_controller_manager.controllers.node_lifecycle.controller import NodeLifecycleController
 from tiphys_controller_manager.controllers.persistentvolume_binder.controller import PersistentVolumeBinder
 from tiphys_controller_manager.controllers.pod_gc.controller import PodGarbageCollector
+from tiphys_controller_manager.controllers.pv_protection.controller import VolumeProtection
+from tiphys_controller_manager.controllers.pvc_protection.controller import ClaimProtection
 from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController
 from tiphys_controller_manager.controllers.root_ca.controller import RootCAController
 from tiphys_controller_manager.controllers.service_account.controller import ServiceAccountController
@@ -67,6 +70,9 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             aliases=("persistentvolume-binder",),
             event_source="persistentvolume-controller",
         ),
+        ControllerSpec("persistentvolumeclaim-protection-controller", ClaimProtection, aliases=("pvc-protection",)),
+        ControllerSpec("persistentvolume-protection-controller", VolumeProtection, aliases=("pv-protection",)),
+        ControllerSpec("ephemeral-volume-controller", EphemeralVolumes, aliases=("ephemeral-volume",)),
         ControllerSpec(
             "endpointslice-controller",
             EndpointSliceController,

@@ -7,6 +7,7 @@ from random import Random
 
 from tiphys_apiserver.admission.interface import AdmissionAttributes, MutatingPlugin, ValidatingPlugin
 from tiphys_apiserver.admission.plugins.certificates import CertificateApproval, CertificateSubjectRestriction
+from tiphys_apiserver.admission.plugins.claim_resize import PersistentVolumeClaimResize
 from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStorageClass
 from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
 from tiphys_apiserver.admission.plugins.namespace_lifecycle import ImmortalNamespaces, NamespaceLifecycle
@@ -14,6 +15,7 @@ from tiphys_apiserver.admission.plugins.node_restriction import NodeRestriction
 from tiphys_apiserver.admission.plugins.priority import Priority
 from tiphys_apiserver.admission.plugins.rbac_escalation import RBACEscalation
 from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
+from tiphys_apiserver.admission.plugins.storage_in_use import StorageObjectInUseProtection
 from tiphys_apiserver.admission.plugins.taint_nodes import TaintNodesByCondition
 from tiphys_apiserver.authorization.escalation import EscalationCheck
 from tiphys_apiserver.authorization.interface import Authorizer
@@ -62,6 +64,7 @@ def build_chain(
         Priority(objects),
         DefaultTolerationSeconds(),
         DefaultStorageClass(objects),
+        StorageObjectInUseProtection(),
     ]
     validating: list[ValidatingPlugin] = [
         ImmortalNamespaces(),
@@ -69,6 +72,7 @@ def build_chain(
         NodeRestriction(objects),
         CertificateApproval(authorizer),
         CertificateSubjectRestriction(),
+        PersistentVolumeClaimResize(objects),
     ]
     if escalation is not None:
         validating.append(RBACEscalation(objects, escalation))

@@ -13,17 +13,20 @@ from tiphys.api.core.v1.config_map_pb2 import ConfigMap
 from tiphys.api.core.v1.namespace_pb2 import Namespace
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.persistent_volume_claim_pb2 import PersistentVolumeClaim
+from tiphys.api.core.v1.persistent_volume_pb2 import PersistentVolume
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.core.v1.service_account_pb2 import ServiceAccount as Account
 from tiphys.api.scheduling.v1.scheduling_pb2 import PriorityClass
 from tiphys.api.storage.v1.storage_pb2 import StorageClass
 from tiphys_apimachinery.errors import Forbidden, NotFound
 from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.admission.plugins.claim_resize import PersistentVolumeClaimResize
 from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStorageClass
 from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
 from tiphys_apiserver.admission.plugins.namespace_lifecycle import ImmortalNamespaces, NamespaceLifecycle
 from tiphys_apiserver.admission.plugins.priority import Priority
 from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
+from tiphys_apiserver.admission.plugins.storage_in_use import StorageObjectInUseProtection
 from tiphys_apiserver.admission.plugins.taint_nodes import TaintNodesByCondition
 from tiphys_component.clock import FakeClock
 
@@ -233,3 +236,62 @@ async def test_unset_storage_class_is_the_default_one(spec: str, wanted: str) ->
 @pytest.mark.parametrize("plugin", [Priority(FakeObjects()), DefaultTolerationSeconds(), TaintNodesByCondition()])
 def test_other_kinds_are_not_handled(plugin: Any) -> None:
     assert not plugin.handles(write(Operation.CREATE, read(ConfigMap, "metadata: {name: x, namespace: y}")))
+
+
+# -- StorageObjectInUseProtection, PersistentVolumeClaimResize
+
+
+@pytest.mark.parametrize(
+    ("cls", "finalizer"),
+    [(PersistentVolumeClaim, "kubernetes.io/pvc-protection"), (PersistentVolume, "kubernetes.io/pv-protection")],
+    ids=["claim", "volume"],
+)
+async def test_new_claims_and_volumes_are_held_while_in_use(cls: Any, finalizer: str) -> None:
+    obj = read(cls, "metadata: {name: data, namespace: web}")
+    for _ in range(2):
+        await StorageObjectInUseProtection().admit(write(Operation.CREATE, obj))
+    assert list(obj.metadata.finalizers) == [finalizer]
+
+
+def sized(size: str, *, phase: str = "Bound", storage_class: str = "fast") -> Any:
+    return read(
+        PersistentVolumeClaim,
+        f"{{metadata: {{name: data, namespace: web}}, status: {{phase: {phase}}},"
+        f" spec: {{storageClassName: {storage_class}, resources: {{requests: {{storage: {size}}}}}}}}}",
+    )
+
+
+NO_RESIZE = (
+    "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "refusal"),
+    [
+        pytest.param(sized("1Gi"), sized("2Gi"), "", id="class allows it"),
+        pytest.param(sized("1Gi"), sized("1024Mi"), "", id="same size in other words"),
+        pytest.param(
+            sized("1Gi", phase="Pending"),
+            sized("2Gi"),
+            "Only bound persistent volume claims can be expanded",
+            id="unbound",
+        ),
+        pytest.param(
+            sized("1Gi", storage_class="slow"), sized("2Gi", storage_class="slow"), NO_RESIZE, id="class does not"
+        ),
+        pytest.param(sized("1Gi", storage_class='""'), sized("2Gi", storage_class='""'), NO_RESIZE, id="no class"),
+    ],
+)
+async def test_claims_grow_only_where_their_class_allows_it(old: Any, new: Any, refusal: str) -> None:
+    objects = FakeObjects(
+        read(StorageClass, "{metadata: {name: fast}, allowVolumeExpansion: true}"),
+        read(StorageClass, "{metadata: {name: slow}}"),
+    )
+    judged = PersistentVolumeClaimResize(objects).validate(write(Operation.UPDATE, new, old))
+    if not refusal:
+        await judged
+        return
+    with pytest.raises(Forbidden) as refused:
+        await judged
+    assert refused.value.message == f'persistentvolumeclaims "data" is forbidden: {refusal}'

@@ -1,0 +1,1 @@
+"""Makes the claims that pods ask for in their own spec."""

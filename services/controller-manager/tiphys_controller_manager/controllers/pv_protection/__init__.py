@@ -1,0 +1,1 @@
+"""Lets deleted volumes go when no claim is bound to them."""

@@ -1,0 +1,1 @@
+"""Lets deleted claims go when no pod uses them."""
