@@ -10,7 +10,7 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.storage.v1.storage_pb2 import VolumeAttachment
 from tiphys_apiserver.authentication.interface import UserInfo
 from tiphys_apiserver.authorization.interface import Attributes, Decision, Rules, Verdict
-from tiphys_apiserver.authorization.node_relations import Reference, references_of, secrets_of_volume
+from tiphys_apiserver.authorization.node_relations import Reference, attachment_name, references_of, secrets_of_volume
 from tiphys_apiserver.authorization.rules import PolicyRule, rules_allow
 from tiphys_apiserver.registry.objects import ObjectAccess
 
@@ -48,13 +48,13 @@ class NodeAuthorizer:
             ("", "secrets"): self._read_related,
             ("", "configmaps"): self._read_related,
             ("", "persistentvolumeclaims"): self._claim,
-            ("", "persistentvolumes"): self._get_related,
+            ("", "persistentvolumes"): self._follow_related,
             ("", "serviceaccounts"): self._token,
             ("", "nodes"): self._node,
             ("", "pods"): self._pod,
             ("resource.k8s.io", "resourceclaims"): self._get_related,
             ("resource.k8s.io", "resourceslices"): self._resource_slice,
-            ("storage.k8s.io", "volumeattachments"): self._get_related,
+            ("storage.k8s.io", "volumeattachments"): self._follow_related,
             ("storage.k8s.io", "csinodes"): self._csi_node,
             ("coordination.k8s.io", "leases"): self._lease,
         }
@@ -98,9 +98,17 @@ class NodeAuthorizer:
             return "cannot get subresource"
         return await self._related(node, attributes)
 
+    async def _follow_related(self, node: str, attributes: Attributes) -> str:
+        """One object by its name, watches of it included: our kubelet goes on the moment it changes."""
+        if attributes.verb not in _READS:
+            return "can only read individual resources of this type"
+        if attributes.subresource:
+            return "cannot read subresource"
+        return await self._related(node, attributes)
+
     async def _claim(self, node: str, attributes: Attributes) -> str:
         if attributes.subresource != "status":
-            return await self._get_related(node, attributes)
+            return await self._follow_related(node, attributes)
         if attributes.verb not in ("get", "update", "patch"):
             return "can only get/update/patch this type"
         return await self._related(node, attributes)
@@ -181,7 +189,9 @@ class NodeAuthorizer:
             return ""
         if kind == "volumeattachments":
             attachment = self._objects.get_nowait(VolumeAttachment, name)
-            related = attachment is not None and attachment.spec.nodeName == node
+            # One that is still to come may be waited for: its name says whose it will be.
+            absent = attachment is None and self._is_expected(name, node, references)
+            related = absent or (attachment is not None and attachment.spec.nodeName == node)
         elif kind == "persistentvolumes":
             related = self._volume_of(name, references) is not None
         elif kind == "secrets":
@@ -214,6 +224,17 @@ class NodeAuthorizer:
             return None
         claim = volume.spec.claimRef
         return volume if ("persistentvolumeclaims", claim.namespace, claim.name) in references else None
+
+    def _is_expected(self, attachment: str, node: str, references: frozenset[Reference]) -> bool:
+        """The name is that of an attachment to this node, of a volume that its pods claim."""
+        for kind, namespace, name in references:
+            if kind != "persistentvolumeclaims":
+                continue
+            claim = self._objects.get_nowait(PersistentVolumeClaim, name, namespace)
+            volume = self._volume_of(claim.spec.volumeName, references) if claim is not None else None
+            if volume is not None and attachment == attachment_name(volume, node):
+                return True
+        return False
 
     def _in_a_volume(self, secret: Reference, references: frozenset[Reference]) -> bool:
         for kind, namespace, name in references:

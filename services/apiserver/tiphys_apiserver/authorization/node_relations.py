@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,3 +102,9 @@ def secrets_of_volume(volume: Any) -> Iterator[Reference]:
             if getattr(source, driver).HasField(name):
                 reference = getattr(getattr(source, driver), name)
                 yield ("secrets", reference.namespace or volume.spec.claimRef.namespace, reference.name)
+
+
+def attachment_name(volume: Any, node: str) -> str:
+    """The name that the attachment of a CSI volume to a node has, by a rule that all components keep to."""
+    csi = volume.spec.persistentVolumeSource.csi
+    return f"csi-{hashlib.sha256(f'{csi.volumeHandle}{csi.driver}{node}'.encode()).hexdigest()}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from tests.unit.apiserver.fake_objects import FakeObjects, read
@@ -60,6 +62,9 @@ def ask(verb: str, resource: str, namespace: str = "web", name: str = "", group:
 
 
 COORDINATION = "coordination.k8s.io"
+STORAGE = "storage.k8s.io"
+# The digest of volume handle, driver and node.
+OWN_ATTACHMENT = f"csi-{hashlib.sha256(b'hda').hexdigest()}"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +78,13 @@ COORDINATION = "coordination.k8s.io"
         pytest.param(ask("list", "secrets"), False, id="all secrets"),
         pytest.param(ask("update", "secrets", name="mounted"), False, id="write a secret"),
         pytest.param(ask("get", "secrets", "vault", "mount-key"), True, id="secret behind claim and volume"),
+        pytest.param(ask("watch", "persistentvolumeclaims", name="data"), True, id="follow a claim"),
+        pytest.param(ask("watch", "persistentvolumeclaims", name="other"), False, id="follow another's claim"),
+        pytest.param(ask("watch", "persistentvolumeclaims"), False, id="follow all claims"),
+        pytest.param(ask("list", "persistentvolumes", "", "pv1"), True, id="list one volume"),
+        pytest.param(ask("watch", "persistentvolumes", ""), False, id="follow all volumes"),
+        pytest.param(ask("watch", "volumeattachments", "", OWN_ATTACHMENT, STORAGE), True, id="attachment to come"),
+        pytest.param(ask("get", "volumeattachments", "", "csi-0", STORAGE), False, id="attachment of nobody"),
         pytest.param(ask("get", "configmaps", name="env"), True, id="config map of env"),
         pytest.param(ask("get", "configmaps", name="projected"), True, id="config map projected"),
         pytest.param(ask("get", "persistentvolumeclaims", name="data"), True, id="claim"),
