@@ -7,7 +7,7 @@ import os
 import selectors
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -46,7 +46,7 @@ def delegate(call: Call, name: str, *, verb: str | None = None, timeout_s: float
         "CNI_ARGS": call.args,
         "CNI_PATH": call.path,
     }
-    done = execute(path, environment, json.dumps(call.conf).encode(), timeout_s=timeout_s)
+    done = execute([path], environment, json.dumps(call.conf).encode(), timeout_s=timeout_s)
     if done.exit_code != 0:
         raise _error_of(name, command, done)
     if command != "ADD":
@@ -64,11 +64,15 @@ def find(name: str, path: str) -> str:
     raise CNIError(ErrorCode.INVALID_CONFIG, f"plugin {name!r} is not in {path}")
 
 
-def execute(path: str, environment: Mapping[str, str], stdin: bytes, *, timeout_s: float) -> Done:
-    """Runs one executable in a session of its own, which is killed whole when it takes too long or writes too much."""
+def execute(command: Sequence[str], environment: Mapping[str, str], stdin: bytes, *, timeout_s: float) -> Done:
+    """Runs an executable in a session of its own, which is killed whole when it takes too long or writes too much.
+
+    Raises CNIError: TRY_AGAIN for the first, DECODING_FAILURE for the second, IO_FAILURE where it can't be started.
+    """
+    path = command[-1]
     try:
         process = subprocess.Popen(
-            [path],
+            command,
             env=dict(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -82,6 +82,20 @@ async def test_skipped_step_is_no_failure_and_no_proof(bench: Bench) -> None:
     assert not bench.report.passed
 
 
+async def test_known_fault_is_told_but_is_no_failure() -> None:
+    bench = Bench(FakeClock(), ["check"])
+    async with bench.step("check", "…"):
+        raise Failure("no such chain")
+    async with bench.step("add", "…"):
+        pass
+
+    assert [(step.outcome, step.message) for step in bench.report.steps] == [
+        (Outcome.SKIPPED, "known fault: no such chain"),
+        (Outcome.PASSED, ""),
+    ]
+    assert bench.report.passed
+
+
 async def test_misuse_is_told(bench: Bench) -> None:
     with pytest.raises(RuntimeError):
         bench.skip("outside")
