@@ -67,20 +67,20 @@ class Monitor:
                 # More happened than the socket holds: anything may have changed.
                 heard = True
                 continue
-            heard = heard or any(self._counts(kind, body) for kind, body in messages(data))
+            heard = heard or any(self.counts(kind, body) for kind, body in messages(data))
         if heard:
             self._on_change()
 
-    def _counts(self, kind: int, body: bytes) -> bool:
+    def counts(self, kind: int, body: bytes) -> bool:
+        """Whether a message tells of something that is watched."""
         if kind in (_NEWROUTE, _DELROUTE):
             return len(body) >= 12 and body[4] == _RT_TABLE_MAIN
         if kind in (_NEWLINK, _DELLINK):
             name = next((v for k, v in attributes(body[16:]) if k == _IFLA_IFNAME), b"")
             return name.rstrip(b"\0").decode(errors="replace") in self._devices()
-        index = int(struct.unpack_from("=i", body, 4)[0])
         if kind in (_NEWADDR, _DELADDR):
-            return _name(index) in {"", *self._devices()}
-        return kind in (_NEWNEIGH, _DELNEIGH) and _name(index) in ("", self._overlay() or "-")
+            return _name(body) in {"", *self._devices()}
+        return kind in (_NEWNEIGH, _DELNEIGH) and _name(body) in ("", self._overlay() or "-")
 
 
 def messages(data: bytes) -> list[tuple[int, bytes]]:
@@ -96,9 +96,9 @@ def messages(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def _name(index: int) -> str:
-    """The device's name; empty where it is gone already."""
+def _name(body: bytes) -> str:
+    """The device that an address or neighbour is of; empty where it is gone already."""
     try:
-        return socket.if_indextoname(index)
+        return socket.if_indextoname(struct.unpack_from("=i", body, 4)[0])
     except OSError:
         return ""
