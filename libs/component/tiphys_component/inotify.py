@@ -13,22 +13,22 @@ from types import TracebackType
 from typing import Self
 
 # Source: <sys/inotify.h>.
-_MOVED, _CREATE, _DELETE = 0x40 | 0x80, 0x100, 0x200
+_WRITTEN, _MOVED, _CREATE, _DELETE = 0x8, 0x40 | 0x80, 0x100, 0x200
 _DELETE_SELF, _MOVE_SELF, _ONLY_DIRECTORY = 0x400, 0x800, 0x0100_0000
-_MASK = _MOVED | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLY_DIRECTORY
+_MASK = _WRITTEN | _MOVED | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLY_DIRECTORY
 _IGNORED = 0x8000
 _HEADER_SIZE = 16
 _READ_SIZE = 65536
 
 
 class FolderWatch:
-    """Watches one folder while its context is open; `wait` returns after entries came, went or were renamed.
+    """Watches folders while its context is open; `wait` returns after entries came, went, were written or renamed.
 
-    Entering raises OSError where the folder can't be watched, as when there is none.
+    Entering raises OSError where a folder can't be watched, as when there is none.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
         self._changed = asyncio.Event()
         self._gone = False
         self._fd = -1
@@ -37,11 +37,12 @@ class FolderWatch:
         libc = ctypes.CDLL(None, use_errno=True)
         self._fd = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._fd < 0:
-            raise _last_error(self._folder)
-        if libc.inotify_add_watch(self._fd, os.fsencode(self._folder), ctypes.c_uint32(_MASK)) < 0:
-            err = _last_error(self._folder)
-            os.close(self._fd)
-            raise err
+            raise _last_error(self._folders[0])
+        for folder in self._folders:
+            if libc.inotify_add_watch(self._fd, os.fsencode(folder), ctypes.c_uint32(_MASK)) < 0:
+                err = _last_error(folder)
+                os.close(self._fd)
+                raise err
         asyncio.get_running_loop().add_reader(self._fd, self._read)
         return self
 
@@ -52,11 +53,11 @@ class FolderWatch:
         os.close(self._fd)
 
     async def wait(self) -> None:
-        """Returns when something changed since the last call. Raises FileNotFoundError when the folder is gone."""
+        """Returns when something changed since the last call. Raises FileNotFoundError when a folder is gone."""
         await self._changed.wait()
         self._changed.clear()
         if self._gone:
-            raise FileNotFoundError(f"{self._folder} is gone")
+            raise FileNotFoundError(f"gone: one of {', '.join(map(str, self._folders))}")
 
     def _read(self) -> None:
         data = os.read(self._fd, _READ_SIZE)

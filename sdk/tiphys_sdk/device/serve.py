@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tiphys_component.clock import Clock, SystemClock
 from tiphys_component.inotify import FolderWatch
 from tiphys_component.log import get_logger
 from tiphys_component.proc import to_thread
-from tiphys_sdk.device.plugin import DevicePlugin
+from tiphys_sdk.device.plugin import Device, DevicePlugin
 from tiphys_sdk.device.servicer import DeviceList, DevicePluginServicer, device_service, error_reply, plugin_options
 from tiphys_sdk.sockets import claim
 
@@ -62,6 +63,16 @@ class DeviceServer:
         self._registered: _Identity | None = None
         self._unheard = clock.call_later(0, self._wake.set)
         self._log = get_logger("device-plugin", resource=plugin.resource)
+
+    @property
+    def resource(self) -> str:
+        """The resource that the plugin offers."""
+        return self._plugin.resource
+
+    @property
+    def devices(self) -> Sequence[Device]:
+        """The newest list of devices."""
+        return self._devices.current or ()
 
     @property
     def is_registered(self) -> bool:
