@@ -1,0 +1,1 @@
+"""CSI drivers on a node."""

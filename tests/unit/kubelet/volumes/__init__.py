@@ -1,0 +1,1 @@
+"""Volumes that drivers mount."""
