@@ -12,10 +12,13 @@ import orjson
 from tiphys_apimachinery.codec import json_codec, yaml_codec
 from tiphys_apimachinery.errors import BadRequest, UnsupportedMediaType
 from tiphys_apimachinery.patch import json_patch, merge, strategic
+from tiphys_apimachinery.schema import Kind, descriptor_of, fields_by_json
 from tiphys_apiserver.admission.interface import Operation
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.endpoints.ownership import Ownership
 from tiphys_apiserver.registry.metadata import match_name
+from tiphys_apiserver.registry.store import copy_of
+from tiphys_apiserver.registry.strategy import copy_field
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
 
@@ -115,13 +118,40 @@ def read_document(wanted: Patch) -> Any:
 
 def patch_object(cls: Any, current: Any, kind: PatchKind, document: Any, call: Call) -> Any:
     """The object that a patch makes of current. Raises BadRequest, Invalid."""
-    before = json_codec.to_json(current)
+    touched = _touched(cls, document) if kind is not PatchKind.JSON else None
+    if touched is None:
+        return _decode(cls, _patch_values(cls, json_codec.to_json(current), kind, document), call)
+    # Most patches are of one part: the others, of a pod the most by far, need not become JSON and back.
+    before: dict[str, Any] = {}
+    for name in touched:
+        if current.HasField(name):
+            before[name] = json_codec.to_json(getattr(current, name), with_type_meta=False)
+    parts = _decode(cls, _patch_values(cls, before, kind, document), call)
+    patched = copy_of(current)
+    for name in touched:
+        copy_field(patched, parts, name)
+    return patched
+
+
+def _touched(cls: Any, document: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The parts of the object that a merge patch is about; None where it is about more than parts."""
+    members = fields_by_json(descriptor_of(cls))
+    for name in document:
+        field = members.get(name)
+        if field is None or field.kind is not Kind.STRUCT or not field.is_singular or field.name != name:
+            return None
+    return tuple(document)
+
+
+def _patch_values(cls: Any, before: Any, kind: PatchKind, document: Any) -> Any:
     if kind is PatchKind.JSON:
-        after = json_patch.apply_patch(before, document)
-    elif kind is PatchKind.MERGE:
-        after = merge.apply_patch(before, document)
-    else:
-        after = strategic.apply_patch(cls, before, document)
+        return json_patch.apply_patch(before, document)
+    if kind is PatchKind.MERGE:
+        return merge.apply_patch(before, document)
+    return strategic.apply_patch(cls, before, document)
+
+
+def _decode(cls: Any, after: Any, call: Call) -> Any:
     if not isinstance(after, dict):
         raise BadRequest("the patch leaves no object")
     sink = json_codec.FieldSink() if call.field_validation != "Ignore" else None
