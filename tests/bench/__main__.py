@@ -20,6 +20,7 @@ from tests.bench.api_server import STORES
 from tests.bench.cluster import measure_cluster, skipped_figures
 from tests.bench.cni import measure_cni
 from tests.bench.figures import Figure, print_figures, print_heading, skipped
+from tests.bench.overlay import measure_overlay
 from tests.bench.scheduler import measure_scheduler
 from tests.bench.storage import main as print_storage
 
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures += uvloop.run(measure_api(_stores(options.store or STORES)))
     figures += _measure(measure_scheduler())
     figures += _measure(measure_cni())
+    figures += _measure(measure_overlay())
     figures += _measure(skipped_figures("--no-cluster") if options.no_cluster else measure_cluster())
     sys.stdout.write("\nThe store and the watch cache by themselves:\n")
     sys.stdout.flush()
