@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.core.v1 import node_pb2, persistent_volume_claim_pb2, persistent_volume_pb2, pod_pb2, service_pb2
 from tiphys.api.discovery.v1 import discovery_pb2
+from tiphys.api.storage.v1 import storage_pb2
 from tiphys_apimachinery.meta import namespaced_name
 from tiphys_apimachinery.persistent_volumes import claim_view, volume_view
 from tiphys_apimachinery.scheme import Scheme
@@ -27,13 +28,24 @@ from tiphys_client.workqueue import RateLimitingQueue
 from tiphys_client.workqueue_metrics import WorkMetrics
 from tiphys_component.clock import Clock
 from tiphys_controller_manager.backends import SERVICE_INDEX, service_view, slice_keys
+from tiphys_controller_manager.controllers.attachdetach.plan import attachment_view
 from tiphys_controller_manager.expectations import Expectations
 from tiphys_controller_manager.nodes import zone_of
 from tiphys_controller_manager.options import Options
-from tiphys_controller_manager.pods import CONTROLLER_INDEX, NAMESPACE_INDEX, POD_INDEXES, controller_keys, pod_view
+from tiphys_controller_manager.pods import (
+    CONTROLLER_INDEX,
+    NAMESPACE_INDEX,
+    NODE_INDEX,
+    POD_INDEXES,
+    controller_keys,
+    pod_view,
+)
 from tiphys_controller_manager.volumes import (
     CLAIM_INDEX,
     CLASS_INDEX,
+    VOLUME_INDEX,
+    attachment_node_keys,
+    attachment_volume_keys,
     unbound_class_keys,
     volume_claim_keys,
     volume_class_keys,
@@ -51,6 +63,7 @@ _PROJECTIONS: Final[Mapping[type[Message], Callable[[Any], Any]]] = {
     service_pb2.Service: service_view,
     persistent_volume_claim_pb2.PersistentVolumeClaim: claim_view,
     persistent_volume_pb2.PersistentVolume: volume_view,
+    storage_pb2.VolumeAttachment: attachment_view,
 }
 _INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {
     pod_pb2.Pod: POD_INDEXES,
@@ -62,6 +75,7 @@ _INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {
         CLASS_INDEX: unbound_class_keys,
     },
     persistent_volume_pb2.PersistentVolume: {CLASS_INDEX: volume_class_keys, CLAIM_INDEX: volume_claim_keys},
+    storage_pb2.VolumeAttachment: {NODE_INDEX: attachment_node_keys, VOLUME_INDEX: attachment_volume_keys},
     apps_pb2.ControllerRevision: {NAMESPACE_INDEX: by_namespace, CONTROLLER_INDEX: controller_keys},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tiphys_controller_manager.controllers.attachdetach.controller import AttachDetachController
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
 from tiphys_controller_manager.controllers.endpoints.controller import EndpointsController
 from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
@@ -71,6 +72,13 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             event_source="persistentvolume-controller",
         ),
         ControllerSpec("persistentvolumeclaim-protection-controller", ClaimProtection, aliases=("pvc-protection",)),
+        ControllerSpec(
+            "persistentvolume-attach-detach-controller",
+            AttachDetachController,
+            _BINDINGS,
+            aliases=("attachdetach", "persistentvolume-attach-detach"),
+            event_source="attachdetach-controller",
+        ),
         ControllerSpec("persistentvolume-protection-controller", VolumeProtection, aliases=("pv-protection",)),
         ControllerSpec("ephemeral-volume-controller", EphemeralVolumes, aliases=("ephemeral-volume",)),
         ControllerSpec(

@@ -10,6 +10,7 @@ from tiphys_apimachinery.persistent_volumes import BIND_COMPLETED, class_of
 
 CLASS_INDEX: Final = "class"
 CLAIM_INDEX: Final = "claim"
+VOLUME_INDEX: Final = "volume"
 # The index key of objects without a class: no class is named so.
 NO_CLASS: Final = "/"
 
@@ -34,3 +35,13 @@ def volume_claim_keys(volume: Any) -> Iterable[str]:
 def unbound_class_keys(claim: Any) -> Iterable[str]:
     """Index function: the class of a claim that is not bound; nothing for one that is."""
     return () if BIND_COMPLETED in claim.metadata.annotations else (class_key(class_of(claim)),)
+
+
+def attachment_node_keys(item: Any) -> Iterable[str]:
+    """Index function: the node of an attachment."""
+    return (item.spec.nodeName,)
+
+
+def attachment_volume_keys(item: Any) -> Iterable[str]:
+    """Index function: the volume of an attachment."""
+    return (item.spec.source.persistentVolumeName,)

@@ -1,0 +1,1 @@
+"""Has volumes attached where pods need them."""
