@@ -24,6 +24,10 @@ STAGE_KEEPER = 5
 APISERVER = "kube-apiserver"
 ETCD = "etcd"
 SUBNET_FILE = network.FLANNEL_RUN / "subnet.env"
+HOSTPATH_DRIVER = "hostpath.csi.tiphys.dev"
+_PLUGINS = network.KUBELET_ROOT / "plugins"
+_REGISTRY = network.KUBELET_ROOT / "plugins_registry"
+_DEVICE_PLUGINS = network.KUBELET_ROOT / "device-plugins"
 _LOOPBACK = "127.0.0.1"
 
 
@@ -227,9 +231,47 @@ def flannel(place: Place, node: str) -> ChildSpec:
     return _on_node(place, node, "flannel", argv, module="tiphys_cni.flannel.main", ports=taken)
 
 
+def extensions(place: Place, node: str) -> list[ChildSpec]:
+    """What registers with a node's kubelet: the CSI driver, its companion, and the plugin of simulated devices.
+
+    Started when the node is Ready; nobody waits for them.
+    """
+    settings, files = place.settings, place.layout.node(node)
+    driver = (
+        f"--endpoint=unix://{_PLUGINS / HOSTPATH_DRIVER / 'csi.sock'}",
+        f"--registration-socket={_REGISTRY / f'{HOSTPATH_DRIVER}-reg.sock'}",
+        f"--node-id={node}",
+        f"--state-dir={files.csi_hostpath}",
+    )
+    found = [
+        _on_node(place, node, "csi-hostpath", driver, module="tiphys_csi.hostpath.main"),
+        _csi_companion(place, node),
+    ]
+    devices = settings.member(node).devices
+    if devices:
+        argv = (f"--simulate={devices}", f"--state-dir={files.device_state}", f"--kubelet-dir={_DEVICE_PLUGINS}")
+        found.append(_on_node(place, node, "device-plugin", argv, module="tiphys_device.main"))
+    return found
+
+
+def _csi_companion(place: Place, node: str) -> ChildSpec:
+    files, ports = place.layout.node(node), place.settings.ports
+    argv = (
+        f"--kubeconfig={files.csi_companion_conf}",
+        f"--node-name={node}",
+        f"--plugins-registry={_REGISTRY}",
+        f"--bind-address={place.settings.node_ip(node)}",
+        f"--healthz-port={ports.csi_companion_health}",
+        f"--grpc-port={ports.csi_companion_grpc}",
+        *_node_serving(place, files, "csi-companion"),
+    )
+    taken = (ports.csi_companion_health, ports.csi_companion_grpc)
+    return _on_node(place, node, "csi-companion", argv, module="tiphys_csi.companion.main", ports=taken)
+
+
 def of_node(place: Place, node: str) -> list[ChildSpec]:
     """Everything that is started on a node."""
-    return [runtime(place, node), *agents(place, node)]
+    return [runtime(place, node), *agents(place, node), *extensions(place, node)]
 
 
 def wired_to_switch(place: Place, node: str) -> list[ChildSpec]:
@@ -246,6 +288,8 @@ def _cni_argv(files: NodeLayout, node: str) -> tuple[str, ...]:
         f"--data-dir={files.cni_state}",
         f"--kubeconfig={files.kubelet_conf}",
         f"--node-name={node}",
+        "--network=flannel",
+        f"--subnet-file={SUBNET_FILE}",
     )
 
 

@@ -69,6 +69,10 @@ class ZygoteClient:
         answer = await self.call("start", child=spec.to_dict())
         return int(answer["pid"])
 
+    async def schedule(self, spec: ChildSpec) -> None:
+        """Have a child run soon; its import and its fork are not waited for. Failures are in the zygote's log."""
+        await self.call("schedule", child=spec.to_dict())
+
     async def preload(self, modules: list[str]) -> None:
         """Import modules, so that later forks find them."""
         await self.call("import", modules=modules)

@@ -15,6 +15,7 @@ from tiphys_cluster import cgroups, claims, network
 from tiphys_cluster.control import ZygoteClient, ZygoteError, read_zygote
 from tiphys_cluster.errors import ClusterError, NotRunningError
 from tiphys_cluster.layout import Layout
+from tiphys_cluster.loops import detach_below
 from tiphys_cluster.mounts import unmount_below
 from tiphys_cluster.processes import ProcessId, processes_in_namespaces
 from tiphys_cluster.progress import Progress
@@ -47,6 +48,7 @@ class Teardown:
         await self._kill_rest()
         self._progress.step("removing mounts, network and cgroups")
         self._unmount()
+        detach_below(self._layout.home)
         await network.remove_legs(self._layout)
         await self._remove_cgroups()
         self._remove_mount_points()

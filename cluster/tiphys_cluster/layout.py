@@ -72,6 +72,21 @@ class NodeLayout:
         return self.home / "flannel.conf"
 
     @property
+    def csi_companion_conf(self) -> Path:
+        """The CSI companion's kubeconfig."""
+        return self.home / "csi-companion.conf"
+
+    @property
+    def csi_hostpath(self) -> Path:
+        """The volumes of the hostpath driver; lasts."""
+        return self.home / "csi-hostpath"
+
+    @property
+    def device_state(self) -> Path:
+        """What simulated devices consist of; ends with the node."""
+        return self.run / "devices"
+
+    @property
     def kubelet_root(self) -> Path:
         """The kubelet's own directory: pods, plugins, checkpoints. On the node it is /var/lib/kubelet."""
         return self.home / "kubelet"

@@ -89,6 +89,7 @@ class Membership:
                 await nodes.start_agents(name)
                 self._progress.step(f"waiting for {name}")
                 await nodes.wait_ready(name, since=began)
+                await nodes.start_extensions(name)
         return name
 
     async def remove(self, name: str, *, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> None:

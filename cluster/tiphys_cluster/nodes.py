@@ -21,6 +21,7 @@ from tiphys_cluster.control import ZygoteClient
 from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.images import loading
 from tiphys_cluster.images.builtin import PAUSE
+from tiphys_cluster.loops import detach_below
 from tiphys_cluster.network import Wiring
 from tiphys_cluster.processes import ProcessId, processes_in_namespaces
 from tiphys_cluster.settings import write_atomic
@@ -83,6 +84,11 @@ class Nodes:
         for spec in components.agents(self._place, node):
             await self._zygote.start(spec)
 
+    async def start_extensions(self, node: str) -> None:
+        """Have what registers with the node's kubelet; returns before it is there."""
+        for spec in components.extensions(self._place, node):
+            await self._zygote.schedule(spec)
+
     async def wait_ready(self, node: str, *, since: datetime | None) -> None:
         """Return when the node is Ready, by a heartbeat since then. Raises ClusterError."""
         api = api_of(self._layout, self._place.settings)
@@ -111,6 +117,7 @@ class Nodes:
         """Take a stopped node's wiring and files away; its data too. Raises ClusterError."""
         files = self._layout.node(node)
         await network.remove_node(self._layout, self._place.settings, node)
+        detach_below(files.home)
         logs = [Path(spec.log) for spec in components.of_node(self._place, node)]
         await to_thread(_delete, logs, [files.run, files.home])
 

@@ -93,6 +93,7 @@ def _node_leaves(layout: Layout, settings: Settings, node: str) -> list[Leaf]:
             for name, user, groups, conf in (
                 ("kube-proxy", "system:kube-proxy", ("system:node-proxier",), files.kube_proxy_conf),
                 ("flannel", "system:flannel", (), files.flannel_conf),
+                ("csi-companion", "system:tiphys:csi-companion", (), files.csi_companion_conf),
             )
         ),
     ]

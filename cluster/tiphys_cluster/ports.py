@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_MAX_OFFSET = 65535 - 10271
+_MAX_OFFSET = 65535 - 10273
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,16 @@ class Ports:
     def flannel_metrics(self) -> int:
         """HTTP health and metrics, on the node."""
         return 10271 + self.offset
+
+    @property
+    def csi_companion_health(self) -> int:
+        """HTTP health and metrics of the CSI companion, on the node."""
+        return 10272 + self.offset
+
+    @property
+    def csi_companion_grpc(self) -> int:
+        """gRPC of the CSI companion, on the node."""
+        return 10273 + self.offset
 
     @property
     def controller_manager(self) -> int:

@@ -75,6 +75,11 @@ class Supervisor:
         child.spec, child.failures, child.deadline = spec, 0, now
         return True
 
+    def schedule(self, name: str, now: float) -> None:
+        """Have a child that can be started among the due_starts from now on."""
+        child = self._children[name]
+        child.state, child.deadline = State.BACKOFF, now
+
     def started(self, name: str, pid: int, now: float) -> None:
         """Note that the child runs as pid."""
         child = self._children[name]

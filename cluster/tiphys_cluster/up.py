@@ -26,6 +26,7 @@ from tiphys_cluster.nodes import Nodes
 from tiphys_cluster.pki import Pki
 from tiphys_cluster.progress import Progress
 from tiphys_cluster.settings import Settings, save
+from tiphys_cluster.storage import ensure_storage
 from tiphys_component.clock import Clock
 from tiphys_component.proc import to_thread
 
@@ -94,6 +95,9 @@ class Startup:
                 for node in self._settings.nodes:
                     ready = nodes.wait_ready(node, since=None if was_running else began)
                     tasks.create_task(ready, name=f"node {node}")
+                tasks.create_task(ensure_storage(api_of(self._layout, self._settings)), name="storage class")
+            for node in self._settings.nodes:
+                await nodes.start_extensions(node)
         return Started(self._layout, self._settings, was_running)
 
     def _fill_pool(self) -> None:

@@ -9,6 +9,7 @@ Control is a Unix socket with one JSON object per line, answered in order:
     {"op": "ping"}                        {"ok": true, "pid": 17}
     {"op": "import", "modules": [...]}    {"ok": true}
     {"op": "start", "child": {...}}       {"ok": true, "pid": 18}      twice is once; a changed child replaces the old
+    {"op": "schedule", "child": {...}}    {"ok": true}                 a start that the answer does not wait for
     {"op": "stop", "name": "..."}         {"ok": true}                 answered at once, forgotten when it ended
     {"op": "list"}                        {"ok": true, "children": [...]}
     {"op": "shutdown"}                    {"ok": true}                 answered when all have ended; then so does it
@@ -76,6 +77,7 @@ class Zygote:
             "ping": lambda _: {"pid": os.getpid()},
             "import": self._import,
             "start": self._start,
+            "schedule": self._schedule,
             "stop": self._stop,
             "list": lambda _: {"children": [_describe(child) for child in self._supervisor.children]},
         }
@@ -113,7 +115,7 @@ class Zygote:
             self._stop_next_stage()
             return
         for child in self._supervisor.due_starts(now):
-            self._fork(child.spec)
+            self._begin(child.spec)
 
     # Signals and deaths.
 
@@ -186,6 +188,16 @@ class Zygote:
         return True
 
     # Forking.
+
+    def _begin(self, spec: ChildSpec) -> None:
+        try:
+            if spec.module:
+                self._load(spec.module)
+        except Exception as err:  # Nobody waits for an answer; the next try follows as after any failed start.
+            self._log.error("cannot import", child=spec.name, err=f"{type(err).__name__}: {err}")
+            self._supervisor.start_failed(spec.name, str(err), self._clock.monotonic())
+            return
+        self._fork(spec)
 
     def _fork(self, spec: ChildSpec) -> int:
         _flush_output()
@@ -311,6 +323,16 @@ class Zygote:
         if child is not None and child.successor is not None and child.state is State.RUNNING:
             self._end(spec.name)
         return {"pid": child.pid if child else 0}
+
+    def _schedule(self, request: dict[str, Any]) -> dict[str, Any]:
+        spec = ChildSpec.from_dict(request["child"])
+        if self._shutting_down:
+            raise RuntimeError("shutting down")
+        now = self._clock.monotonic()
+        if self._supervisor.wants_start(spec, now):
+            self._supervisor.schedule(spec.name, now)
+            return {}
+        return self._start(request)
 
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         self._end(request["name"])

@@ -106,6 +106,31 @@ async def test_stop_ends_a_child_for_good(layout: Layout, zygote: ZygoteClient) 
     assert await zygote.children() == []
 
 
+async def test_a_scheduled_child_starts_though_its_caller_is_gone_and_is_started_once(
+    layout: Layout, zygote: ZygoteClient
+) -> None:
+    async with await ZygoteClient.connect(layout.zygote_socket) as caller:
+        await caller.schedule(toy(layout))
+    first = await facts(layout)
+
+    await zygote.schedule(toy(layout))
+    assert [(child["pid"], child["restarts"]) for child in await zygote.children()] == [(first["pid"], 0)]
+
+
+async def test_a_scheduled_child_that_can_not_be_imported_is_tried_again_and_harms_nobody(
+    layout: Layout, zygote: ZygoteClient
+) -> None:
+    await zygote.schedule(ChildSpec("lost", (), module="tiphys_toy_that_is_not_there"))
+
+    async with asyncio.timeout(5):
+        while not (child := (await zygote.children())[0])["last_exit"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (child["state"], child["pid"]) == ("backoff", 0)
+    assert "tiphys_toy_that_is_not_there" in child["last_exit"]
+    await zygote.call("stop", name="lost")
+    assert await zygote.children() == []
+
+
 async def test_shutdown_ends_every_child_and_the_zygote_even_stubborn_ones(
     layout: Layout, zygote: ZygoteClient
 ) -> None:

@@ -8,7 +8,7 @@ from tiphys_cluster import components
 from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.components import Place
 from tiphys_cluster.layout import Layout
-from tiphys_cluster.settings import Settings, numbered
+from tiphys_cluster.settings import Member, Settings, numbered
 
 
 def place(**changes: object) -> Place:
@@ -89,3 +89,24 @@ def test_the_machines_own_proxy_is_asked_in_turn() -> None:
 
     assert "--upstream=http://proxy:3128" in components.registry_proxy(behind).argv
     assert not any("upstream" in flag for flag in components.registry_proxy(plain).argv)
+
+
+def test_devices_are_simulated_on_the_nodes_that_are_to_have_them() -> None:
+    where = place(members=(*numbered("one"), Member("two", 1, devices="gpu:8")))
+
+    found = {spec.name: spec.argv for spec in table(where) if spec.name.startswith("device-plugin")}
+
+    assert list(found) == ["device-plugin-two"]
+    assert "--simulate=gpu:8" in found["device-plugin-two"]
+
+
+def test_plugins_meet_the_kubelet_where_the_world_expects_it_in_paths_that_fit_a_socket() -> None:
+    argv = [flag for spec in components.extensions(place(), "one") for flag in spec.argv]
+
+    assert "--endpoint=unix:///var/lib/kubelet/plugins/hostpath.csi.tiphys.dev/csi.sock" in argv
+    assert argv.count("--plugins-registry=/var/lib/kubelet/plugins_registry") == 1
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "udp"])
+def test_flannel_is_told_its_back_end(backend: str) -> None:
+    assert f"--backend={backend}" in components.flannel(place(flannel_backend=backend), "one").argv
