@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import threading
 from contextlib import ExitStack
+from functools import partial
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def add(call: Call) -> Result:
         if host.link(name) is not None:
             # Before anything is made: undoing a second ADD must not take the first one's address away.
             raise _exists_already(call)
-        undo.callback(invoke.ipam, call, "DEL")
+        undo.push(partial(_release, call))
         assigned = invoke.ipam(call, "ADD") or Result()
         if call.conf.get("ipam", {}).get("type") and not assigned.ips:
             raise CNIError(ErrorCode.INVALID_CONFIG, "ipam plugin gave no address")
@@ -64,6 +65,17 @@ def add(call: Call) -> Result:
         _ensure_masquerading(call, assigned)
         undo.pop_all()
         return result
+
+
+def _release(call: Call, _kind: object, failure: BaseException | None, _trace: object) -> bool:
+    """Gives the address back; where that fails too, the failure that is on its way says so and goes on."""
+    try:
+        invoke.ipam(call, "DEL")
+    except CNIError as err:
+        if not isinstance(failure, CNIError):
+            raise
+        failure.details = f"{failure.details}; and the address was not given back: {err.message}".lstrip("; ")
+    return False
 
 
 def _exists_already(call: Call) -> CNIError:
