@@ -59,6 +59,15 @@ def write(folder: Path, network: Mapping[str, Any]) -> Path:
     return target
 
 
+def read(folder: Path) -> dict[str, Any] | None:
+    """The configuration list that was written, None where there is none."""
+    try:
+        found: dict[str, Any] = json.loads((folder / FILE_NAME).read_bytes())
+    except FileNotFoundError:
+        return None
+    return found
+
+
 def remove(folder: Path) -> None:
     """Takes the configuration list away, so that the runtime says that the network is not ready."""
     (folder / FILE_NAME).unlink(missing_ok=True)

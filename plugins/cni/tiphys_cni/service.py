@@ -36,7 +36,7 @@ class CniService:
         grpc_socket = options.grpc_socket or options.socket.with_name(options.socket.stem + "-grpc.sock")
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             start_loop(group, Listener(options.socket).run(), "listener")
-            face = Server(unix_address(grpc_socket), None, (servicer(),), flag="--grpc-socket")
+            face = Server(unix_address(grpc_socket), None, (servicer(options.conf_dir),), flag="--grpc-socket")
             start_loop(group, face.run(), "grpc face")
             if options.conf_dir is not None:
                 start_loop(group, self._follow(stack, options.conf_dir), "network configuration")
