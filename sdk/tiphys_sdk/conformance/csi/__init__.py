@@ -1,0 +1,1 @@
+"""What the contract csi.v1 demands of a driver, as steps that name what failed."""
