@@ -28,9 +28,14 @@ from tiphys.api.scheduling.v1.scheduling_pb2 import PriorityClass
 
 META = "metadata: {name: x, namespace: web}"
 POD = "template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}"
+MOUNTING_POD = (
+    "template: {metadata: {labels: {a: b}},"
+    " spec: {containers: [{name: c, image: i, volumeMounts: [{name: data, mountPath: /data}]}]}}"
+)
 SELECTOR = "selector: {matchLabels: {a: b}}"
 JOB_POD = "template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}"
 CLAIM = "accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}"
+CLAIMS = f"volumeClaimTemplates: [{{metadata: {{name: data}}, spec: {{{CLAIM}}}}}]"
 VOLUME = "capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], hostPath: {path: /x}"
 RBAC = "rbac.authorization.k8s.io"
 
@@ -50,6 +55,7 @@ def body(*parts: str) -> str:
         pytest.param(ReplicaSet, spec(SELECTOR, POD), id="replica set"),
         pytest.param(DaemonSet, spec(SELECTOR, POD), id="daemon set"),
         pytest.param(StatefulSet, spec(SELECTOR, POD, "serviceName: s"), id="stateful set"),
+        pytest.param(StatefulSet, spec(SELECTOR, MOUNTING_POD, CLAIMS, "serviceName: s"), id="claim templates"),
         pytest.param(ReplicationController, spec(POD), id="replication controller"),
         pytest.param(Job, spec(JOB_POD), id="job"),
         pytest.param(

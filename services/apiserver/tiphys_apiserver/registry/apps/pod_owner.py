@@ -89,9 +89,13 @@ class PodOwnerStrategy(Strategy):
         else:
             # That it is missing is the schema's finding; that nothing is selected then is said too, as upstream does.
             errors.append(mismatch("spec", labels))
-        errors += template_errors(obj.spec.template, self.resource.kind)
+        errors += template_errors(self.whole_template(obj), self.resource.kind)
         errors += self.own_errors(obj)
         return errors
+
+    def whole_template(self, obj: Any) -> Any:
+        """The template with all that its pods will have."""
+        return obj.spec.template
 
     def own_errors(self, obj: Any) -> Iterator[FieldError]:
         """Faults that only this kind knows."""

@@ -63,6 +63,19 @@ class StatefulSetStrategy(PodOwnerStrategy):
         ]
         return [*before, FieldError.forbidden("spec", _TEXT)] if changed else before
 
+    def whole_template(self, obj: Any) -> Any:
+        """Each claim template gives the pods a volume of its name, in place of one that the template may have."""
+        names = [claim.metadata.name for claim in obj.spec.volumeClaimTemplates]
+        if not names:
+            return obj.spec.template
+        template = type(obj.spec.template)()
+        template.CopyFrom(obj.spec.template)
+        there = {volume.name for volume in template.spec.volumes}
+        for name in names:
+            if name and name not in there:
+                template.spec.volumes.add(name=name).volumeSource.persistentVolumeClaim.claimName = name
+        return template
+
     def own_errors(self, obj: Any) -> Iterator[FieldError]:
         """Faults of the update strategy and the ordinals."""
         strategy = obj.spec.updateStrategy
