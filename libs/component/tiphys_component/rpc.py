@@ -113,7 +113,7 @@ class Server:
                 f"stop what listens there, or give a free address of this machine with {self._flag}",
             ) from err
         try:
-            await server.start()
+            await _start_whole(server)
             for name in ("", *names):
                 await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         except BaseException:
@@ -152,6 +152,16 @@ class Server:
 
     async def __aexit__(self, *_exc: object) -> None:
         await self.stop()
+
+
+async def _start_whole(server: grpc.aio.Server) -> None:
+    """Starts it to the end, also when cancelled: the library can't stop a server whose start was broken off."""
+    starting = asyncio.ensure_future(server.start())
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await starting
+        raise
 
 
 def channel(

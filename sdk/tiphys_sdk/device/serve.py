@@ -104,8 +104,11 @@ class DeviceServer:
             server = rpc.Server(address, None, (device_service(servicer),), error_reply, grace_s=_GRACE_S)
             try:
                 async with server:
-                    with FolderWatch(self._folder) as watch:
-                        await self._follow(watch)
+                    try:
+                        with FolderWatch(self._folder) as watch:
+                            await self._follow(watch)
+                    finally:
+                        servicer.end()
             except FileNotFoundError as err:
                 self._log.warning("socket is gone, serving anew", err=str(err))
             finally:

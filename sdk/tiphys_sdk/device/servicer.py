@@ -32,12 +32,16 @@ class DeviceList:
             raise ValueError(f"device ids must be unique, these are not: {', '.join(twice)}")
         if self.current != tuple(devices):
             self.current = tuple(devices)
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self.wake()
 
-    async def follow(self) -> AsyncIterator[tuple[Device, ...]]:
-        """The newest list, as soon as there is one, and again at each change."""
-        while True:
+    def wake(self) -> None:
+        """Has every stream look whether it is to end."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def follow(self, is_over: Callable[[], bool]) -> AsyncIterator[tuple[Device, ...]]:
+        """The newest list, as soon as there is one, and again at each change until it is over."""
+        while not is_over():
             changed, current = self._changed, self.current
             if current is not None:
                 yield current
@@ -54,6 +58,12 @@ class DevicePluginServicer(api_pb2_grpc.DevicePluginServicer):
         self._devices = devices
         self._on_streams = on_streams
         self._streams = 0
+        self._ended = False
+
+    def end(self) -> None:
+        """Ends every stream, so that the server can stop at once."""
+        self._ended = True
+        self._devices.wake()
 
     async def GetDevicePluginOptions(
         self,
@@ -71,7 +81,7 @@ class DevicePluginServicer(api_pb2_grpc.DevicePluginServicer):
         """All devices, again at each change."""
         self._count(1)
         try:
-            async for devices in self._devices.follow():
+            async for devices in self._devices.follow(lambda: self._ended):
                 yield list_response(devices)
         finally:
             self._count(-1)

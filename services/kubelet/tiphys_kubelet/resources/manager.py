@@ -65,6 +65,8 @@ class DeviceManager:
         self._holdings: dict[Slot, Holding] = {}
         # Held, but the plugin has not answered yet: never written, since a container without the answer has no device.
         self._pending: set[Slot] = set()
+        # Ids of each resource's devices as the checkpoint has them, or is about to.
+        self._ids: dict[str, tuple[str, ...]] = {}
         self._removed: set[str] = set()
         self._timers: dict[str, list[Timer]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -91,6 +93,7 @@ class DeviceManager:
         for name, ids in known.registered.items():
             devices = {device: DeviceState(device, False) for device in ids}
             self._stocks[name] = Stock(devices, connected=False, expected=True)
+        self._ids = {name: tuple(ids) for name, ids in known.registered.items()}
         self._loaded.set()
 
     async def wait_loaded(self) -> None:
@@ -257,14 +260,14 @@ class DeviceManager:
         """Takes in what a plugin tells until it ends."""
         try:
             async for told in plugin.devices():
-                self._told(plugin, told)
+                await self._told(plugin, told)
             self._lost(plugin, "its list of devices ended")
         except PluginFailure as err:
             self._lost(plugin, str(err))
         finally:
             await plugin.close()
 
-    def _told(self, plugin: PluginEndpoint, told: Sequence[DeviceState]) -> None:
+    async def _told(self, plugin: PluginEndpoint, told: Sequence[DeviceState]) -> None:
         resource = plugin.resource
         if self._plugins.get(resource) is not plugin:
             return
@@ -273,9 +276,21 @@ class DeviceManager:
             message = f"device plugin of {resource} told these ids more than once: {', '.join(twice)}"
             self._log.warning("device plugin told an id more than once", resource=resource, ids=twice)
             self._report("DuplicateDevices", message)
+        if self._ids.get(resource) != tuple(devices):
+            # Written before anybody is told: a kubelet that starts anew must know of every count that was told.
+            self._ids[resource] = tuple(devices)
+            await self._save_ids()
+            if self._plugins.get(resource) is not plugin:
+                return
         self._stop_waiting(resource)
         self._removed.discard(resource)
         self._set(resource, Stock(devices, connected=True))
+
+    async def _save_ids(self) -> None:
+        try:
+            await self._keeper.save()
+        except OSError as err:
+            self._log.error("devices can't be kept for the next start", err=str(err))
 
     def _lost(self, plugin: PluginEndpoint, why: str) -> None:
         """The plugin is gone; unless another has taken its place its devices are unhealthy from now on."""
@@ -295,8 +310,6 @@ class DeviceManager:
             return
         counts = self.counts()
         self._stocks[resource] = stock
-        if before is None or before.devices.keys() != stock.devices.keys():
-            self._keeper.touch()
         if self.counts() != counts:
             self._on_counts()
         self._on_resource(resource)
@@ -320,6 +333,7 @@ class DeviceManager:
         """The resource goes from the node."""
         self._stop_waiting(resource)
         del self._stocks[resource]
+        self._ids.pop(resource, None)
         self._removed.add(resource)
         self._keeper.touch()
         self._log.warning("device plugin did not come back, its resource is removed", resource=resource)
@@ -327,7 +341,7 @@ class DeviceManager:
         self._on_resource(resource)
 
     def _snapshot(self) -> Checkpoint:
-        return Checkpoint(self.holdings(), {name: tuple(stock.devices) for name, stock in self._stocks.items()})
+        return Checkpoint(self.holdings(), dict(self._ids))
 
 
 def check_resource(resource: str) -> None:

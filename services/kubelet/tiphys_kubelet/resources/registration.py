@@ -103,10 +103,18 @@ def remove_dead_sockets(folder: Path) -> list[str]:
     """Removes the sockets of the folder on which nobody listens; returns their names. Blocks."""
     removed = []
     for entry in list(os.scandir(folder)):
-        if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode) and not _is_listening(entry.path):
+        if _is_socket(entry) and not _is_listening(entry.path):
             Path(entry.path).unlink(missing_ok=True)
             removed.append(entry.name)
     return sorted(removed)
+
+
+def _is_socket(entry: os.DirEntry[str]) -> bool:
+    try:
+        return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        # Its plugin took it away meanwhile.
+        return False
 
 
 def _is_listening(path: str) -> bool:
