@@ -55,8 +55,8 @@ from tiphys_kubelet.volumes.manager import MountedVolumes, VolumeManager, Volume
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 60.0
 VOLUMES_RETRY_S = 30.0
-# Source: how long a kubelet waits for volumes before it tells of it.
-VOLUMES_PATIENCE = timedelta(minutes=2)
+# Waiting for a claim to be bound or a volume to be attached is told of after this; a kubelet of others takes 2 minutes.
+VOLUMES_PATIENCE = timedelta(seconds=30)
 EPOCH = datetime.fromtimestamp(0, UTC)
 # How long a failed pull is shown as such before it is shown as a back-off.
 PULL_ERROR_SHOWN_S = 1.0

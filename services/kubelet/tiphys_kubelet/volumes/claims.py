@@ -12,7 +12,7 @@ from tiphys.api.core.v1.persistent_volume_pb2 import PersistentVolume
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.core.v1.volume_pb2 import Volume
 from tiphys_kubelet.objects import ObjectKey, Objects, claim_name_of
-from tiphys_kubelet.volumes.interface import VolumeError, VolumeMapError
+from tiphys_kubelet.volumes.interface import VolumeError, VolumeMapError, VolumeWaiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ def _claim(pod: Pod, volume: Volume, name: str, objects: Objects) -> PersistentV
     if claim.status.phase == "Lost":
         raise VolumeError(f"{where}: PVC is lost: its volume {claim.spec.volumeName} is gone")
     if claim.status.phase != "Bound" or not claim.spec.volumeName:
-        raise VolumeError(f"{where}: PVC is not bound")
+        # A pod may be here before the claim's status is: its volume was chosen, and the rest follows.
+        raise VolumeWaiting(f"{where}: PVC is not bound")
     return claim
 
 
