@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -162,6 +163,47 @@ while (left := end - time.monotonic()) > 0:
         sys.exit(0)
 sys.exit(1)
 """
+_WHO = """
+import socket, sys
+server = socket.create_server(("", 7001)); print("up", flush=True)
+peer, address = server.accept(); print(address[0], flush=True)
+"""
+_VNI = """
+import select, socket, sys
+ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); print("up", flush=True)
+while select.select([ear], [], [], 5)[0]:
+    frame = ear.recv(65536)
+    if frame[12:14] == b"\\x08\\0" and frame[23] == 17 and frame[36:38] == (8472).to_bytes(2, "big"):
+        print(int.from_bytes(frame[46:49], "big"), flush=True)
+        break
+"""
+
+
+def seen_source(source: Space, sink: Space, address: str) -> str:
+    """As whom a connection from one namespace is seen in another."""
+    return _heard(sink, _WHO, lambda: source.run(sys.executable, "-S", "-c", _CONNECT, address))
+
+
+def seen_vni(switch: Space, act: Callable[[], object]) -> str:
+    """Number of the first VXLAN frame that passes the switch while something is done."""
+    return _heard(switch, _VNI, act)
+
+
+_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 7001), 5).recv(1)"
+
+
+def _heard(space: Space, program: str, act: Callable[[], object]) -> str:
+    command = space.enter(sys.executable, "-S", "-c", program)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener:
+        try:
+            assert listener.stdout is not None
+            assert listener.stdout.readline() == "up\n"
+            act()
+            return listener.stdout.readline().strip()
+        finally:
+            listener.kill()
+
+
 _SINK = """
 import socket, sys
 server = socket.create_server((sys.argv[1], 7000)); print("up", flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.flannel import FlannelCluster, FlannelNode, wait_until
-from tests.support.lan import Pod, throughput_gbit_s
+from tests.support.lan import Pod, seen_source, throughput_gbit_s
 
 pytestmark = pytest.mark.netns
 
@@ -55,7 +55,8 @@ def test_mtu_is_the_underlays_less_what_the_back_end_adds(pair: Pair) -> None:
 def test_pods_of_two_nodes_are_not_hidden_from_each_other_but_from_the_world(pair: Pair) -> None:
     rules = pair.first.space.run("nft", "list", "table", "ip", "flannel-ipv4")
     assert "ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16" in rules
-    assert pair.near.can_ping(pair.cluster.lan.gateway)
+    assert seen_source(pair.near, pair.far, pair.far.address) == pair.near.address
+    assert seen_source(pair.near, pair.cluster.lan.switch, pair.cluster.lan.gateway) == pair.first.space.address
 
 
 _DAMAGE = {

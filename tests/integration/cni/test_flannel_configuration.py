@@ -54,7 +54,8 @@ class Service:
     def add(self, container: str, **runtime: Any) -> dict[str, Any]:
         """What a runtime does: the chain, each plugin with the result of the one before."""
         space = self.lan.space(container)
-        network, result = json.loads(self.conflist.read_text()), {}
+        network = json.loads(self.conflist.read_text())
+        result: dict[str, Any] = {}
         for plugin in network["plugins"]:
             conf = {**plugin, "cniVersion": network["cniVersion"], "name": network["name"], "runtimeConfig": runtime}
             if result:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.support.flannel import FlannelCluster, FlannelNode, wait_until
-from tests.support.lan import Pod
+from tests.support.lan import Pod, seen_vni
 from tiphys_cni.flannel import subnet
 
 pytestmark = pytest.mark.netns
@@ -56,6 +56,7 @@ def test_F12_vxlan_programs_device_forwarding_neighbour_and_route(pair: Pair) ->
     assert "10.244.2.0/24 via 10.244.2.0" in first.space.ip("route", "show", "dev", "flannel.1")
     assert pair.near.can_ping(pair.far.address, size=1422)
     assert not pair.near.can_ping(pair.far.address, size=1423)
+    assert seen_vni(pair.cluster.lan.switch, pair.reaches) == "1"
     env = subnet.read(first.subnet_file)
     assert (str(env.network), str(env.subnet), env.mtu) == ("10.244.0.0/16", "10.244.1.1/24", 1450)
 
