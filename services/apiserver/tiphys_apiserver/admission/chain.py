@@ -12,6 +12,7 @@ from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStor
 from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
 from tiphys_apiserver.admission.plugins.namespace_lifecycle import ImmortalNamespaces, NamespaceLifecycle
 from tiphys_apiserver.admission.plugins.node_restriction import NodeRestriction
+from tiphys_apiserver.admission.plugins.pod_security import PodSecurity
 from tiphys_apiserver.admission.plugins.priority import Priority
 from tiphys_apiserver.admission.plugins.rbac_escalation import RBACEscalation
 from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
@@ -70,6 +71,7 @@ def build_chain(
         ImmortalNamespaces(),
         # Cheap and about who asks: before anything that counts.
         NodeRestriction(objects),
+        PodSecurity(objects),
         CertificateApproval(authorizer),
         CertificateSubjectRestriction(),
         PersistentVolumeClaimResize(objects),

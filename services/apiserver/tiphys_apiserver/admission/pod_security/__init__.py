@@ -1,0 +1,1 @@
+"""The Pod Security Standards: what a pod may be at each level."""
