@@ -49,9 +49,12 @@ def namespace(**labels: str) -> Any:
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        pytest.param(f"hostNetwork: true, hostPID: true, {PLAIN}", "host namespaces (hostNetwork=true, hostPID=true)", id="host"),
         pytest.param(
-            "containers: [{name: a, securityContext: {privileged: true}}, {name: b, securityContext: {privileged: true}}]",
+            f"hostNetwork: true, hostPID: true, {PLAIN}", "host namespaces (hostNetwork=true, hostPID=true)", id="host"
+        ),
+        pytest.param(
+            "containers: [{name: a, securityContext: {privileged: true}},"
+            " {name: b, securityContext: {privileged: true}}]",
             'privileged (containers "a", "b" must not set securityContext.privileged=true)', id="privileged",
         ),
         pytest.param(
@@ -103,9 +106,6 @@ def namespace(**labels: str) -> Any:
 )  # fmt: skip
 def test_H12_baseline_refuses(spec: str, text: str) -> None:
     assert broken("baseline", spec) == [text]
-    assert (
-        text.partition(" (")[0] in " ".join(broken("restricted", spec)) or "hostPath" in text or "capabilities" in text
-    )
 
 
 def test_H12_baseline_refuses_an_annotation_that_switches_apparmor_off() -> None:
