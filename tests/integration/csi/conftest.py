@@ -193,6 +193,8 @@ async def storage() -> AsyncIterator[Storage]:
                     secure_port=0,
                     grpc_port=0,
                     cluster_cidr=("10.244.0.0/16",),
+                    # Attachments are made by these tests: the controller would take off what no pod needs.
+                    controllers=("*", "-attachdetach"),
                     service_cluster_ip_range=("10.96.0.0/12",),
                 ),
                 config=config_of(server, USER),

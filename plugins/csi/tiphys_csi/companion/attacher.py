@@ -13,15 +13,15 @@ from tiphys_client.client import Client
 from tiphys_client.workqueue import RateLimitingQueue
 from tiphys_component.log import get_logger
 from tiphys_csi.companion.attaching import HANDLE_ANNOTATION, NODE_ANNOTATION, AttachStep, finalizer_of, plan
-from tiphys_csi.companion.driver import ControllerRpc, Driver, DriverError
+from tiphys_csi.companion.driver import ControllerRpc, Driver, Setback
 from tiphys_csi.companion.frame import ATTACHMENTS_BY_VOLUME, Context, PersistentVolume, enqueue_own
-from tiphys_csi.companion.requests import BadClass, capability_of, secret_of
+from tiphys_csi.companion.requests import capability_of, secret_of
 
 VolumeAttachment = storage_pb2.VolumeAttachment
 _log = get_logger("csi.attacher")
 
 
-class CannotAttach(Exception):
+class CannotAttach(Setback):
     """Something that the attachment names is not there yet, or can't be used."""
 
 
@@ -150,7 +150,7 @@ class Attacher:
         """Does the work; what fails is written where the controllers and users of attachments look for it."""
         try:
             await work
-        except (DriverError, CannotAttach, BadClass, APIError) as err:
+        except (Setback, APIError) as err:
             error = {"time": format_time(self._context.clock.now()), "message": str(err)}
             await self._set_status(attachment, {field: error})
             raise

@@ -30,7 +30,11 @@ _UNKNOWN_OUTCOME = frozenset(
 )
 
 
-class DriverError(Exception):
+class Setback(Exception):
+    """Something that is expected to go wrong, is told to users, and tried again; no fault of this program."""
+
+
+class DriverError(Setback):
     """A call that failed, or was not answered in time."""
 
     def __init__(self, call: str, code: grpc.StatusCode, message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from tiphys.api.core.v1 import persistent_volume_claim_pb2, persistent_volume_pb2, secret_pb2
 from tiphys.api.storage.v1 import storage_pb2
+from tiphys_apimachinery.errors import ServiceUnavailable
 from tiphys_apimachinery.meta import namespaced_name
 from tiphys_client.client import Client
 from tiphys_client.controller import Controller, RequeueAfter
@@ -18,6 +19,7 @@ from tiphys_client.shared_informers import SharedInformers
 from tiphys_client.workqueue import RateLimitingQueue
 from tiphys_client.workqueue_metrics import WorkMetrics
 from tiphys_component.clock import Clock
+from tiphys_csi.companion.driver import Setback
 from tiphys_csi.companion.drivers import Drivers
 from tiphys_csi.companion.duty import Duty
 
@@ -108,7 +110,7 @@ class RoomLoop:
         # A round makes few calls of the driver, each with a deadline of its own.
         limit_s = timeout_s * _CALLS_OF_A_ROUND
         self._controller = Controller(
-            room.name, self.queue, room.reconcile, workers, metrics=metrics, timeout_s=limit_s
+            room.name, self.queue, self._reconcile, workers, metrics=metrics, timeout_s=limit_s
         )
         context.drivers.on_change(self._look_at_all)
         context.duty.on_lead(self._look_at_all)
@@ -116,6 +118,13 @@ class RoomLoop:
     async def run(self) -> None:
         """Work until cancelled."""
         await self._controller.run()
+
+    async def _reconcile(self, key: str) -> RequeueAfter | None:
+        try:
+            return await self._room.reconcile(key)
+        except Setback as err:
+            # The frame logs a line for what may pass, and a traceback for anything else.
+            raise ServiceUnavailable(str(err)) from err
 
     def _look_at_all(self, _driver: str) -> None:
         # What waits after failures need not wait longer: they were the driver's that is gone.

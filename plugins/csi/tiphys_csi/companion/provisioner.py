@@ -12,7 +12,7 @@ from tiphys_client.client import Client
 from tiphys_client.controller import Terminal
 from tiphys_client.workqueue import RateLimitingQueue
 from tiphys_component.log import get_logger
-from tiphys_csi.companion.driver import ControllerRpc, Driver, DriverError
+from tiphys_csi.companion.driver import ControllerRpc, Driver, DriverError, Setback
 from tiphys_csi.companion.frame import Claim, Context, PersistentVolume, enqueue_own
 from tiphys_csi.companion.provisioning import CLAIM_FINALIZER, ClaimStep, Here, plan_claim, volume_name
 from tiphys_csi.companion.requests import BadClass, create_request, make_volume, read_parameters
@@ -77,7 +77,7 @@ class Provisioner:
         elif step is ClaimStep.PROVISION:
             try:
                 await self._provision(claim, driver)
-            except (DriverError, BadClass, APIError) as err:
+            except (Setback, APIError) as err:
                 await self._tell_failure(claim, driver, err)
                 raise
         elif step is ClaimStep.ABANDON:

@@ -12,7 +12,7 @@ from tiphys.api.storage.v1 import storage_pb2
 from tiphys.thirdparty.csi.v1 import csi_pb2
 from tiphys_apimachinery.persistent_volumes import PROVISIONED_BY, class_of
 from tiphys_apimachinery.quantity import Format, Quantity
-from tiphys_csi.companion.driver import ControllerRpc, DriverFacts
+from tiphys_csi.companion.driver import ControllerRpc, DriverFacts, Setback
 from tiphys_csi.companion.provisioning import VOLUME_FINALIZER, volume_name
 
 Claim = persistent_volume_claim_pb2.PersistentVolumeClaim
@@ -36,7 +36,7 @@ DELETION_SECRET_NAMESPACE: Final = "volume.kubernetes.io/provisioner-deletion-se
 _TEMPLATE = re.compile(r"\$\{([^}]*)\}")
 
 
-class BadClass(Exception):
+class BadClass(Setback):
     """The storage class says something that can't be; the message is for its author."""
 
 
