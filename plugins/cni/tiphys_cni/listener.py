@@ -10,13 +10,11 @@ import json
 import os
 import socket
 import struct
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from tiphys_cni.registry import PLUGINS
+from tiphys_cni.turns import Turns
 from tiphys_component.app import listen_error
 from tiphys_component.log import get_logger
 from tiphys_sdk.cni.netns import own_identity
@@ -29,41 +27,12 @@ _THREADS = 16
 _log = get_logger("cni.listener")
 
 
-class Turns:
-    """Lets the calls of one container be served one after the other; those of others do not wait."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        # A lock is here while someone holds it or waits for it, with how many those are.
-        self._held: dict[str, tuple[threading.Lock, int]] = {}
-
-    @contextmanager
-    def of(self, container_id: str) -> Iterator[None]:
-        """Waits for the container's turn; a call that is no container's has no turn to wait for."""
-        if not container_id:
-            yield
-            return
-        with self._guard:
-            lock, users = self._held.get(container_id, (threading.Lock(), 0))
-            self._held[container_id] = (lock, users + 1)
-        try:
-            with lock:
-                yield
-        finally:
-            with self._guard:
-                lock, users = self._held[container_id]
-                if users == 1:
-                    del self._held[container_id]
-                else:
-                    self._held[container_id] = (lock, users - 1)
-
-
 class Listener:
     """Listens from `run` on; calls still being served when it is cancelled are finished first."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, turns: Turns | None = None) -> None:
         self._path = path
-        self._turns = Turns()
+        self._turns = turns or Turns()
         self._namespace = own_identity()
 
     async def run(self) -> None:
@@ -110,7 +79,6 @@ class Listener:
             environment = dict(v.split("=", 1) for v in variables)
             if plugin not in PLUGINS:
                 raise CNIError(ErrorCode.INVALID_ENVIRONMENT, f"no plugin {plugin!r} here")
-            # A runtime that gave up on an ADD sends its DEL at once: it must find what that ADD is still making.
             with self._turns.of(environment.get("CNI_CONTAINERID", "")):
                 answer = run(PLUGINS[plugin], environment, stdin, netns_fd)
             _log.debug("served", plugin=plugin, verb=environment.get("CNI_COMMAND"), exit_code=answer.exit_code)

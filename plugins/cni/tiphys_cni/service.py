@@ -15,6 +15,7 @@ from tiphys_cni.install import install
 from tiphys_cni.listener import Listener
 from tiphys_cni.options import Options
 from tiphys_cni.servicer import servicer
+from tiphys_cni.turns import Turns
 from tiphys_component import log
 from tiphys_component.app import StartupError, run, start_loop
 from tiphys_component.clock import SystemClock
@@ -35,8 +36,9 @@ class CniService:
             await asyncio.to_thread(install, options.bin_dir, str(options.socket))
         grpc_socket = options.grpc_socket or options.socket.with_name(options.socket.stem + "-grpc.sock")
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            start_loop(group, Listener(options.socket).run(), "listener")
-            face = Server(unix_address(grpc_socket), None, (servicer(options.conf_dir),), flag="--grpc-socket")
+            turns = Turns()
+            start_loop(group, Listener(options.socket, turns).run(), "listener")
+            face = Server(unix_address(grpc_socket), None, (servicer(options.conf_dir, turns),), flag="--grpc-socket")
             start_loop(group, face.run(), "grpc face")
             if options.conf_dir is not None:
                 start_loop(group, self._follow(stack, options.conf_dir), "network configuration")

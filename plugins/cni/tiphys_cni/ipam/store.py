@@ -31,8 +31,13 @@ class Store:
     """The addresses of one network. Use it inside `locked()`."""
 
     def __init__(self, network: str, data_dir: str = "") -> None:
-        self._folder = Path(data_dir or DEFAULT_DATA_DIR) / network
+        self._folder = self.folder(network, data_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def folder(network: str, data_dir: str = "") -> Path:
+        """Where a network's addresses lie; the folder is there once one was given out."""
+        return Path(data_dir or DEFAULT_DATA_DIR) / network
 
     @contextmanager
     def locked(self) -> Iterator[None]:

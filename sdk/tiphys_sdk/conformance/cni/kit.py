@@ -7,6 +7,8 @@ by one for bad input and together as a chain. Options:
 - `conf`: a file with the configuration of a plugin that the kit does not know by name; `role`: main, meta or ipam
 - `node`: run plugins in the existing network namespace of that name instead of a scratch one
 - `limit`: seconds that one call may take, 20 by default
+- `versions`: those to test, with commas between; by default all that the plugins speak
+- `kills`: how many ADDs are killed in the middle, 8 by default
 - `strict`: `true` also demands what the specification leaves to the runtime (ADD twice), and what reference plugins
   leave out (the family of an address before 1.0.0)
 """
@@ -28,14 +30,15 @@ from tiphys_sdk.conformance.cni.profiles import Role, profiles
 from tiphys_sdk.conformance.cni.results import LISTED
 from tiphys_sdk.conformance.cni.scene import Scene, open_scene
 
-OPTIONS = ("bin-dir", "conf", "role", "node", "limit", "strict")
+OPTIONS = ("bin-dir", "conf", "role", "node", "limit", "versions", "kills", "strict")
 _BIN_DIR = "/opt/cni/bin"
 
 
 async def run(endpoint: str, bench: Bench, options: Mapping[str, str]) -> None:
     """Tests the plugin or list at endpoint. Raises ValueError where that can't be: no such file, no root."""
     check_options(options, OPTIONS)
-    limit_s, strict = _seconds(options), option_flag(options, "strict")
+    limit_s, kills = _number(options, "limit", 20.0), int(_number(options, "kills", 8))
+    wanted = set(filter(None, options.get("versions", "").split(",")))
     async with open_scene(options.get("node", "")) as scene:
         links, path, asked = _links(Path(endpoint), scene, options)
         chain = Chain(links, path, scene, bench, limit_s=limit_s)
@@ -44,15 +47,17 @@ async def run(endpoint: str, bench: Bench, options: Mapping[str, str]) -> None:
             prefix = f"{link.type}: " if len(links) > 1 else ""
             supported &= await versions_of(chain, link, bench, prefix)
             await bad_input(chain, link, bench, prefix)
-        versions = [v for v in SUPPORTED_VERSIONS if v in supported and v in (asked or supported)]
-        await Lives(chain, scene, bench, strict=strict).all_steps(versions)
+        supported &= (wanted or supported) & (asked or supported)
+        versions = [version for version in SUPPORTED_VERSIONS if version in supported]
+        lives = Lives(chain, scene, bench, strict=option_flag(options, "strict"), kills=kills)
+        await lives.all_steps(versions)
 
 
-def _seconds(options: Mapping[str, str]) -> float:
+def _number(options: Mapping[str, str], name: str, default: float) -> float:
     try:
-        return float(options.get("limit", "20"))
+        return float(options.get(name, default))
     except ValueError as err:
-        raise ValueError(f"--option limit: {options['limit']!r} is no number of seconds") from err
+        raise ValueError(f"--option {name}: {options[name]!r} is no number") from err
 
 
 def _links(endpoint: Path, scene: Scene, options: Mapping[str, str]) -> tuple[tuple[Link, ...], str, set[str]]:

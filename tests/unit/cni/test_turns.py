@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from tiphys_cni.listener import Turns
+from tiphys_cni.turns import Turns
 
 
 def test_calls_of_one_container_take_turns_and_others_do_not_wait() -> None:
@@ -31,4 +31,5 @@ def test_calls_of_one_container_take_turns_and_others_do_not_wait() -> None:
         second.result(5)
 
     assert order == ["b", "add of a", "del of a"]
-    assert turns._held == {}
+    with turns.alone():
+        order.append("alone")
