@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from tiphys_component.options import parse_duration
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS_BEGIN = "<!-- flags: written by `python -m hack.update_rooms` from the options -->"
+# Of a second service in a room, by its module: tiphys_cni.flannel.options.
+FLAGS_OF = re.compile(r"(<!-- flags of ([\w.]+): [^\n]* -->\n).*?(?=<!-- end of flags -->)", re.DOTALL)
 FLAGS_END = "<!-- end of flags -->"
 
 
@@ -63,7 +66,12 @@ def flags_table(room: Room) -> str:
         return "\n".join(["| verb | flag or argument | default | meaning |", "|---|---|---|---|", *_verb_rows()])
     if importlib.util.find_spec(f"{room.package}.options") is None:
         return ""
-    options = getattr(importlib.import_module(f"{room.package}.options"), "Options", None)
+    return table_of(f"{room.package}.options")
+
+
+def table_of(module: str) -> str:
+    """The table of the flags of a module's Options; empty where it has none."""
+    options = getattr(importlib.import_module(module), "Options", None)
     if options is None:
         return ""
     return "\n".join(["| flag | default | meaning |", "|---|---|---|", *_flag_rows(options)])

@@ -91,11 +91,8 @@ def _readme(room: Room) -> Iterator[str]:
     for metric in _metrics(room):
         if metric not in text:
             yield f"{room.name}/README.md: does not name the metric {metric}"
-    table = flags_table(room)
-    if not table:
-        return
     try:
-        is_fresh = with_flags(text, table) == text
+        is_fresh = with_flags(text, flags_table(room)) == text
     except ValueError as err:
         yield f"{room.name}/README.md: {err}"
         return

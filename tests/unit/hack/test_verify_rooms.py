@@ -59,6 +59,15 @@ def test_flags_of_a_readme_are_written_between_its_marks() -> None:
     assert with_flags(fresh, "| new |") == fresh
 
 
+def test_flags_of_a_second_service_are_written_where_its_module_is_named() -> None:
+    mark = "<!-- flags of tiphys_cni.flannel.options: written by … -->"
+    fresh = with_flags(f"# x\n{mark}\nold\n{FLAGS_END}\nrest\n", "")
+    assert "\nold\n" not in fresh
+    assert "| `--backend` | `vxlan` | how packets get to other nodes |" in fresh
+    assert fresh.endswith(f"|\n{FLAGS_END}\nrest\n")
+    assert with_flags(fresh, "") == fresh
+
+
 def test_readme_without_marks_is_told() -> None:
     with pytest.raises(ValueError, match="end of flags"):
         with_flags("# x\n", "| new |")
