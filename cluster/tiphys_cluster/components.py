@@ -283,6 +283,7 @@ def _cni_argv(files: NodeLayout, node: str) -> tuple[str, ...]:
     # It may read its Node as the kubelet may: both act for the node.
     return (
         f"--socket={files.cni_socket}",
+        f"--grpc-socket={files.cni_grpc_socket}",
         f"--bin-dir={files.cni_bin}",
         f"--conf-dir={files.cni_conf}",
         f"--data-dir={files.cni_state}",
@@ -306,6 +307,7 @@ def _kubelet_argv(place: Place, node: str) -> tuple[str, ...]:
         f"--pod-manifest-path={files.manifests}",
         f"--pod-log-dir={files.pod_logs}",
         f"--container-runtime-endpoint=unix://{files.containerd_socket}",
+        f"--cni-socket={files.cni_grpc_socket}",
         f"--cgroup-root=/{layout.cgroup}/{node}",
         f"--cluster-dns={settings.dns_service_ip}",
         f"--cluster-domain={settings.cluster_domain}",

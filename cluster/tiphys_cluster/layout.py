@@ -151,6 +151,11 @@ class NodeLayout:
         """The resident CNI service's socket."""
         return self.run / "cni.sock"
 
+    @property
+    def cni_grpc_socket(self) -> Path:
+        """Where the CNI service's gRPC face listens."""
+        return self.run / "cni-grpc.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

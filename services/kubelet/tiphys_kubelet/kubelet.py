@@ -24,6 +24,7 @@ from tiphys_component.tls import server_ssl_context
 from tiphys_cri.interface import ImageService, RuntimeService
 from tiphys_kubelet.csi.assembly import CsiSupport
 from tiphys_kubelet.machine import read_machine
+from tiphys_kubelet.network_garbage import NetworkGarbage
 from tiphys_kubelet.node_lease import NodeLease
 from tiphys_kubelet.node_status import NodeIdentity, NodeReporter
 from tiphys_kubelet.objects import ObjectCache, ObjectKey, Referenced, mounts_by_driver
@@ -159,7 +160,14 @@ class Kubelet:
             self.devices,
             RegistrationServer(self.devices),
             PodResourcesServer(self._options.root_dir / "pod-resources", self.devices, self._pods_with_status),
+            *self._network_loops(),
         )
+
+    def _network_loops(self) -> tuple[Service, ...]:
+        socket, outside = self._options.cni_socket, self._outside
+        if socket is None:
+            return ()
+        return (NetworkGarbage(socket, outside.runtime, outside.clock, self.lifecycle.wait_relisted),)
 
     async def hand_over(self) -> None:
         """Pods begin when the runtime's picture is complete: before that a running one would look absent."""
