@@ -11,6 +11,7 @@ from tiphys_apiserver.registry.strategy import Environment, Strategy
 # (group, plural) -> module and class under tiphys_apiserver.registry. Imported on first use, so
 # that starting does not pay for kinds that nobody touches.
 _RBAC = "rbac.authorization.k8s.io"
+_STORAGE = "storage.k8s.io"
 STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     ("", "configmaps"): ("core.config_map", "ConfigMapStrategy"),
     ("", "endpoints"): ("core.endpoints", "EndpointsStrategy"),
@@ -49,6 +50,10 @@ STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     (_RBAC, "rolebindings"): ("rbac.binding", "BindingStrategy"),
     (_RBAC, "roles"): ("rbac.role", "RoleStrategy"),
     ("scheduling.k8s.io", "priorityclasses"): ("scheduling.priority_class", "PriorityClassStrategy"),
+    (_STORAGE, "csidrivers"): ("storage.csi_node", "CSIDriverStrategy"),
+    (_STORAGE, "csinodes"): ("storage.csi_node", "CSINodeStrategy"),
+    (_STORAGE, "storageclasses"): ("storage.storage_class", "StorageClassStrategy"),
+    (_STORAGE, "volumeattachments"): ("storage.volume_attachment", "VolumeAttachmentStrategy"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Rules of the kinds of storage.k8s.io."""
