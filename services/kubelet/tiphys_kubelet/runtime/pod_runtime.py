@@ -127,7 +127,7 @@ class PodRuntime:
             image_ref=image.ref,
             env=env,
             mounts=[*mounts, *_beside(mounts, grant.mounts)],
-            devices=grant.devices,
+            devices=(*grant.devices, *self._volume_devices(context, container)),
             annotations=grant.annotations,
             cdi_devices=grant.cdi_devices,
             target_id=self._target_id(pod, action, observed),
@@ -250,6 +250,13 @@ class PodRuntime:
         try:
             return make_env(context.pod, container, env_context)
         except ConfigError as err:
+            self._failed(context.pod, container, str(err))
+            raise StartError("CreateContainerConfigError", str(err)) from err
+
+    def _volume_devices(self, context: PodContext, container: Container) -> list[cri.Device]:
+        try:
+            return self.volumes.devices_of(container, context.volumes)
+        except VolumeError as err:
             self._failed(context.pod, container, str(err))
             raise StartError("CreateContainerConfigError", str(err)) from err
 

@@ -32,13 +32,15 @@ def resolve(pod: Pod, volume: Volume, objects: Objects) -> Resolved:
         return Resolved(volume)
     claim = _claim(pod, volume, name, objects)
     persistent = _bound_volume(claim, objects)
-    if (persistent.spec.volumeMode or "Filesystem") == "Block":
-        raise VolumeMapError(f"volume {persistent.metadata.name} has volumeMode Block, which is not supported yet")
-    if _is_device_in(pod, volume.name):
-        raise VolumeError(f"volume {volume.name} has volumeMode Filesystem, but is specified in volumeDevices")
-    return Resolved(
-        _as_volume(persistent), persistent, claim, read_only=volume.volumeSource.persistentVolumeClaim.readOnly
-    )
+    is_device = persistent.spec.volumeMode == "Block"
+    _check_use(pod, volume.name, is_device=is_device)
+    read_only = volume.volumeSource.persistentVolumeClaim.readOnly
+    resolved = Resolved(_as_volume(persistent), persistent, claim, read_only=read_only)
+    if is_device and not resolved.volume.volumeSource.HasField("csi"):
+        raise VolumeMapError(
+            f"volume {persistent.metadata.name} has volumeMode Block, which only CSI offers here"
+        )
+    return resolved
 
 
 def _claim(pod: Pod, volume: Volume, name: str, objects: Objects) -> PersistentVolumeClaim:
@@ -99,6 +101,12 @@ def _as_volume(persistent: PersistentVolume) -> Volume:
     return volume
 
 
-def _is_device_in(pod: Pod, name: str) -> bool:
-    containers = (*pod.spec.initContainers, *pod.spec.containers)
-    return any(device.name == name for container in containers for device in container.volumeDevices)
+def _check_use(pod: Pod, name: str, *, is_device: bool) -> None:
+    """Raises VolumeError where a container asks for a file system and the volume is a device, or the reverse."""
+    for container in (*pod.spec.initContainers, *pod.spec.containers):
+        as_device = any(device.name == name for device in container.volumeDevices)
+        as_mount = any(mount.name == name for mount in container.volumeMounts)
+        if as_mount and is_device:
+            raise VolumeMapError(f"volume {name} has volumeMode Block, but is specified in volumeMounts")
+        if as_device and not is_device:
+            raise VolumeError(f"volume {name} has volumeMode Filesystem, but is specified in volumeDevices")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from tiphys_kubelet.volumes.csi_disk import (
 from tiphys_kubelet.volumes.csi_requests import CsiVolume, DriverAbilities, publish_request, stage_request
 from tiphys_kubelet.volumes.expansion import Expander
 from tiphys_kubelet.volumes.in_use import VolumesInUse
-from tiphys_kubelet.volumes.interface import MountedVolume, VolumeError, VolumeRequest, VolumeWaiting
+from tiphys_kubelet.volumes.interface import MountedVolume, VolumeError, VolumeMapError, VolumeRequest, VolumeWaiting
 from tiphys_kubelet.volumes.keyed_locks import KeyedLocks, to_the_end
 from tiphys_kubelet.volumes.mounts import mounts_below
 from tiphys_kubelet.volumes.ownership import give_to_group
@@ -150,7 +150,8 @@ class CsiPlugin:
         return True
 
     async def _set_up(self, volume: CsiVolume) -> MountedVolume:
-        request, mounted = volume.request, MountedVolume(publish_mount(volume.request.path), read_only=volume.read_only)
+        request, place = volume.request, publish_mount(volume.request.path)
+        mounted = MountedVolume(place, read_only=volume.read_only, is_device=volume.is_device)
         driver = self._driver(volume.driver, "MountVolume.SetUp")
         abilities = DriverAbilities(
             fine_modes=await driver.can(Capability.SINGLE_NODE_MULTI_WRITER),
@@ -164,7 +165,7 @@ class CsiPlugin:
         grown = await self._shared.expander.ensure(volume, driver, abilities, staging)
         if grown and not republishes:
             return mounted
-        return MountedVolume(mounted.host_path, self._shared.clock.now() + AGAIN, mounted.read_only)
+        return replace(mounted, refresh_at=self._shared.clock.now() + AGAIN)
 
     async def _mount(self, volume: CsiVolume, driver: Driver, abilities: DriverAbilities, staging: Path | None) -> None:
         path = volume.request.path
@@ -186,9 +187,9 @@ class CsiPlugin:
                 self._shared.in_use.keep(staging, note.unique_name)
             await to_the_end(to_thread(write_note, staging, note))
             await to_thread(staging_mount(staging).mkdir, mode=0o750, exist_ok=True)
-            await _at_step("MountVolume.MountDevice", driver.client.stage(stage))
+            await _at_step(volume.staging_step, driver.client.stage(stage))
             await self._remember(staging, staging_mount(staging))
-        await _at_step("MountVolume.SetUp", driver.client.publish(request))
+        await _at_step(volume.publishing_step, driver.client.publish(request))
         group = volume.request.fs_group
         if fresh and group is not None and not abilities.mount_group and volume.applies_group():
             policy = volume.request.pod.spec.securityContext.fsGroupChangePolicy
@@ -256,4 +257,5 @@ async def _at_step(step: str, work: Awaitable[None]) -> None:
         await work
     except VolumeError as err:
         err.step = step
+        err.reason = VolumeMapError.reason if step.startswith("MapVolume") else err.reason
         raise

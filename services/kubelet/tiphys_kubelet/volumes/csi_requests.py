@@ -70,6 +70,21 @@ class CsiVolume:
         return not self.is_ephemeral and attach_required(self.spec)
 
     @property
+    def is_device(self) -> bool:
+        """The pod gets a device, not a file system."""
+        return self.request.persistent is not None and self.request.persistent.spec.volumeMode == "Block"
+
+    @property
+    def staging_step(self) -> str:
+        """What Kubernetes calls staging it."""
+        return "MapVolume.SetUpDevice" if self.is_device else "MountVolume.MountDevice"
+
+    @property
+    def publishing_step(self) -> str:
+        """What Kubernetes calls publishing it."""
+        return "MapVolume.MapPodDevice" if self.is_device else "MountVolume.SetUp"
+
+    @property
     def read_only(self) -> bool:
         """The pod may not write to it."""
         return self.request.read_only or self.request.volume.volumeSource.csi.readOnly
@@ -101,7 +116,7 @@ class CsiVolume:
     def applies_group(self) -> bool:
         """Whether the fsGroup of the pod, if it has one, is given to the volume."""
         policy = self.spec.spec.fsGroupPolicy if self.spec is not None else ""
-        if self.read_only or policy == "None":
+        if self.read_only or self.is_device or policy == "None":
             return False
         if policy == "File":
             return True
@@ -120,6 +135,9 @@ def capability(volume: CsiVolume, abilities: DriverAbilities) -> csi_pb2.VolumeC
     known = _FINE_MODES if abilities.fine_modes else _MODES
     wanted = csi_pb2.VolumeCapability()
     wanted.access_mode.mode = known.get(modes[0] if modes else "ReadWriteOnce", Mode.UNKNOWN)
+    if volume.is_device:
+        wanted.block.SetInParent()
+        return wanted
     wanted.mount.fs_type = volume.fs_type
     if persistent is not None:
         wanted.mount.mount_flags.extend(persistent.spec.mountOptions)

@@ -83,6 +83,8 @@ class MountedVolume:
     refresh_at: datetime | None = None
     # Content made by us changes by exchange of links; a container must not be able to write there.
     read_only: bool = False
+    # A block device, for volumeDevices and not for volumeMounts.
+    is_device: bool = False
 
 
 class VolumePlugin(Protocol):

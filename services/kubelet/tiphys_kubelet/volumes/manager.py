@@ -92,6 +92,20 @@ class VolumeManager:
             for index in range(len(container.volumeMounts))
         ]
 
+    def devices_of(self, container: Container, volumes: MountedVolumes) -> list[cri.Device]:
+        """The volumes that a container gets as devices. Raises VolumeError."""
+        devices = []
+        for wanted in container.volumeDevices:
+            mounted = volumes.get(wanted.name)
+            if mounted is None or not mounted.is_device:
+                raise VolumeError(f'cannot find volume "{wanted.name}" to pass into container "{container.name}"')
+            permissions = "r" if mounted.read_only else "mrw"
+            device = cri.Device(
+                container_path=wanted.devicePath, host_path=str(mounted.host_path), permissions=permissions
+            )
+            devices.append(device)
+        return devices
+
     async def release(self, uid: str) -> None:
         """Takes every volume of the pod away; what its containers left to say stays. Succeeds where there is none.
 

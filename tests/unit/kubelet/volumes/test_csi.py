@@ -188,7 +188,7 @@ def give_away(claim: PersistentVolumeClaim, volume: PersistentVolume) -> None:
     volume.spec.claimRef.uid = "another"
 
 
-def make_block(claim: PersistentVolumeClaim, volume: PersistentVolume) -> None:
+def mount_block(claim: PersistentVolumeClaim, volume: PersistentVolume) -> None:
     volume.spec.volumeMode = "Block"
 
 
@@ -214,7 +214,12 @@ def make_strange(claim: PersistentVolumeClaim, volume: PersistentVolume) -> None
             "but the claim has UID uid-data",
             id="bound to another",
         ),
-        pytest.param(make_block, "FailedMapVolume", "volume pv-data has volumeMode Block", id="a device"),
+        pytest.param(
+            mount_block,
+            "FailedMapVolume",
+            "volume v-data has volumeMode Block, but is specified in volumeMounts",
+            id="a device as a file system",
+        ),
         pytest.param(make_strange, "FailedMount", "source rbd is not supported on this node", id="unknown source"),
     ],
 )
@@ -225,10 +230,40 @@ async def test_claim_that_can_not_be_mounted_says_why(
         claim, volume = seed_claim(world)
         change(claim, volume)
         world.client.seed(claim, volume)
+        pod = claiming_pod()
+        pod.spec.containers[0].volumeMounts.add(name="v-data", mountPath="/data")
         with pytest.raises(VolumesFailed) as failed:
-            await world.ensure(claiming_pod())
+            await world.ensure(pod)
         assert failed.value.texts[0][0] == reason
         assert text in failed.value.texts[0][1]
+
+
+async def test_block_volume_is_handed_to_the_container_as_a_device() -> None:
+    async with csi_world() as world:
+        _, volume = seed_claim(world)
+        volume.spec.volumeMode = "Block"
+        world.client.seed(volume)
+        pod = claiming_pod()
+        pod.spec.containers[0].volumeDevices.add(name="v-data", devicePath="/dev/disk")
+        mounted = await world.ensure(pod)
+        assert world.driver.called("NodePublishVolume")[0].volume_capability.HasField("block")
+        (device,) = world.manager.devices_of(pod.spec.containers[0], mounted)
+        assert (device.container_path, device.permissions) == ("/dev/disk", "mrw")
+        assert device.host_path == str(mounted["v-data"].host_path)
+        await world.manager.tear_down("uid-1")
+        assert world.left() == []
+
+
+async def test_device_that_can_not_be_mapped_is_told_as_such() -> None:
+    async with csi_world() as world:
+        _, volume = seed_claim(world)
+        volume.spec.volumeMode = "Block"
+        world.client.seed(volume)
+        world.driver.fail["NodeStageVolume"] = (grpc.StatusCode.INTERNAL, "no")
+        with pytest.raises(VolumesFailed) as failed:
+            await world.ensure(claiming_pod())
+        text = 'MapVolume.SetUpDevice failed for volume "pv-data" : rpc error: code = Internal desc = no'
+        assert failed.value.texts == [("FailedMapVolume", text)]
 
 
 async def test_claim_that_does_not_exist_says_so() -> None:
