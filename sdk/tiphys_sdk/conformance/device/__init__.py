@@ -1,0 +1,1 @@
+"""What is demanded of a device plugin (v1beta1)."""
