@@ -1,4 +1,4 @@
-"""Figures of a whole cluster: `tiphys up` to a Running container, and one pod. Run: python -m tests.bench.cluster
+"""Figures of a whole cluster: `tiphys up` to a Running container, a pod, claims. Run: python -m tests.bench.cluster
 
 A cluster of its own name, with its ports shifted, on this machine; it is taken off at the end. Needs root, containerd
 and the images that `make up` leaves on the machine; what is missing is made at the first start, which does not count.
@@ -21,9 +21,10 @@ from time import perf_counter
 import orjson
 import uvloop
 
+from tests.bench import claims
 from tests.bench.figures import Figure, median, print_figures, print_heading, skipped
 from tests.bench.process import environment
-from tests.bench.rest_client import Client, WatchConnection, request
+from tests.bench.rest_client import Client, request, watch_object
 from tiphys_cluster.ports import Ports
 
 _UP = "`tiphys up` (second time) to a Running container"
@@ -69,7 +70,7 @@ class BenchCluster:
 
 
 def measure_cluster() -> list[Figure]:
-    """Both figures; skipped ones where something is missing."""
+    """All figures; skipped ones where something is missing."""
     missing = _missing()
     if missing:
         return skipped_figures(missing)
@@ -84,17 +85,20 @@ def measure_cluster() -> list[Figure]:
         cluster.up()
         up_s = perf_counter() - began
         first_s, *times_s = uvloop.run(_pod_times(cluster, 1 + _PODS))
+        of_claims = uvloop.run(_claim_figures(cluster))
         note = f"{up_s:.1f} s of it until the node is Ready, as the command waits"
         spread = f"best {min(times_s):.2f}, worst {max(times_s):.2f}; busybox, image present, {_PODS} one by one"
         return [
             Figure(_UP, up_s + first_s, "s", 4, note),
             Figure(_POD, median(times_s), "s", 0.4, spread),
+            *of_claims,
         ]
 
 
 def skipped_figures(why: str) -> list[Figure]:
-    """Both, not measured."""
-    return [skipped(_UP, why, "s", 4), skipped(_POD, why, "s", 0.4)]
+    """All of them, not measured."""
+    of_claims = [skipped(name, why, "s", claims.MOST_S) for name in (claims.IMMEDIATE, claims.WITH_POD)]
+    return [skipped(_UP, why, "s", 4), skipped(_POD, why, "s", 0.4), *of_claims]
 
 
 def _missing() -> str:
@@ -102,6 +106,11 @@ def _missing() -> str:
         return "needs root"
     absent = [name for name in ("containerd", "runc", "ip", "nft") if shutil.which(name) is None]
     return f"not installed: {', '.join(absent)}" if absent else ""
+
+
+async def _claim_figures(cluster: BenchCluster) -> list[Figure]:
+    async with cluster.client().connected(1) as client:
+        return await claims.measure_claims(client)
 
 
 async def _pod_times(cluster: BenchCluster, pods: int) -> list[float]:
@@ -112,7 +121,10 @@ async def _pod_times(cluster: BenchCluster, pods: int) -> list[float]:
 
 async def _pod_time(client: Client, name: str) -> float:
     running, gone = asyncio.Event(), asyncio.Event()
-    watches = [await _watch(client, name, b'"phase":"Running"', running), await _watch(client, name, _DELETED, gone)]
+    watches = [
+        await watch_object(client, _PODS_PATH, name, b'"phase":"Running"', running),
+        await watch_object(client, _PODS_PATH, name, _DELETED, gone),
+    ]
     container = {"name": "box", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sleep", "3600"]}
     pod = {
         "apiVersion": "v1",
@@ -136,13 +148,6 @@ async def _pod_time(client: Client, name: str) -> float:
 
 
 _DELETED = b'{"type":"DELETED"'
-
-
-async def _watch(client: Client, name: str, marker: bytes, seen: asyncio.Event) -> WatchConnection:
-    watch = await client.open(lambda: WatchConnection(lambda _: seen.set(), marker))
-    assert isinstance(watch, WatchConnection)
-    watch.start(request("GET", f"{_PODS_PATH}?watch=1&fieldSelector=metadata.name%3D{name}"))
-    return watch
 
 
 if __name__ == "__main__":

@@ -141,3 +141,11 @@ class WatchConnection(Connection):
         self._tail = data[-(len(self._marker) - 1) :]
         if found:
             self._progress(found)
+
+
+async def watch_object(client: Client, path: str, name: str, marker: bytes, seen: asyncio.Event) -> WatchConnection:
+    """Follow one object of a collection; seen is set when an event holds marker. The caller closes the watch."""
+    watch = await client.open(lambda: WatchConnection(lambda _: seen.set(), marker))
+    assert isinstance(watch, WatchConnection)
+    watch.start(request("GET", f"{path}?watch=1&fieldSelector=metadata.name%3D{name}"))
+    return watch
