@@ -82,7 +82,7 @@ class Cluster:
         """The administrator's kubeconfig."""
         return self.home / "admin.conf"
 
-    def up(self) -> str:
+    def up(self, *arguments: str) -> str:
         """`tiphys up`; may be repeated."""
         return run(
             TIPHYS,
@@ -91,12 +91,23 @@ class Cluster:
             f"--home={self.home}",
             f"--port-offset={self.port_offset}",
             f"--store={self.store}",
+            *arguments,
             timeout_s=180,
         )
 
     def down(self, *, delete: bool = True) -> str:
         """`tiphys down`; may be repeated."""
         return run(TIPHYS, "down", f"--name={self.name}", *(["--delete"] if delete else []), timeout_s=120)
+
+    def node(self, verb: str, *arguments: str) -> str:
+        """`tiphys node add` or another verb of nodes."""
+        return run(TIPHYS, "node", verb, *arguments, f"--name={self.name}", timeout_s=180)
+
+    def inside(self, node: str, *command: str) -> str:
+        """What a command says in a node's namespaces; node "switch" is the switch between them."""
+        namespaces = Path("/run/tiphys", self.name, "ns")
+        mounts = [] if node == "switch" else [f"--mount={namespaces / node}.mnt"]
+        return run("nsenter", f"--net={namespaces / node}.net", *mounts, *command)
 
     def status(self) -> str:
         """`tiphys status`."""
