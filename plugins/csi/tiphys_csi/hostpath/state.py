@@ -162,7 +162,7 @@ def _content(kind: Kind) -> str:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if _ID.fullmatch(entry.name))
+        return sorted(name for name in os.listdir(folder) if _ID.fullmatch(name))
     except FileNotFoundError:
         return []
 
@@ -225,9 +225,9 @@ def _remove(folder: Path, identity: str) -> None:
 
 
 def _sync_all(folder: Path) -> None:
-    for entry in os.scandir(folder):
-        if entry.is_dir():
-            _sync_folder(Path(entry.path))
+    for name in os.listdir(folder):
+        if (folder / name).is_dir():
+            _sync_folder(folder / name)
     _sync_folder(folder)
 
 
