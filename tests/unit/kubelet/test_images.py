@@ -50,6 +50,32 @@ def test_secret_that_holds_no_configuration_gives_nothing() -> None:
     assert auth_for("busybox", [Secret(data={".dockerconfigjson": b"garbage"}), Secret()]) is None
 
 
+@pytest.mark.parametrize(
+    ("image", "fits"),
+    [
+        ("busybox", True),
+        ("tiphys.dev/httpd:1", True),
+        ("localhost:5000/team/app_x:v1.2-rc@sha256:" + "0" * 64, True),
+        ("[::1]:5000/app", True),
+        ("sha256:" + "a" * 64, True),
+        ("No/such::1", False),
+        ("Busybox", False),
+        ("busybox:", False),
+        ("a b", False),
+        ("busybox@sha256:short", False),
+        ("", False),
+    ],
+)
+def test_names_that_no_image_can_have_are_told_from_others(image: str, fits: bool) -> None:
+    puller = ImagePuller(FakeImages(), FakeClock())
+    if fits:
+        puller.check_name(image)
+        return
+    with pytest.raises(ImageError, match="invalid reference format") as refused:
+        puller.check_name(image)
+    assert refused.value.reason == "InvalidImageName"
+
+
 class CountingImages(FakeImages):
     """Counts pulls, which take a moment."""
 

@@ -13,7 +13,7 @@ from tiphys.api.core.v1.config_map_pb2 import ConfigMap
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_component.clock import FakeClock
 from tiphys_kubelet.objects import ObjectKey
-from tiphys_kubelet.volumes import object_volumes, subpath
+from tiphys_kubelet.volumes import empty_dir, object_volumes, subpath
 from tiphys_kubelet.volumes.atomic_writer import FileContent, PathError, write_files
 from tiphys_kubelet.volumes.host_path import check_type
 from tiphys_kubelet.volumes.interface import VolumeError
@@ -155,6 +155,19 @@ async def test_missing_config_map_is_told_with_the_volume(tmp_path: Path) -> Non
     expected = 'MountVolume.SetUp failed for volume "v" : configmap "conf" not found'
     with pytest.raises(VolumeError, match=expected):
         await manager.ensure(pod_with("configMap"), VolumeSurroundings({}))
+
+
+@pytest.mark.parametrize(("medium", "mode"), [("", 0o777), ("Memory", 0o1777)])
+async def test_empty_dir_is_open_to_all_and_in_memory_sticky_as_a_tmpfs_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medium: str, mode: int
+) -> None:
+    monkeypatch.setattr(empty_dir, "ensure_tmpfs", lambda path, size: path.mkdir(parents=True, exist_ok=True))
+    pod = make_pod("app")
+    pod.spec.volumes.add(name="v").volumeSource.emptyDir.medium = medium
+    mounted = await VolumeManager(tmp_path, default_plugins(FakeClock(NOW), no_token)).ensure(
+        pod, VolumeSurroundings({})
+    )
+    assert mounted["v"].host_path.stat().st_mode & 0o7777 == mode
 
 
 async def test_unknown_kind_of_volume_is_told(tmp_path: Path) -> None:

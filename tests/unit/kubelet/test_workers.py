@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import pytest
 
 from tiphys.api.core.v1.config_map_pb2 import ConfigMap
+from tiphys.api.core.v1.event_pb2 import Event
 from tiphys.api.core.v1.pod_pb2 import Pod
+from tiphys_apimachinery.fields import FieldSelector
+from tiphys_apimachinery.labels import Selector
 from tiphys_client.fake import FakeClient
+from tiphys_client.fake_store import Selection
 from tiphys_component.clock import FakeClock
 from tiphys_cri.errors import CRIError, CRIUnavailable
 from tiphys_cri.fake import FakeImages, FakeRuntime
@@ -20,6 +25,7 @@ from tiphys_kubelet.kubelet import Kubelet, Outside
 from tiphys_kubelet.options import Options
 
 NODE = "node-1"
+EVENTS = Selection(Event, "default", Selector.parse(""), FieldSelector.parse(""))
 
 
 @dataclass(slots=True)
@@ -231,3 +237,43 @@ async def test_deleted_config_map_leaves_the_volume_and_the_worker_at_work(tmp_p
         assert told.status.containerStatuses[0].state.terminated.exitCode == 1
         path = tmp_path / "pods" / container.labels["io.kubernetes.pod.uid"] / "volumes/kubernetes.io~configmap/v/k"
         assert path.read_text() == "v"
+
+
+def refuse_root(pod: Pod) -> None:
+    """The image's user is root, and must not be."""
+    pod.spec.securityContext.runAsNonRoot = True
+
+
+def misname(pod: Pod) -> None:
+    """No image can have the name."""
+    pod.spec.containers[0].image = "No/such::1"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "event"),
+    [
+        pytest.param(
+            refuse_root,
+            "CreateContainerConfigError",
+            "Error: container has runAsNonRoot and image will run as root",
+            id="root",
+        ),
+        pytest.param(misname, "InvalidImageName", "Error: InvalidImageName", id="name"),
+    ],
+)
+async def test_container_that_can_not_be_made_says_why_in_status_and_event(
+    tmp_path: Path, change: Callable[[Pod], None], reason: str, event: str
+) -> None:
+    async with world(tmp_path) as here:
+        pod = make_pod()
+        change(pod)
+        await here.client.create(pod)
+
+        def told() -> bool:
+            events = [Event.FromString(raw) for _, raw in here.client.server.store.select(EVENTS)]
+            return event in [e.message for e in events if (e.type, e.reason) == ("Warning", "Failed")]
+
+        await here.until(told)
+        stored = here.status()
+        assert stored is not None
+        assert stored.status.containerStatuses[0].state.waiting.reason == reason

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,6 +31,11 @@ INVALID_IMAGE_NAME = "InvalidImageName"
 BACKOFF_BASE_S = 10.0
 BACKOFF_CAP_S = 300.0
 MAX_PARALLEL_PULLS = 4
+# [host[:port]/]path[:tag][@digest]; only the host may have capitals. Source: the grammar of the distribution project.
+_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+_REFERENCE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@{_DIGEST})?", re.ASCII)
 
 
 class ImageError(Exception):
@@ -134,6 +140,15 @@ class ImagePuller:
             return None
         message = f'Back-off pulling image "{container.image}": {ERR_IMAGE_PULL}: {failure.message}'
         return ImageError(IMAGE_PULL_BACKOFF, message, failure.until)
+
+    def check_name(self, image: str) -> None:
+        """Raises ImageError if no image can have the name."""
+        if _REFERENCE.fullmatch(image) is None:
+            message = (
+                f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": '
+                "invalid reference format"
+            )
+            raise ImageError(INVALID_IMAGE_NAME, message, self._clock.now() + timedelta(seconds=BACKOFF_CAP_S))
 
     async def present(self, container: Container) -> PulledImage | None:
         """The image if it is here and the policy is content with that."""

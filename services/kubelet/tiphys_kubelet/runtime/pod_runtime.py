@@ -118,7 +118,11 @@ class PodRuntime:
         if sandbox is None:
             raise StartError("CreateContainerError", "pod has no sandbox")
         image = await self.ensure_image(context, container)
-        _check_user(pod, container, image)
+        try:
+            _check_user(pod, container, image)
+        except StartError as err:
+            self._failed(pod, container, err.message)
+            raise
         grant = await self._devices(pod, container)
         env = {**grant.env, **self._env(context, container, sandbox.ips)}
         mounts = await self._mounts(context, container, env, pod_ips=sandbox.ips, attempt=action.attempt)
@@ -159,6 +163,12 @@ class PodRuntime:
     async def ensure_image(self, context: PodContext, container: Container) -> PulledImage:
         """Has the image on the node. Raises ImageError."""
         pod, name = context.pod, container.name
+        try:
+            self.images.check_name(container.image)
+        except ImageError as err:
+            self.events.event(pod, "Warning", "InspectFailed", err.message, container=name)
+            self._failed(pod, container, err.reason)
+            raise
         backing_off = self.images.back_off(container)
         present = await self.images.present(container)
         if present is not None:

@@ -44,8 +44,9 @@ def _make(path: Path, in_memory: bool, size_bytes: int, fs_group: int | None) ->
     if in_memory:
         ensure_tmpfs(path, size_bytes)
     path.mkdir(parents=True, exist_ok=True)
-    # The mode is an interface: containers of any user write here.
-    path.chmod(0o777)
+    # The mode is an interface: containers of any user write here. A tmpfs comes with the sticky bit, and keeps it.
+    mode = 0o1777 if in_memory else 0o777
+    path.chmod(mode)
     if fs_group is not None and not existed:
         set_group(path, fs_group)
-        path.chmod(0o2777)
+        path.chmod(mode | 0o2000)
