@@ -1,4 +1,4 @@
-"""The CNI chain of a pod beside Go's: loopback, then bridge with host-local and masquerade. Run: -m tests.bench.cni
+"""The CNI chain of a pod beside Go's: loopback, bridge with host-local and masquerade, portmap. Run: -m tests.bench.cni
 
 A paired run, A B A B, in network namespaces of its own; needs root. Time on the wall counts here, because that is what
 a pod waits for, and our work is done in a service that is there already: its CPU is told beside.
@@ -42,6 +42,7 @@ class Chain:
     binaries: Path
     data: Path
     subnet: str
+    with_port: bool = False
 
     def configuration(self) -> dict[str, Any]:
         """Of the bridge, as both sides take it."""
@@ -49,8 +50,14 @@ class Chain:
         base = {"cniVersion": "1.0.0", "name": "bench", "type": "bridge", "isDefaultGateway": True, "ipMasq": True}
         return {**base, "ipam": ipam}
 
-    def call(self, verb: str, plugin: str, container: str, conf: dict[str, Any]) -> None:
-        """Call one executable as a runtime does, in the node's namespace. Raises RuntimeError."""
+    def portmap(self, **extra: Any) -> dict[str, Any]:
+        """Of portmap, with one host port or none, as the runtime gives it."""
+        ports = [{"hostPort": 18080, "containerPort": 80, "protocol": "tcp"}] if self.with_port else []
+        runtime = {"runtimeConfig": {"portMappings": ports}}
+        return {"cniVersion": "1.0.0", "name": "bench", "type": "portmap", **runtime, **extra}
+
+    def call(self, verb: str, plugin: str, container: str, conf: dict[str, Any]) -> dict[str, Any]:
+        """Call one executable as a runtime does, in the node's namespace; its result. Raises RuntimeError."""
         environment = {
             "PATH": os.environ["PATH"],
             "CNI_COMMAND": verb,
@@ -65,31 +72,39 @@ class Chain:
         )
         if done.returncode:
             raise RuntimeError(f"{plugin} {verb}: {done.stdout.decode()}{done.stderr.decode()}")
+        found: dict[str, Any] = json.loads(done.stdout or b"{}")
+        return found
 
     def add(self, container: str) -> float:
-        """Seconds that both plugins take."""
+        """Seconds that the plugins take."""
         began = perf_counter()
         self.call("ADD", "loopback", container, {"cniVersion": "1.0.0", "name": "bench", "type": "loopback"})
-        self.call("ADD", "bridge", container, self.configuration())
+        result = self.call("ADD", "bridge", container, self.configuration())
+        self.call("ADD", "portmap", container, self.portmap(prevResult=result))
         return perf_counter() - began
 
     def delete(self, container: str) -> float:
-        """Seconds that both plugins take."""
+        """Seconds that the plugins take."""
         began = perf_counter()
+        self.call("DEL", "portmap", container, self.portmap())
         self.call("DEL", "bridge", container, self.configuration())
         self.call("DEL", "loopback", container, {"cniVersion": "1.0.0", "name": "bench", "type": "loopback"})
         return perf_counter() - began
 
 
 def measure_cni() -> list[Figure]:
-    """ADD of ours against Go's, and DEL for information."""
+    """ADD of ours against Go's, without and with a host port, and DEL for information."""
     missing = _missing()
     if missing:
         return [skipped(_NAME, missing, "ms")]
+    return [*_measure("", with_port=False), *_measure(", with a host port", with_port=True)]
+
+
+def _measure(suffix: str, *, with_port: bool) -> list[Figure]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="tiphys-bench-")))
-        theirs = Chain(_namespace(stack, "go"), GO_PLUGINS, folder / "go", "10.78.0.0/16")
-        ours = Chain(_namespace(stack, "own"), folder / "bin", folder / "own", "10.79.0.0/16")
+        theirs = Chain(_namespace(stack, "go"), GO_PLUGINS, folder / "go", "10.78.0.0/16", with_port)
+        ours = Chain(_namespace(stack, "own"), folder / "bin", folder / "own", "10.79.0.0/16", with_port)
         socket = folder / "cni.sock"
         install(ours.binaries, str(socket))
         service = stack.enter_context(_service(ours.node, socket))
@@ -102,15 +117,15 @@ def measure_cni() -> list[Figure]:
     deletes = [median([pair[side][1] for pair in pairs]) * 1e3 for side in (0, 1)]
     note = f"Go's plugins {adds[0]:.1f} ms, paired; CPU of the service {spent_ms:.1f} ms for ADD and DEL"
     return [
-        Figure(_NAME, adds[1], "ms", adds[0], note),
-        Figure("CNI chain of a pod, DEL", deletes[1], "ms", note=f"Go's plugins {deletes[0]:.1f} ms"),
+        Figure(_NAME + suffix, adds[1], "ms", adds[0], note),
+        Figure(f"CNI chain of a pod, DEL{suffix}", deletes[1], "ms", note=f"Go's plugins {deletes[0]:.1f} ms"),
     ]
 
 
 def _missing() -> str:
     if os.geteuid() != 0:
         return "needs root"
-    wanted = [str(GO_PLUGINS / name) for name in ("loopback", "bridge", "host-local")]
+    wanted = [str(GO_PLUGINS / name) for name in ("loopback", "bridge", "host-local", "portmap")]
     absent = [name for name in [*wanted, "nsenter", "ip", "iptables"] if shutil.which(name) is None]
     return f"not installed: {', '.join(absent)}" if absent else ""
 

@@ -25,7 +25,9 @@ FAULTS = {
         "    made = right(call)\n"
         "    return replace(made, ips=(replace(made.ips[0], address='10.201.0.250/24'),))\n"
     ),
-    "writes to standard output": "right = add\ndef add(call):\n    print('attaching')\n    return right(call)\n",
+    "writes to standard output": (
+        "right = add\ndef add(call):\n    print('attaching', flush=True)\n    return right(call)\n"
+    ),
     "hangs": "import time\ndef delete(call): time.sleep(600)\n",
     "dies": "import os\ndef check(call): os.kill(os.getpid(), 9)\n",
     "keeps its interface": "def unplug(host): pass\n",
