@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys_client.client import Client
@@ -16,6 +17,7 @@ from tiphys_client.transport import GrpcTransport
 from tiphys_cni.flannel.backend.registry import BACKENDS
 from tiphys_cni.flannel.manager import Config, Manager
 from tiphys_cni.flannel.options import Options
+from tiphys_cni.flannel.preparation import prepare
 from tiphys_cni.flannel.servicer import servicer
 from tiphys_component import log
 from tiphys_component.app import run, start_loop
@@ -40,11 +42,13 @@ class Flannel:
         nodes: Informer[Node, object] = Informer(client, Node, clock=clock)
         events = EventRecorder(client, "flannel", clock=clock, host=options.node_name, registry=registry)
         settings = options.settings()
+        backend = BACKENDS[options.backend](settings)
         manager = Manager(
             Config(options.node_name, settings.network, options.subnet_file, options.ip_masq),
-            BACKENDS[options.backend](settings),
+            backend,
             client,
             nodes,
+            prepare=partial(prepare, backend.overlay, settings.network, ip_masq=options.ip_masq),
             clock=clock,
             registry=registry,
             events=events,

@@ -7,8 +7,7 @@ before left behind, and what was missed meanwhile.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -18,9 +17,8 @@ from tiphys_apimachinery.errors import APIError
 from tiphys_client.client import Client
 from tiphys_client.informer import Informer
 from tiphys_client.recorder import EventRecorder
-from tiphys_cni.flannel import lease, masquerade
+from tiphys_cni.flannel import lease
 from tiphys_cni.flannel.backend.interface import Backend, BackendError
-from tiphys_cni.flannel.backend.registry import remove_left_over
 from tiphys_cni.flannel.lease import Lease, LeaseError, Survey
 from tiphys_cni.flannel.monitor import Monitor
 from tiphys_cni.flannel.subnet import SubnetEnv
@@ -34,7 +32,6 @@ from tiphys_component.proc import CommandError
 _log = get_logger("flannel")
 # Changes that come together are looked at together, as the kernel tells of each entry of a deleted device.
 _GATHER_S = 0.02
-_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +54,18 @@ class Manager:
         client: Client,
         nodes: Informer[Node, object],
         *,
+        prepare: Callable[[], Awaitable[None]],
         clock: Clock,
         registry: Registry,
         events: EventRecorder,
     ) -> None:
+        """`prepare` makes the node ready for any back end; it is called until it succeeds once."""
         self._config = config
         self._backend = backend
         self._client = client
         self._nodes = nodes
+        self._prepare = prepare
+        self._is_prepared = False
         self._clock = clock
         self._events = events
         self._rounds = registry.counter(
@@ -75,7 +76,6 @@ class Manager:
         self._wake = asyncio.Event()
         # A caller's Sync and the loop must not work at once: each would undo what the other knows.
         self._lock = asyncio.Lock()
-        self._masqueraded = False
         self.survey = Survey(None, "the Nodes are not known yet", {}, (), {})
         self.refused: Mapping[str, str] = {}
         self.mtu = 0
@@ -113,16 +113,14 @@ class Manager:
         monitor = Monitor(self._wake.set, lambda: self._backend.devices, lambda: self._backend.overlay)
         try:
             async with asyncio.TaskGroup() as group:
-                start_loop(group, self._follow(), "leases")
+                start_loop(group, self.follow(), "leases")
                 start_loop(group, monitor.run(), "kernel monitor")
         finally:
             await self._backend.close()
 
-    async def _follow(self) -> None:
+    async def follow(self) -> None:
+        """Does a round whenever something wakes it, and again after one that failed. Runs until cancelled."""
         await self._nodes.wait_synced()
-        removed = await asyncio.to_thread(remove_left_over, self._backend.overlay)
-        if removed:
-            _log.info("devices of other back ends removed", devices=removed)
         backoff = Backoff(base_s=0.1, cap_s=5.0)
         self._wake.set()
         while True:
@@ -135,11 +133,8 @@ class Manager:
                 self._rounds.labels("failed").inc()
                 delay_s = backoff.next()
                 _log.error("leases not applied", err=str(err) or type(err).__name__, retry_after_s=delay_s)
-                # Whatever happens meanwhile is a reason to try at once.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay_s):
-                        await self._wake.wait()
-                self._wake.set()
+                # Whatever happens before that is a reason to try at once.
+                self._clock.call_later(delay_s, self._wake.set)
             else:
                 backoff.reset()
 
@@ -154,7 +149,9 @@ class Manager:
                 self._say_absent(found)
                 return 0
             opened = await self._backend.open(found.own, _announced(found))
-            await self._prepare_node()
+            if not self._is_prepared:
+                await self._prepare()
+                self._is_prepared = True
             is_first = not self.mtu
             if is_first:
                 # Later on traffic must not wait for the API server.
@@ -183,21 +180,12 @@ class Manager:
         await self._client.patch(Node, self._config.node, "", {"metadata": {"annotations": wanted}})
         _log.info("lease announced", node=self._config.node, backend=self._backend.name)
 
-    async def _prepare_node(self) -> None:
-        """What a node needs once: forwarding between its devices, and masquerading."""
-        if self._masqueraded:
-            return
-        await asyncio.to_thread(_FORWARDING.write_text, "1")
-        if self._config.ip_masq:
-            await masquerade.ensure(self._config.network)
-        else:
-            await masquerade.remove()
-        self._masqueraded = True
-
     def _say_absent(self, found: Survey) -> None:
         if found.problem != self.survey.problem:
             _log.warning("no lease", node=self._config.node, reason=found.problem)
-            self._event(found.problem)
+            node = self._nodes.get(self._config.node)
+            if node is not None and node.spec.podCIDR:
+                self._event(found.problem)
         # What was held goes on working; it is only told that the Node no longer says so.
         self.survey = found
 
