@@ -15,7 +15,7 @@ import grpc.aio
 from tiphys.thirdparty.csi.v1 import csi_pb2, csi_pb2_grpc
 
 Rpc = csi_pb2.NodeServiceCapability.RPC
-ALL = (Rpc.STAGE_UNSTAGE_VOLUME, Rpc.EXPAND_VOLUME)
+ALL = (Rpc.STAGE_UNSTAGE_VOLUME, Rpc.EXPAND_VOLUME, Rpc.GET_VOLUME_STATS)
 
 
 @dataclass(slots=True)
@@ -106,6 +106,14 @@ class FakeNodeService(csi_pb2_grpc.NodeServicer):
         """Grows it."""
         await self._call("NodeExpandVolume", request, context)
         return csi_pb2.NodeExpandVolumeResponse(capacity_bytes=request.capacity_range.required_bytes)
+
+    async def NodeGetVolumeStats(self, request: Any, context: Any) -> csi_pb2.NodeGetVolumeStatsResponse:
+        """Half full."""
+        await self._call("NodeGetVolumeStats", request, context)
+        reply = csi_pb2.NodeGetVolumeStatsResponse()
+        reply.usage.add(unit=csi_pb2.VolumeUsage.BYTES, total=100, used=50, available=50)
+        reply.usage.add(unit=csi_pb2.VolumeUsage.INODES, total=10, used=1, available=9)
+        return reply
 
     async def _call(self, method: str, request: Any, context: Any) -> None:
         await self._fail(method, request, context)

@@ -23,6 +23,7 @@ from tiphys_component.rpc import Server
 from tiphys_component.tls import server_ssl_context
 from tiphys_cri.interface import ImageService, RuntimeService
 from tiphys_kubelet.csi.assembly import CsiSupport
+from tiphys_kubelet.csi.volume_stats import VolumeStats
 from tiphys_kubelet.machine import read_machine
 from tiphys_kubelet.network_garbage import NetworkGarbage
 from tiphys_kubelet.node_lease import NodeLease
@@ -122,6 +123,7 @@ class Kubelet:
         )
         self.lease = NodeLease(options.node_name, client, clock, lambda: self._node)
         self.metrics = KubeletMetrics(pods=self._count_pods, containers=self._count_containers)
+        self.volume_stats = VolumeStats(self.csi.plugin.published, self.csi.drivers, self.metrics.registry, clock)
         self.guard = ApiGuard(client, clock, options.node_name, trusted=(API_SERVER_CLIENT,))
         self.parts = self._server_parts()
         tls = server_ssl_context(options.tls) if options.tls is not None else None
@@ -156,6 +158,7 @@ class Kubelet:
             self.source,
             self.plugins,
             *self.csi.loops(),
+            self.volume_stats,
             self.nodes,
             self.devices,
             RegistrationServer(self.devices),
@@ -258,6 +261,7 @@ class Kubelet:
             pods=self._pods_with_status,
             is_healthy=lambda: clock.monotonic() - self.lifecycle.relisted_at < HEALTHY_RELIST_S,
             started_at=clock.now(),
+            volume_uses=lambda: self.volume_stats.uses,
         )
 
     def _pods_with_status(self) -> Sequence[Pod]:

@@ -19,6 +19,7 @@ from tiphys_component.app import listen_error
 from tiphys_component.clock import Clock
 from tiphys_cri.errors import CRIError
 from tiphys_cri.interface import RuntimeService, StreamRequest
+from tiphys_kubelet.csi.volume_stats import VolumeUse
 from tiphys_kubelet.observation import ContainerObservation, PodObservation
 from tiphys_kubelet.pleg import PodLifecycle
 from tiphys_kubelet.pod_spec import find_container
@@ -47,6 +48,7 @@ class ServerParts:
     pods: Callable[[], Sequence[Pod]]
     is_healthy: Callable[[], bool]
     started_at: datetime
+    volume_uses: Callable[[], Sequence[VolumeUse]] = tuple
 
 
 class KubeletServer:
@@ -144,7 +146,8 @@ class _Routes:
 
     async def stats_summary(self, request: web.Request) -> web.Response:
         figures = await self._parts.runtime.list_container_stats()
-        document = stats.summary(self._parts.node_name, figures, self._parts.started_at)
+        volumes = self._parts.volume_uses()
+        document = stats.summary(self._parts.node_name, figures, self._parts.started_at, volumes)
         return web.Response(body=orjson.dumps(document), content_type="application/json")
 
     async def container_logs(self, request: web.Request) -> web.StreamResponse:

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tiphys.thirdparty.cri.v1 import api_pb2 as cri
+from tiphys_kubelet.csi.volume_stats import VolumeUse
 from tiphys_kubelet.runtime import labels
 
 
-def summary(node_name: str, stats: Sequence[cri.ContainerStats], started_at: datetime) -> dict[str, Any]:
+def summary(
+    node_name: str, stats: Sequence[cri.ContainerStats], started_at: datetime, volumes: Sequence[VolumeUse] = ()
+) -> dict[str, Any]:
     """The document, with pods in the order of their names. Pure."""
     pods: dict[str, dict[str, Any]] = {}
     for one in stats:
@@ -21,6 +24,9 @@ def summary(node_name: str, stats: Sequence[cri.ContainerStats], started_at: dat
         ref = {"name": told[labels.POD_NAME], "namespace": told[labels.POD_NAMESPACE], "uid": uid}
         pod = pods.setdefault(uid, {"podRef": ref, "startTime": _time(started_at), "containers": []})
         pod["containers"].append(_container(one, started_at))
+    for use in volumes:
+        if use.pod_uid in pods:
+            pods[use.pod_uid].setdefault("volume", []).append(_volume(use))
     ordered = sorted(pods.values(), key=lambda pod: (pod["podRef"]["namespace"], pod["podRef"]["name"]))
     node = {"nodeName": node_name, "startTime": _time(started_at)}
     return {"node": node, "pods": ordered}
@@ -48,6 +54,19 @@ def _container(one: cri.ContainerStats, started_at: datetime) -> dict[str, Any]:
             "inodesUsed": disk.inodes_used.value,
         },
     }
+
+
+def _volume(use: VolumeUse) -> dict[str, Any]:
+    names = {
+        "availableBytes": "available_bytes",
+        "capacityBytes": "capacity_bytes",
+        "usedBytes": "used_bytes",
+        "inodesFree": "inodes_free",
+        "inodes": "inodes",
+        "inodesUsed": "inodes_used",
+    }
+    figures = {key: use.figures[name] for key, name in names.items() if name in use.figures}
+    return {**figures, "name": use.volume, "pvcRef": {"name": use.claim, "namespace": use.namespace}}
 
 
 def _time(moment: datetime) -> str:

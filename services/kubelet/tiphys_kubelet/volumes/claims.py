@@ -37,9 +37,7 @@ def resolve(pod: Pod, volume: Volume, objects: Objects) -> Resolved:
     read_only = volume.volumeSource.persistentVolumeClaim.readOnly
     resolved = Resolved(_as_volume(persistent), persistent, claim, read_only=read_only)
     if is_device and not resolved.volume.volumeSource.HasField("csi"):
-        raise VolumeMapError(
-            f"volume {persistent.metadata.name} has volumeMode Block, which only CSI offers here"
-        )
+        raise VolumeMapError(f"volume {persistent.metadata.name} has volumeMode Block, which only CSI offers here")
     return resolved
 
 

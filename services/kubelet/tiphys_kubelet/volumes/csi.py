@@ -8,7 +8,7 @@ notes, and setting up calls the driver again, which finds its work done or does 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -70,6 +70,7 @@ class CsiPlugin:
         self._locks: KeyedLocks[tuple[str, str]] = KeyedLocks()
         # What this life has mounted, by its directory; the mount point was there afterwards, or never.
         self._mounted: dict[Path, bool] = {}
+        self._published: dict[Path, CsiVolume] = {}
         self._wake = asyncio.Event()
         self._log = get_logger("kubelet.csi")
 
@@ -103,6 +104,7 @@ class CsiPlugin:
             driver = self._driver(note.driver, "UnmountVolume.TearDown")
             await driver.client.unpublish(note.handle, str(publish_mount(path)))
             self._mounted.pop(path, None)
+            self._published.pop(path, None)
             await to_the_end(to_thread(remove_directory, path, publish_mount(path)))
             self._shared.in_use.drop(path)
             try:
@@ -111,6 +113,10 @@ class CsiPlugin:
                 # The pod has nothing of it any more and need not wait.
                 self._log.warning("volume can't be unstaged, will retry", volume=note.unique_name, err=str(err))
                 self.look_again()
+
+    def published(self) -> Sequence[CsiVolume]:
+        """The volumes that pods have now."""
+        return tuple(self._published.values())
 
     def look_again(self) -> None:
         """What could not be unstaged may be now: a driver has come."""
@@ -162,6 +168,7 @@ class CsiPlugin:
         republishes = volume.spec is not None and volume.spec.spec.requiresRepublish
         if republishes or not await self._is_mounted(request.path):
             await self._mount(volume, driver, abilities, staging)
+        self._published[request.path] = volume
         grown = await self._shared.expander.ensure(volume, driver, abilities, staging)
         if grown and not republishes:
             return mounted
