@@ -59,6 +59,14 @@ def test_pods_of_two_nodes_are_not_hidden_from_each_other_but_from_the_world(pai
     assert seen_source(pair.near, pair.cluster.lan.switch, pair.cluster.lan.gateway) == pair.first.space.address
 
 
+def test_masquerading_that_was_deleted_comes_back(pair: Pair) -> None:
+    for damage in (("delete", "table", "ip", "flannel-ipv4"), ("flush", "ruleset")):
+        pair.first.space.run("nft", *damage)
+        wait_until(
+            lambda: "masquerade" in pair.first.space.run("nft", "list", "ruleset"), timeout_s=_WITHIN_S, what=damage[0]
+        )
+
+
 _DAMAGE = {
     "host-gw": ["ip route del 10.244.2.0/24", "ip link set eth0 down; ip link set eth0 up"],
     "vxlan": ["ip route del 10.244.2.0/24", "ip link del flannel.1"],

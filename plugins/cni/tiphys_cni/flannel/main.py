@@ -14,6 +14,7 @@ from tiphys_client.informer import Informer
 from tiphys_client.kubeconfig import load
 from tiphys_client.recorder import EventRecorder
 from tiphys_client.transport import GrpcTransport
+from tiphys_cni.flannel import masquerade
 from tiphys_cni.flannel.backend.registry import BACKENDS
 from tiphys_cni.flannel.manager import Config, Manager
 from tiphys_cni.flannel.options import Options
@@ -74,6 +75,8 @@ class Flannel:
                 start_loop(group, nodes.run(), "nodes informer")
                 start_loop(group, events.run(), "events")
                 start_loop(group, manager.run(), "manager")
+                if options.ip_masq:
+                    start_loop(group, masquerade.watch(manager.prepare_again), "masquerading monitor")
                 start_loop(group, face.run(), "faces")
         finally:
             await client.close()

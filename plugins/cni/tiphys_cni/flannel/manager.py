@@ -59,7 +59,7 @@ class Manager:
         registry: Registry,
         events: EventRecorder,
     ) -> None:
-        """`prepare` makes the node ready for any back end; it is called until it succeeds once."""
+        """`prepare` makes the node ready for any back end; once it has succeeded, only prepare_again has it called."""
         self._config = config
         self._backend = backend
         self._client = client
@@ -98,6 +98,11 @@ class Manager:
             return None
         told = self._backend.announce()
         return Lease(self._config.node, self.survey.own, told.public_ip, told.backend, told.data or {})
+
+    def prepare_again(self) -> None:
+        """Has the next round prepare the node anew, and it begin now."""
+        self._is_prepared = False
+        self._wake.set()
 
     def _on_node(self, _node: Node) -> None:
         self._wake.set()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from tiphys_cni.flannel.backend.interface import BackendError, Settings
 from tiphys_cni.flannel.kernel import KernelSocket
@@ -26,26 +27,33 @@ class Underlay:
 
 def find_underlay(kernel: KernelSocket, settings: Settings) -> Underlay:
     """The device by name, by address, or that of the default route. Blocks. Raises BackendError."""
-    links = {link.index: link for link in kernel.links()}
     addresses = kernel.ipv4_addresses()
-    if settings.iface:
-        index = next((link.index for link in links.values() if link.name == settings.iface), 0)
-        if not index:
-            raise BackendError(f"--iface: there is no device {settings.iface}")
-    elif settings.node_ip is not None:
+    name = settings.iface or _name_of(_index(kernel, settings, addresses))
+    # By name, and not out of a list of all: a node has a device for each pod.
+    link = kernel.link(name)
+    if link is None:
+        raise BackendError(f"--iface: there is no device {name}")
+    mine = [found for owner, found in addresses if owner == link.index]
+    chosen = next((found.ip for found in mine if settings.node_ip in (None, found.ip)), None)
+    if chosen is None:
+        raise BackendError(f"device {name} does not have the address {settings.node_ip or 'of this node'} yet")
+    return Underlay(name, link.index, link.mtu, chosen, tuple(found.network for found in mine))
+
+
+def _index(kernel: KernelSocket, settings: Settings, addresses: list[tuple[int, IPv4Interface]]) -> int:
+    if settings.node_ip is not None:
         index = next((owner for owner, found in addresses if found.ip == settings.node_ip), 0)
-        if not index:
-            raise BackendError(f"--node-ip: no device has the address {settings.node_ip}")
+        advice = f"--node-ip: no device has the address {settings.node_ip}"
     else:
         index = kernel.default_device()
-        if not index:
-            raise BackendError("there is no default route: name the device with --iface")
-    link = links[index]
-    mine = [found for owner, found in addresses if owner == index]
-    if settings.node_ip is not None:
-        chosen = next((found.ip for found in mine if found.ip == settings.node_ip), None)
-    else:
-        chosen = mine[0].ip if mine else None
-    if chosen is None:
-        raise BackendError(f"device {link.name} does not have the address {settings.node_ip or 'of this node yet'}")
-    return Underlay(link.name, index, link.mtu, chosen, tuple(found.network for found in mine))
+        advice = "there is no default route: name the device with --iface"
+    if not index:
+        raise BackendError(advice)
+    return index
+
+
+def _name_of(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError as err:
+        raise BackendError("the device went away while it was looked at") from err
