@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -18,6 +20,7 @@ ALLOCATE_TIMEOUT_S = 30.0
 PRE_START_TIMEOUT_S = 30.0
 HEALTHY = "Healthy"
 _GO_CODES = {"CANCELLED": "Canceled", "OK": "OK"}
+T = TypeVar("T")
 
 
 class PluginFailure(Exception):
@@ -40,10 +43,7 @@ class PluginEndpoint:
 
     async def dial(self) -> None:
         """Connects and asks how the plugin wants to be used. Raises PluginFailure."""
-        try:
-            self.options = await self._stub.GetDevicePluginOptions(api_pb2.Empty(), timeout=DIAL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as err:
-            raise _failure(err) from err
+        self.options = await _answer(self._stub.GetDevicePluginOptions(api_pb2.Empty(), timeout=DIAL_TIMEOUT_S))
 
     async def devices(self) -> AsyncIterator[tuple[DeviceState, ...]]:
         """Each list of devices, until the plugin ends. Raises PluginFailure."""
@@ -66,20 +66,14 @@ class PluginEndpoint:
             must_include_deviceIDs=choice.must_include,
             allocation_size=choice.size,
         )
-        try:
-            answer = await self._stub.GetPreferredAllocation(request, timeout=PREFER_TIMEOUT_S)
-        except grpc.aio.AioRpcError as err:
-            raise _failure(err) from err
+        answer = await _answer(self._stub.GetPreferredAllocation(request, timeout=PREFER_TIMEOUT_S))
         return tuple(answer.container_responses[0].deviceIDs) if answer.container_responses else ()
 
     async def allocate(self, devices: Sequence[str]) -> bytes:
         """What a container needs to use the devices, a ContainerAllocateResponse. Raises PluginFailure."""
         request = api_pb2.AllocateRequest()
         request.container_requests.add(devices_ids=devices)
-        try:
-            answer = await self._stub.Allocate(request, timeout=ALLOCATE_TIMEOUT_S)
-        except grpc.aio.AioRpcError as err:
-            raise _failure(err) from err
+        answer = await _answer(self._stub.Allocate(request, timeout=ALLOCATE_TIMEOUT_S))
         if not answer.container_responses:
             raise PluginFailure(f"no containers return in allocation response {answer}".strip(), is_gone=False)
         return answer.container_responses[0].SerializeToString()
@@ -88,15 +82,26 @@ class PluginEndpoint:
         """Tells the plugin that a container with these devices is about to start. Raises PluginFailure."""
         if not self.options.pre_start_required:
             return
-        try:
-            request = api_pb2.PreStartContainerRequest(devices_ids=devices)
-            await self._stub.PreStartContainer(request, timeout=PRE_START_TIMEOUT_S)
-        except grpc.aio.AioRpcError as err:
-            raise _failure(err) from err
+        request = api_pb2.PreStartContainerRequest(devices_ids=devices)
+        await _answer(self._stub.PreStartContainer(request, timeout=PRE_START_TIMEOUT_S))
 
     async def close(self) -> None:
         """Ends the stream and every call."""
         await self._channel.close(None)
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    """The answer of a call. Raises PluginFailure."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as err:
+        raise _failure(err) from err
+    except asyncio.CancelledError as err:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Not we were cancelled but the call, with the connection of a plugin that is gone.
+        raise PluginFailure("rpc error: code = Canceled desc = the plugin went away", is_gone=True) from err
 
 
 def _failure(err: grpc.aio.AioRpcError) -> PluginFailure:
