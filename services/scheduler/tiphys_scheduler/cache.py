@@ -85,7 +85,7 @@ class Cache:
         self._take(placed.pod.key)
         self._placed[placed.pod.key] = placed
         self._by_node.setdefault(placed.node, {})[placed.pod.key] = placed
-        self._volumes.use(placed.pod.key, placed.pod.needs.claims)
+        self._volumes.use(placed.pod.key, placed.node, placed.pod.needs.claims)
         row = self.columns.row_of.get(placed.node)
         if row is not None:
             self.columns.add_pod(row, placed.pod.needs)
@@ -94,7 +94,7 @@ class Cache:
         placed = self._placed.pop(key, None)
         if placed is None:
             return
-        self._volumes.leave(key, placed.pod.needs.claims)
+        self._volumes.leave(key, placed.node, placed.pod.needs.claims)
         on_node = self._by_node[placed.node]
         del on_node[key]
         if not on_node:

@@ -6,6 +6,7 @@ moment of the choice until the binding has ended one way or the other.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,8 @@ class Volumes:
         self._promised_node: dict[str, str] = {}
         # Pods that use each claim, assumed ones included.
         self._users: dict[str, set[str]] = {}
+        # How many pods of each node use each claim.
+        self._on_node: dict[str, Counter[str]] = {}
 
     def set_claim(self, key: str, view: ClaimView | None) -> bool:
         """A claim as the API says, None when it is gone; True where a pod may be judged otherwise now."""
@@ -177,14 +180,21 @@ class Volumes:
         for claim in decisions.provisions:
             self._promised_node.pop(claim, None)
 
-    def use(self, pod: str, claims: Iterable[str]) -> None:
+    def use(self, pod: str, node: str, claims: Iterable[str]) -> None:
         """A pod that has a node uses these claims."""
         for claim in claims:
             self._users.setdefault(claim, set()).add(pod)
+            self._on_node.setdefault(node, Counter())[claim] += 1
 
-    def leave(self, pod: str, claims: Iterable[str]) -> None:
+    def leave(self, pod: str, node: str, claims: Iterable[str]) -> None:
         """A pod is gone or finished, or will not come."""
         for claim in claims:
+            on_node = self._on_node[node]
+            on_node[claim] -= 1
+            if not on_node[claim]:
+                del on_node[claim]
+            if not on_node:
+                del self._on_node[node]
             users = self._users.get(claim)
             if users is not None:
                 users.discard(pod)
@@ -195,9 +205,9 @@ class Volumes:
         """Whether another pod with a node uses the claim."""
         return bool(self._users.get(claim, set()) - {pod})
 
-    def in_use(self) -> dict[str, set[str]]:
-        """Pods by the claim that they use."""
-        return self._users
+    def claims_on(self, node: str) -> set[str]:
+        """The claims that pods of a node use."""
+        return set(self._on_node.get(node, ()))
 
 
 def _gist(view: ClaimView) -> tuple[object, ...]:

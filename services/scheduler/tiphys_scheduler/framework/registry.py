@@ -13,7 +13,7 @@ from tiphys_scheduler.plugins.node_ports import NodePorts
 from tiphys_scheduler.plugins.node_resources_fit import NodeResourcesFit
 from tiphys_scheduler.plugins.node_unschedulable import NodeUnschedulable
 from tiphys_scheduler.plugins.taint_toleration import TaintToleration
-from tiphys_scheduler.plugins.volume_binding import VolumeBinding, VolumeRestrictions
+from tiphys_scheduler.plugins.volume_binding import NodeVolumeLimits, VolumeBinding, VolumeRestrictions
 from tiphys_scheduler.volumes import Volumes
 
 
@@ -29,6 +29,7 @@ def profile(binding: VolumeBinding, volumes: Volumes) -> Profile:
             NodePorts(),
             fit,
             VolumeRestrictions(volumes),
+            NodeVolumeLimits(volumes),
             binding,
         ),
         scores=((taints, 3), (affinity, 2), (fit, 1), (BalancedAllocation(), 1)),

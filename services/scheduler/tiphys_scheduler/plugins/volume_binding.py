@@ -141,17 +141,16 @@ class VolumeBinding:
         choices = []
         for claim in sorted(claims, key=lambda item: (item.requested, item.key)):
             by_row = np.full(nodes.rows, _NOTHING, np.int64)
-            chosen = self._volumes.node_chosen(claim)
-            volumes = [] if chosen else self._volumes.candidates(claim)
+            # A node that is gone makes no volume any more: another is chosen then.
+            chosen = nodes.row_of.get(self._volumes.node_chosen(claim))
+            volumes = [] if chosen is not None else self._volumes.candidates(claim)
             for index, volume in enumerate(volumes):
                 used = taken.setdefault(volume.name, np.zeros(nodes.rows, np.bool_))
                 rows = (by_row == _NOTHING) & _reaches(volume, nodes) & ~used
                 by_row[rows] = index
                 used |= rows
-            if chosen:
-                row = nodes.row_of.get(chosen)
-                if row is not None:
-                    by_row[row] = _TO_MAKE
+            if chosen is not None:
+                by_row[chosen] = _TO_MAKE
             elif not any(volume.is_for(claim) for volume in volumes):
                 by_row[(by_row == _NOTHING) & self._can_make(claim, nodes)] = _TO_MAKE
             choices.append(_Choice(claim, volumes, by_row))
@@ -170,6 +169,49 @@ class VolumeBinding:
             has[[nodes.row_of[name] for name in with_driver if name in nodes.row_of]] = True
             found &= has
         return found
+
+
+class NodeVolumeLimits:
+    """A CSI driver may say how many of its volumes a node takes."""
+
+    name = "NodeVolumeLimits"
+    events = frozenset({Event.NODE_ADDED, Event.POD_DELETED, Event.CLAIM, Event.CSI_NODE})
+
+    def __init__(self, volumes: Volumes) -> None:
+        self._volumes = volumes
+
+    def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:
+        """Only for pods with claims of a driver that has a limit anywhere."""
+        return any(self._volumes.limits(driver) for driver in self._by_driver(pod))
+
+    def filter(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Mask:
+        """Nodes that have room for the volumes which the pod brings and they do not have yet."""
+        found = np.ones(nodes.rows, np.bool_)
+        for driver, claims in self._by_driver(pod).items():
+            for name, limit in self._volumes.limits(driver).items():
+                row = nodes.row_of.get(name)
+                if row is None:
+                    continue
+                there = {key for key in self._volumes.claims_on(name) if self._driver_of(key) == driver}
+                found[row] &= len(there | claims) <= limit or claims <= there
+        mask: Mask = found[rows]
+        return mask
+
+    def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
+        """Always the same."""
+        return ("node(s) exceed max volume count",)
+
+    def _by_driver(self, pod: PodInfo) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for key in pod.needs.claims:
+            driver = self._driver_of(key)
+            if driver:
+                found.setdefault(driver, set()).add(key)
+        return found
+
+    def _driver_of(self, key: str) -> str:
+        claim = self._volumes.claims.get(key)
+        return self._volumes.driver_of(claim) if claim is not None else ""
 
 
 class VolumeRestrictions:

@@ -74,10 +74,12 @@ def storage_class(*, waits: bool = True, provisioner: str = "csi.example.com", z
     return made
 
 
-def csi_node(name: str, driver: str = "csi.example.com") -> CSINode:
+def csi_node(name: str, driver: str = "csi.example.com", *, limit: int | None = None) -> CSINode:
     made = CSINode()
     made.metadata.name = name
-    made.spec.drivers.add(name=driver, nodeID=name)
+    added = made.spec.drivers.add(name=driver, nodeID=name)
+    if limit is not None:
+        added.allocatable.count = limit
     return made
 
 
@@ -245,3 +247,25 @@ def test_a_volume_for_one_pod_only_keeps_others_away() -> None:
     assert room.refusal(pod_info(user("data"))).message == f"0/2 nodes are available: 2 {text}."
     room.cache.remove_pod("default/first")
     assert room.place(pod_info(user("data")))[0] == "a"
+
+
+def test_a_node_that_is_gone_holds_no_claim() -> None:
+    room = Room(storage_class(), claim(selected="gone"))
+    assert room.place(pod_info(user("data"))) == ("a", Decisions("a", ("default/data",), provisions=("default/data",)))
+
+
+def test_a_node_takes_no_more_volumes_than_its_driver_says() -> None:
+    room = Room(storage_class(), csi_node("a", limit=1), csi_node("b", limit=1))
+    for name in ("one", "two", "three"):
+        room.put(claim(name))
+    room.cache.assume(pod_info(user("one", name="first")), "a")
+    # The same volume again is no further one.
+    again = user("one", name="again")
+    again.spec.nodeSelector[ZONE] = "a"
+    assert room.place(pod_info(again))[0] == "a"
+    assert room.place(pod_info(user("two", name="second")))[0] == "b"
+    text = "node(s) exceed max volume count"
+    assert room.refusal(pod_info(user("two", "three"))).message == f"0/2 nodes are available: 2 {text}."
+    room.cache.remove_pod("default/first")
+    room.cache.assume(pod_info(user("two", name="second")), "b")
+    assert room.place(pod_info(user("three")))[0] == "a"
