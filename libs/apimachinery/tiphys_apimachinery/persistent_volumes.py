@@ -25,6 +25,10 @@ STORAGE_PROVISIONER: Final = "volume.kubernetes.io/storage-provisioner"
 BETA_STORAGE_PROVISIONER: Final = "volume.beta.kubernetes.io/storage-provisioner"
 # Both kinds may name their class by this older annotation; it goes before the field.
 CLASS_ANNOTATION: Final = "volume.beta.kubernetes.io/storage-class"
+DEFAULT_CLASS_ANNOTATIONS: Final = (
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+)
 # The provisioner of classes whose volumes are made by hand.
 NO_PROVISIONER: Final = "kubernetes.io/no-provisioner"
 WAIT_FOR_FIRST_CONSUMER: Final = "WaitForFirstConsumer"
@@ -100,6 +104,8 @@ class ClassView:
     waits_for_consumer: bool
     # Each a tuple of (label, values); empty where volumes may be made anywhere.
     topologies: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...]
+    is_default: bool = False
+    created_s: float = 0.0
 
     @property
     def can_provision(self) -> bool:
@@ -175,7 +181,15 @@ def class_view(item: storage_pb2.StorageClass) -> ClassView:
             tuple((entry.key, tuple(entry.values)) for entry in term.matchLabelExpressions)
             for term in item.allowedTopologies
         ),
+        is_default=any(item.metadata.annotations.get(key) == "true" for key in DEFAULT_CLASS_ANNOTATIONS),
+        created_s=item.metadata.creationTimestamp.seconds,
     )
+
+
+def default_class(classes: Iterable[ClassView]) -> ClassView | None:
+    """The class of claims that name none: of several marked ones the newest, then the first by name."""
+    marked = [item for item in classes if item.is_default]
+    return min(marked, key=lambda item: (-item.created_s, item.name), default=None)
 
 
 def satisfies(volume: VolumeView, claim: ClaimView) -> str:

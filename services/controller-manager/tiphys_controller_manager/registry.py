@@ -16,6 +16,7 @@ from tiphys_controller_manager.controllers.pod_gc.controller import PodGarbageCo
 from tiphys_controller_manager.controllers.pv_protection.controller import VolumeProtection
 from tiphys_controller_manager.controllers.pvc_protection.controller import ClaimProtection
 from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController
+from tiphys_controller_manager.controllers.resource_quota.controller import ResourceQuotaController
 from tiphys_controller_manager.controllers.root_ca.controller import RootCAController
 from tiphys_controller_manager.controllers.service_account.controller import ServiceAccountController
 from tiphys_controller_manager.controllers.statefulset.controller import StatefulSetController
@@ -27,6 +28,8 @@ from tiphys_controller_manager.options import Options
 _EVICTIONS = 8
 # Claims and volumes worked on at once: binding one takes three writes, and a burst of claims should not queue.
 _BINDINGS = 4
+# Quotas counted at once. Source: kube-controller-manager --concurrent-resource-quota-syncs.
+_QUOTAS = 5
 
 
 def controllers(options: Options) -> tuple[ControllerSpec, ...]:
@@ -108,4 +111,5 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             aliases=("garbagecollector",),
         ),
         ControllerSpec("pod-garbage-collector-controller", PodGarbageCollector, aliases=("podgc",)),
+        ControllerSpec("resourcequota-controller", ResourceQuotaController, _QUOTAS, aliases=("resourcequota",)),
     )

@@ -10,11 +10,13 @@ from tiphys_apiserver.admission.plugins.certificates import CertificateApproval,
 from tiphys_apiserver.admission.plugins.claim_resize import PersistentVolumeClaimResize
 from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStorageClass
 from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
+from tiphys_apiserver.admission.plugins.limit_ranger import LimitRanger
 from tiphys_apiserver.admission.plugins.namespace_lifecycle import ImmortalNamespaces, NamespaceLifecycle
 from tiphys_apiserver.admission.plugins.node_restriction import NodeRestriction
 from tiphys_apiserver.admission.plugins.pod_security import PodSecurity
 from tiphys_apiserver.admission.plugins.priority import Priority
 from tiphys_apiserver.admission.plugins.rbac_escalation import RBACEscalation
+from tiphys_apiserver.admission.plugins.resource_quota import ResourceQuota
 from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
 from tiphys_apiserver.admission.plugins.storage_in_use import StorageObjectInUseProtection
 from tiphys_apiserver.admission.plugins.taint_nodes import TaintNodesByCondition
@@ -55,9 +57,12 @@ def build_chain(
 ) -> AdmissionChain:
     """The chain of this server. escalation is None where RBAC is not in use; authorizer is
     asked for rights beside those of the request itself; disabled holds plug-in names."""
+    limits = LimitRanger(objects)
     mutating: list[MutatingPlugin] = [
         # First: nothing else need be looked at where the namespace is missing or going.
         NamespaceLifecycle(objects),
+        # Before whatever counts resources.
+        limits,
         # Before the plug-ins that look at volumes and secrets: it adds the token volume.
         ServiceAccount(objects, clock, rng),
         # Any order from here on: they touch fields of their own.
@@ -72,12 +77,15 @@ def build_chain(
         # Cheap and about who asks: before anything that counts.
         NodeRestriction(objects),
         PodSecurity(objects),
+        limits,
         CertificateApproval(authorizer),
         CertificateSubjectRestriction(),
         PersistentVolumeClaimResize(objects),
     ]
     if escalation is not None:
         validating.append(RBACEscalation(objects, escalation))
+    # Last: what it counts as used, nothing refuses any more.
+    validating.append(ResourceQuota(objects, clock))
     return AdmissionChain(
         [plugin for plugin in mutating if plugin.name not in disabled],
         [plugin for plugin in validating if plugin.name not in disabled],

@@ -394,6 +394,23 @@ async def test_a_class_that_comes_later_is_noticed() -> None:
         assert asked.metadata.annotations[STORAGE_PROVISIONER] == "csi.example.com"
 
 
+@pytest.mark.parametrize(("names_none", "given"), [(True, "fast"), (False, "")], ids=["says nothing", "wants none"])
+async def test_a_default_class_that_comes_later_is_given_to_claims_that_name_none(names_none: bool, given: str) -> None:
+    made = claim(storage_class="")
+    if names_none:
+        made.spec.ClearField("storageClassName")
+    async with house(BINDER) as built:
+        await built.client.create(made)
+        await built.settle()
+        default = made_class()
+        default.metadata.annotations["storageclass.kubernetes.io/is-default-class"] = "true"
+        await built.client.create(default)
+        await built.settle()
+        found = stored(built, PersistentVolumeClaim, "data", "default")
+        assert found.spec.storageClassName == given
+        assert (STORAGE_PROVISIONER in found.metadata.annotations) == bool(given)
+
+
 @pytest.mark.parametrize("written", [0, 1, 2])
 async def test_binding_goes_on_after_a_crash_between_any_two_writes(written: int) -> None:
     async with house(BINDER) as built:

@@ -13,12 +13,14 @@ from tiphys_apimachinery.persistent_volumes import (
     BETA_STORAGE_PROVISIONER,
     BIND_COMPLETED,
     BOUND_BY_CONTROLLER,
+    CLASS_ANNOTATION,
     STORAGE_PROVISIONER,
     ClaimView,
     VolumeView,
     claim_view,
     class_of,
     class_view,
+    default_class,
 )
 from tiphys_client.controller import RequeueAfter
 from tiphys_component.log import get_logger
@@ -87,6 +89,8 @@ class PersistentVolumeBinder:
         if view is None or claim is None:
             self._forget(key)
             return
+        if await self._give_class(key, claim, view):
+            return
         step = self._plan(view)
         match step:
             case Bind(volume):
@@ -97,6 +101,22 @@ class PersistentVolumeBinder:
                 await self._lose(key, claim, note)
             case Wait(note):
                 self._tell(claim, note)
+
+    async def _give_class(self, key: str, claim: Claim, view: ClaimView) -> bool:
+        """Give a claim that names no class the default one, also one that came later than the claim; whether it did.
+
+        An empty name is a choice and stays.
+        """
+        if view.is_bind_completed or view.volume or view.storage_class or view.is_deleting:
+            return False
+        if claim.spec.HasField("storageClassName") or CLASS_ANNOTATION in claim.metadata.annotations:
+            return False
+        chosen = default_class(class_view(item) for item in self._classes.list())
+        if chosen is None:
+            return False
+        claim.spec.storageClassName = chosen.name
+        self._claim_writes.wrote(key, await self._client.update(claim))
+        return True
 
     def _plan(self, view: ClaimView) -> ClaimStep:
         store = self._volumes.store
@@ -220,7 +240,10 @@ class PersistentVolumeBinder:
         return dict.fromkeys(keys)
 
     def _class_keys(self, old: Any, new: Any) -> Iterable[str]:
-        return self._unbound_keys(new.metadata.name) if new is not None else ()
+        if new is None:
+            return ()
+        without_class = self._unbound_keys("") if class_view(new).is_default else []
+        return [*self._unbound_keys(new.metadata.name), *without_class]
 
     def _unbound_keys(self, storage_class: str) -> list[str]:
         return [_CLAIM + key for key in self._claims.store.keys_by_index(CLASS_INDEX, class_key(storage_class))]
