@@ -21,7 +21,7 @@ from time import perf_counter
 import orjson
 import uvloop
 
-from tests.bench import claims
+from tests.bench import claims, devices
 from tests.bench.figures import Figure, median, print_figures, print_heading, skipped
 from tests.bench.process import environment
 from tests.bench.rest_client import Client, request, watch_object
@@ -35,6 +35,7 @@ _RUNNING_TIMEOUT_S = 60.0
 _PODS = 10
 _SETTLE_S = 1.0
 _PORT_OFFSET = 21000
+_NODE = "node-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +87,22 @@ def measure_cluster() -> list[Figure]:
         up_s = perf_counter() - began
         first_s, *times_s = uvloop.run(_pod_times(cluster, 1 + _PODS))
         of_claims = uvloop.run(_claim_figures(cluster))
+        of_devices = uvloop.run(_device_figures(cluster))
         note = f"{up_s:.1f} s of it until the node is Ready, as the command waits"
         spread = f"best {min(times_s):.2f}, worst {max(times_s):.2f}; busybox, image present, {_PODS} one by one"
         return [
             Figure(_UP, up_s + first_s, "s", 4, note),
             Figure(_POD, median(times_s), "s", 0.4, spread),
             *of_claims,
+            *of_devices,
         ]
 
 
 def skipped_figures(why: str) -> list[Figure]:
     """All of them, not measured."""
     of_claims = [skipped(name, why, "s", claims.MOST_S) for name in (claims.IMMEDIATE, claims.WITH_POD)]
-    return [skipped(_UP, why, "s", 4), skipped(_POD, why, "s", 0.4), *of_claims]
+    of_devices = skipped(devices.ALLOCATABLE, why, "s", devices.MOST_S)
+    return [skipped(_UP, why, "s", 4), skipped(_POD, why, "s", 0.4), *of_claims, of_devices]
 
 
 def _missing() -> str:
@@ -111,6 +115,12 @@ def _missing() -> str:
 async def _claim_figures(cluster: BenchCluster) -> list[Figure]:
     async with cluster.client().connected(1) as client:
         return await claims.measure_claims(client)
+
+
+async def _device_figures(cluster: BenchCluster) -> list[Figure]:
+    root = cluster.home / "nodes" / _NODE / "kubelet"
+    async with cluster.client().connected(1) as client:
+        return await devices.measure_devices(client, _NODE, root)
 
 
 async def _pod_times(cluster: BenchCluster, pods: int) -> list[float]:
