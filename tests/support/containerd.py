@@ -59,15 +59,20 @@ class ContainerdNode:
 
 
 @asynccontextmanager
-async def containerd_node(prefix: str) -> AsyncIterator[ContainerdNode]:
-    """Starts containerd with pause and busybox; pods are reached from this namespace by a route of their own."""
+async def containerd_node(
+    prefix: str, *, cni_bin: Path = CNI_DIR, more_plugins: tuple[dict[str, object], ...] = ()
+) -> AsyncIterator[ContainerdNode]:
+    """Starts containerd with pause and busybox; pods are reached from this namespace by a route of their own.
+
+    cni_bin has the CNI plugins, by default the reference ones; more_plugins come after the bridge.
+    """
     name = f"{prefix}{uuid.uuid4().hex[:6]}"
     number = await asyncio.to_thread(_free_number)
     root = Path(f"/run/{name}")
     await asyncio.to_thread(root.mkdir)
     try:
         with _network(name, number):
-            process = _start(name, root, number)
+            process = _start(name, root, number, cni_bin, more_plugins)
             try:
                 endpoint = f"unix://{root}/containerd.sock"
                 await _wait_ready(endpoint, root / "containerd.log")
@@ -121,12 +126,14 @@ def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def _start(name: str, root: Path, number: int) -> subprocess.Popen[bytes]:
+def _start(
+    name: str, root: Path, number: int, cni_bin: Path, more_plugins: tuple[dict[str, object], ...]
+) -> subprocess.Popen[bytes]:
     for folder in ("cni/net.d", "certs.d"):
         (root / folder).mkdir(parents=True)
     ipam = {"type": "host-local", "dataDir": f"{root}/cni/ipam", "ranges": [[{"subnet": f"10.199.{number}.0/24"}]]}
     bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "hairpinMode": True}
-    plugins = [bridge | {"ipam": ipam | {"routes": [{"dst": "0.0.0.0/0"}]}}]
+    plugins = [bridge | {"ipam": ipam | {"routes": [{"dst": "0.0.0.0/0"}]}}, *more_plugins]
     conflist = {"cniVersion": "1.0.0", "name": name, "plugins": plugins}
     (root / "cni/net.d/10-test.conflist").write_text(json.dumps(conflist))
     cri = '[plugins."io.containerd.grpc.v1.cri"'
@@ -144,7 +151,7 @@ state = "{root}/state"
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
 {cri}.cni]
-  bin_dir = "{CNI_DIR}"
+  bin_dir = "{cni_bin}"
   conf_dir = "{root}/cni/net.d"
 {cri}.registry]
   config_path = "{root}/certs.d"

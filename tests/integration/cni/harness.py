@@ -18,6 +18,10 @@ from typing import Any
 from tiphys_cni.install import install
 
 KINDS = ["compiled", "script", "standalone"]
+SERVICE = (
+    "import asyncio, pathlib, sys; from tiphys_cni.listener import Listener;"
+    "asyncio.run(Listener(pathlib.Path(sys.argv[1])).run())"
+)
 _numbers = itertools.count()
 
 
@@ -81,12 +85,8 @@ def open_node(kind: str, folder: Path) -> Iterator[Node]:
     service = None
     try:
         if kind != "standalone":
-            program = (
-                "import asyncio, pathlib, sys; from tiphys_cni.listener import Listener;"
-                "asyncio.run(Listener(pathlib.Path(sys.argv[1])).run())"
-            )
             service = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{name}", sys.executable, "-c", program, str(socket)],
+                ["nsenter", f"--net=/run/netns/{name}", sys.executable, "-c", SERVICE, str(socket)],
                 stderr=subprocess.DEVNULL,
             )
             deadline = time.monotonic() + 20

@@ -37,7 +37,7 @@ while True:
             _, peer = udp.recvfrom(99)
             udp.sendto(peer[0].encode(), peer)
 """
-_CLIENT = """
+CLIENT = """
 import socket, sys
 kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 try:
@@ -55,7 +55,7 @@ except OSError as err:
 
 def ask(netns: str, kind: str, host: str, port: int) -> str:
     """Who the server says the client is, or the error's class."""
-    return sh("nsenter", f"--net=/run/netns/{netns}", sys.executable, "-c", _CLIENT, kind, host, str(port)).strip()
+    return sh("nsenter", f"--net=/run/netns/{netns}", sys.executable, "-c", CLIENT, kind, host, str(port)).strip()
 
 
 @contextmanager

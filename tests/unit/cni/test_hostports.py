@@ -144,6 +144,12 @@ def test_mapping_without_host_port_is_none() -> None:
     assert mappings(call({})) == ()
 
 
+def test_containerd_writes_the_names_of_fields_in_another_case() -> None:
+    entry = {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}
+
+    assert mappings(call({"runtimeConfig": {"portMappings": [entry]}})) == (Mapping(8080, 80, "tcp"),)
+
+
 @pytest.mark.parametrize(
     ("conf", "code", "word"),
     [

@@ -34,6 +34,9 @@ def mappings(call: Call) -> tuple[Mapping, ...]:
 def _mapping(entry: Any) -> Mapping:
     if not isinstance(entry, dict):
         raise CNIError(ErrorCode.INVALID_CONFIG, f"runtimeConfig.portMappings: {entry!r} is no mapping")
+    # containerd writes HostPort, others hostPort as the conventions do: Go's decoder takes both.
+    given = {str(key).lower(): value for key, value in entry.items()}
+    entry = {key: given.get(key.lower()) for key in ("hostPort", "containerPort", "protocol", "hostIP")}
     host_port, container_port = (_port(entry, key) for key in ("hostPort", "containerPort"))
     if host_port and not container_port:
         raise CNIError(ErrorCode.INVALID_CONFIG, f"portMappings: containerPort is missing beside hostPort {host_port}")
