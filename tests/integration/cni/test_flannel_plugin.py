@@ -91,6 +91,16 @@ def test_delete_of_an_attachment_that_bridge_made_by_itself(node: Node) -> None:
     assert addresses(node) == []
 
 
+@pytest.mark.parametrize("left", ["", "{", "[]", '{"type": 7}'], ids=["nothing", "half", "a list", "no type"])
+def test_delete_works_with_what_a_power_cut_left(node: Node, left: str) -> None:
+    container = node.container()
+    assert node.call("ADD", "flannel", container, conf(node))[0] == 0
+    (node.folder / "flannel" / f"{container}:eth0").write_text(left)
+    for _ in range(2):
+        assert node.call("DEL", "flannel", container, conf(node)) == (0, {})
+    assert (kept(node), addresses(node)) == ([], [])
+
+
 def test_without_a_subnet_add_asks_to_try_again_and_status_says_not_available(node: Node) -> None:
     (node.folder / "subnet.env").unlink()
     container = node.container()
@@ -109,6 +119,7 @@ def test_failed_add_keeps_nothing(node: Node) -> None:
     container = node.container()
     code, _ = node.call("ADD", "flannel", container, conf(node, delegate={"type": "absent"}))
     assert (code, kept(node)) == (1, [])
+    assert node.call("DEL", "flannel", container, conf(node, delegate={"type": "absent"})) == (0, {})
 
 
 def test_second_add_is_refused_and_keeps_the_first(node: Node) -> None:
