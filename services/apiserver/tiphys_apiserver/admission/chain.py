@@ -8,6 +8,7 @@ from random import Random
 from tiphys_apiserver.admission.interface import AdmissionAttributes, MutatingPlugin, ValidatingPlugin
 from tiphys_apiserver.admission.plugins.certificates import CertificateApproval, CertificateSubjectRestriction
 from tiphys_apiserver.admission.plugins.claim_resize import PersistentVolumeClaimResize
+from tiphys_apiserver.admission.plugins.default_ingress_class import DefaultIngressClass
 from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStorageClass
 from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
 from tiphys_apiserver.admission.plugins.limit_ranger import LimitRanger
@@ -17,6 +18,7 @@ from tiphys_apiserver.admission.plugins.pod_security import PodSecurity
 from tiphys_apiserver.admission.plugins.priority import Priority
 from tiphys_apiserver.admission.plugins.rbac_escalation import RBACEscalation
 from tiphys_apiserver.admission.plugins.resource_quota import ResourceQuota
+from tiphys_apiserver.admission.plugins.runtime_class import RuntimeClass
 from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
 from tiphys_apiserver.admission.plugins.storage_in_use import StorageObjectInUseProtection
 from tiphys_apiserver.admission.plugins.taint_nodes import TaintNodesByCondition
@@ -70,6 +72,8 @@ def build_chain(
         Priority(objects),
         DefaultTolerationSeconds(),
         DefaultStorageClass(objects),
+        DefaultIngressClass(objects),
+        RuntimeClass(objects),
         StorageObjectInUseProtection(),
     ]
     validating: list[ValidatingPlugin] = [
