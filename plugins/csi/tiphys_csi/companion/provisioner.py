@@ -111,7 +111,7 @@ class Provisioner:
             return
         request.secrets.update(await self._context.secrets(parameters.secrets.get("provisioner")))
         made = await driver.create_volume(request)
-        volume = make_volume(claim, storage_class, driver.name, made, parameters)
+        volume = make_volume(claim, storage_class, driver_name=driver.name, made=made, parameters=parameters)
         try:
             await self._client.create(volume)
         except AlreadyExists:

@@ -154,6 +154,7 @@ def size_text(size_bytes: int) -> str:
 def make_volume(
     claim: Claim,
     storage_class: storage_pb2.StorageClass,
+    *,
     driver_name: str,
     made: csi_pb2.Volume,
     parameters: Parameters,

@@ -94,7 +94,7 @@ class Store:
 
     def add_volume(self, volume: Volume) -> None:
         """Make an empty volume. Raises FileExistsError."""
-        self._add(self._volumes, volume.id, "volume.json", asdict(volume), lambda path: _make_empty(path, volume))
+        self._add(self._volume_file(volume), asdict(volume), lambda path: _make_empty(path, volume))
 
     def copy_volume(self, volume: Volume, content: Path) -> None:
         """Make a volume with a copy of the content. Raises FileExistsError; FileNotFoundError where that is gone."""
@@ -104,14 +104,14 @@ class Store:
             if volume.kind == "block":
                 os.truncate(path, volume.capacity_bytes)
 
-        self._add(self._volumes, volume.id, "volume.json", asdict(volume), fill)
+        self._add(self._volume_file(volume), asdict(volume), fill)
 
     def change_volume(self, volume: Volume, **changes: Any) -> Volume:
         """Store the volume with changes and return it. A block volume's image gets its new size first."""
         changed = replace(volume, **changes)
         if volume.kind == "block" and changed.capacity_bytes > volume.capacity_bytes:
             os.truncate(self.data(volume), changed.capacity_bytes)
-        _write(self._volumes / volume.id / "volume.json", asdict(changed))
+        _write(self._volume_file(volume), asdict(changed))
         return changed
 
     def remove_volume(self, volume_id: str) -> None:
@@ -133,16 +133,19 @@ class Store:
 
     def add_snapshot(self, snapshot: Snapshot, content: Path) -> None:
         """Copy the content into a new snapshot. Raises FileExistsError; FileNotFoundError where it is gone."""
-        values = asdict(snapshot)
-        self._add(self._snapshots, snapshot.id, "snapshot.json", values, lambda path: _copy(content, path))
+        file = self._snapshots / snapshot.id / "snapshot.json"
+        self._add(file, asdict(snapshot), lambda path: _copy(content, path))
 
     def remove_snapshot(self, snapshot_id: str) -> None:
         """Delete the snapshot; succeeds where there is none."""
         _remove(self._snapshots, snapshot_id)
 
-    def _add(
-        self, folder: Path, identity: str, file: str, values: Mapping[str, Any], fill: Callable[[Path], None]
-    ) -> None:
+    def _volume_file(self, volume: Volume) -> Path:
+        return self._volumes / volume.id / "volume.json"
+
+    def _add(self, path: Path, values: Mapping[str, Any], fill: Callable[[Path], None]) -> None:
+        """Make the folder of path with that file in it, and the content that fill makes beside it."""
+        folder, identity, file = path.parent.parent, path.parent.name, path.name
         final, making = folder / identity, folder / f".new-{identity}"
         if final.exists():
             raise FileExistsError(f"{final} exists")

@@ -112,7 +112,7 @@ def test_volume_names_its_claim_place_and_secrets() -> None:
     for zone in ("z1", "z2"):
         made.accessible_topology.add().segments.update({"zone": zone, "rack": "r1"})
     parameters = Parameters({}, "", {"node-stage": ("web", "key"), "provisioner": ("web", "admin")})
-    volume = make_volume(claim(), storage_class(), "d", made, parameters)
+    volume = make_volume(claim(), storage_class(), driver_name="d", made=made, parameters=parameters)
     csi = volume.spec.persistentVolumeSource.csi
     assert (volume.metadata.name, csi.driver, csi.volumeHandle) == ("pvc-u", "d", "h")
     assert volume.spec.capacity["storage"].string == "3Gi"
