@@ -51,7 +51,7 @@ async def report_of(driver: Driver, folder: Path, server: type[DriverServer] = D
 
 
 @pytest.mark.parametrize("controller", [HostPathController, AttachingController])
-async def test_E25_hostpath_passes_the_contract_with_every_call_made_twice(controller: type[HostPathController]) -> None:
+async def test_E25_hostpath_passes_with_every_call_made_twice(controller: type[HostPathController]) -> None:
     with TemporaryDirectory(prefix="tcsi", dir="/tmp") as folder:
         report = await report_of(broken.make(Path(folder), controller), Path(folder))
         assert not [f"{step.name}: {step.message}" for step in report.failures]
