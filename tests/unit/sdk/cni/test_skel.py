@@ -7,7 +7,8 @@ import json
 import pytest
 
 from tiphys_sdk.cni.conf import Call
-from tiphys_sdk.cni.skel import Answer, Plugin, run
+from tiphys_sdk.cni.serve import answer_to
+from tiphys_sdk.cni.skel import Answer, Plugin, nothing, run
 from tiphys_sdk.cni.spec import CNIError, ErrorCode, Result
 
 ENVIRONMENT = {
@@ -84,3 +85,30 @@ def test_error_of_the_system_is_an_io_failure() -> None:
 
     answer = run(Plugin("t", fail, *[lambda _: None] * 4), ENVIRONMENT, json.dumps(CONF).encode(), -1)
     assert json.loads(answer.stdout)["code"] == ErrorCode.IO_FAILURE
+
+
+@pytest.mark.parametrize(
+    ("verb", "version", "code"),
+    [("CHECK", "0.3.1", 1), ("CHECK", "0.4.0", 0), ("GC", "1.0.0", 1), ("GC", "1.1.0", 0), ("STATUS", "1.0.0", 1)],
+)
+def test_verb_is_refused_to_configurations_older_than_it(verb: str, version: str, code: int) -> None:
+    answer, error = call(ENVIRONMENT | {"CNI_COMMAND": verb}, CONF | {"cniVersion": version})
+    assert answer.exit_code == code
+    assert error.get("code") == (ErrorCode.INCOMPATIBLE_VERSION if code else None)
+
+
+def test_collecting_without_a_list_of_what_is_valid_is_refused() -> None:
+    """Taking a missing list for an empty one would free what is in use."""
+    given = Call("GC", "", "", -1, "", "", "/p", {"cniVersion": "1.1.0", "name": "net"})
+    with pytest.raises(CNIError, match="valid-attachments"):
+        _ = given.valid_attachments
+
+
+def test_fault_of_the_plugin_is_answered_as_an_error_object(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(call: Call) -> Result:
+        raise KeyError("ips")
+
+    stdin = json.dumps(CONF).encode()
+    answer = answer_to(Plugin("t", broken, nothing), ENVIRONMENT, stdin)
+    assert (answer.exit_code, json.loads(answer.stdout)["code"]) == (1, ErrorCode.INTERNAL)
+    assert "KeyError" in capsys.readouterr().err
