@@ -73,12 +73,31 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    """A node that says it has a subnet; elders come first."""
+class Claim:
+    """What one Node says, read once for each version of it. problem tells why subnet or lease can't be read.
 
+    subnet is None without a range, lease while nobody there has announced one. Elders come first by age.
+    """
+
+    node: str
     age: tuple[int, int, str]
-    node: Node
-    subnet: IPv4Network
+    subnet: IPv4Network | None
+    lease: Lease | None
+    problem: str
+    announced: Mapping[str, str]
+
+
+def claim_of(node: Node) -> Claim:
+    """What a Node says; never raises."""
+    name, created = node.metadata.name, node.metadata.creationTimestamp
+    subnet, lease, problem = None, None, ""
+    try:
+        subnet = parse_subnet(node)
+        lease = parse_lease(node, subnet) if subnet is not None else None
+    except LeaseError as err:
+        problem = str(err)
+    announced = {key: value for key, value in node.metadata.annotations.items() if key.startswith(_PREFIX)}
+    return Claim(name, (created.seconds, created.nanos, name), subnet, lease, problem, announced)
 
 
 def parse_subnet(node: Node) -> IPv4Network | None:
@@ -116,75 +135,67 @@ def parse_data(node: Node) -> Mapping[str, Any]:
     return data or {}
 
 
-def survey(nodes: Iterable[Node], own: str, network: IPv4Network) -> Survey:
+def survey(claims: Iterable[Claim], own: str, network: IPv4Network) -> Survey:
     """What can be believed of all that the nodes claim.
 
     A range outside of the network is refused, and of two that overlap the younger node's: every node judges the same.
     """
-    refused: dict[str, str] = {}
-    claims: list[_Claim] = []
-    known: dict[str, Node] = {}
-    for node in nodes:
-        known[node.metadata.name] = node
-        try:
-            subnet = parse_subnet(node)
-        except LeaseError as err:
-            refused[node.metadata.name] = str(err)
-            continue
-        if subnet is None:
-            continue
-        created = node.metadata.creationTimestamp
-        claims.append(_Claim((created.seconds, created.nanos, node.metadata.name), node, subnet))
-    accepted = _without_conflicts(claims, network, refused)
-    peers = []
-    for name, claim in accepted.items():
-        try:
-            lease = parse_lease(claim.node, claim.subnet) if name != own else None
-        except LeaseError as err:
-            refused[name] = str(err)
-            continue
-        if lease is not None:
-            peers.append(lease)
-    mine = accepted.get(own)
+    known = {claim.node: claim for claim in claims}
+    # What this node announced itself is only its own to read, and is written anew where it is wrong.
+    refused = {
+        name: claim.problem for name, claim in known.items() if claim.problem and not (name == own and claim.subnet)
+    }
+    standing = _without_conflicts(known.values(), network, refused)
+    mine = known.get(own)
+    held = mine is not None and own in standing
+    peers = [claim.lease for name, claim in standing.items() if claim.lease is not None and name != own]
     return Survey(
-        own=mine.subnet if mine else None,
-        problem="" if mine else refused.get(own) or _absence(known.get(own), own),
-        announced=dict(known[own].metadata.annotations) if own in known else {},
+        own=mine.subnet if mine is not None and held else None,
+        problem="" if held else refused.get(own) or _absence(mine, own),
+        announced=mine.announced if mine is not None else {},
         peers=tuple(sorted(peers, key=lambda lease: lease.node)),
         refused={name: why for name, why in refused.items() if name != own},
     )
 
 
-def _absence(node: Node | None, name: str) -> str:
-    if node is None:
-        return f"node {name} is not registered yet"
-    return f"node {name} has no spec.podCIDR yet"
+def _absence(claim: Claim | None, name: str) -> str:
+    return f"node {name} is not registered yet" if claim is None else f"node {name} has no spec.podCIDR yet"
 
 
-def _without_conflicts(claims: list[_Claim], network: IPv4Network, refused: dict[str, str]) -> dict[str, _Claim]:
+def _without_conflicts(claims: Iterable[Claim], network: IPv4Network, refused: dict[str, str]) -> dict[str, Claim]:
     """The claims that stand, by node; tells in refused why the others do not."""
-    standing: dict[str, _Claim] = {}
+    standing: dict[str, Claim] = {}
     # By start of the range: what overlaps is next to each other, so that thousands of nodes are no squared work.
-    taken: list[tuple[int, int, _Claim]] = []
+    taken: list[_Taken] = []
+    least, most = int(network.network_address), int(network.broadcast_address)
     for claim in sorted(claims, key=lambda claim: claim.age):
-        name, subnet = claim.node.metadata.name, claim.subnet
-        if not subnet.subnet_of(network):
-            refused[name] = f"node {name}: spec.podCIDR {subnet} is not inside the network {network}"
+        if claim.subnet is None:
             continue
-        other = _overlapping(taken, subnet)
+        first, last = int(claim.subnet.network_address), int(claim.subnet.broadcast_address)
+        if first < least or last > most:
+            refused[claim.node] = f"node {claim.node}: spec.podCIDR {claim.subnet} is not inside the network {network}"
+            continue
+        other = _overlapping(taken, first, last)
         if other is not None:
-            elder = other.node.metadata.name
-            refused[name] = f"node {name}: spec.podCIDR {subnet} overlaps {other.subnet} of node {elder}"
+            of = f"{other.subnet} of node {other.node}"
+            refused[claim.node] = f"node {claim.node}: spec.podCIDR {claim.subnet} overlaps {of}"
             continue
-        standing[name] = claim
-        insort(taken, (int(subnet.network_address), int(subnet.broadcast_address), claim), key=lambda entry: entry[0])
+        standing[claim.node] = claim
+        insort(taken, (first, last, claim), key=_first)
     return standing
 
 
-def _overlapping(taken: list[tuple[int, int, _Claim]], subnet: IPv4Network) -> _Claim | None:
+_Taken = tuple[int, int, Claim]
+
+
+def _first(entry: _Taken) -> int:
+    return entry[0]
+
+
+def _overlapping(taken: list[_Taken], first: int, last: int) -> Claim | None:
     """The claim that a range overlaps; those taken are apart from each other, so only two can."""
-    place = bisect_right(taken, int(subnet.network_address), key=lambda entry: entry[0])
-    for first, last, claim in taken[max(0, place - 1) : place + 1]:
-        if first <= int(subnet.broadcast_address) and int(subnet.network_address) <= last:
+    place = bisect_right(taken, first, key=_first)
+    for begin, end, claim in taken[max(0, place - 1) : place + 1]:
+        if begin <= last and first <= end:
             return claim
     return None

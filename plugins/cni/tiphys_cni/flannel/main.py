@@ -16,6 +16,7 @@ from tiphys_client.recorder import EventRecorder
 from tiphys_client.transport import GrpcTransport
 from tiphys_cni.flannel import masquerade
 from tiphys_cni.flannel.backend.registry import BACKENDS
+from tiphys_cni.flannel.lease import claim_of
 from tiphys_cni.flannel.manager import Config, Manager
 from tiphys_cni.flannel.options import Options
 from tiphys_cni.flannel.preparation import prepare
@@ -40,7 +41,7 @@ class Flannel:
         options = self._options
         clock, registry, health = SystemClock(), Registry(process_metrics=True), Health()
         client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="flannel")
-        nodes: Informer[Node, object] = Informer(client, Node, clock=clock)
+        nodes = Informer(client, Node, clock=clock, projection=claim_of)
         events = EventRecorder(client, "flannel", clock=clock, host=options.node_name, registry=registry)
         settings = options.settings()
         backend = BACKENDS[options.backend](settings)

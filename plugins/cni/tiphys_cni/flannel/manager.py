@@ -19,7 +19,7 @@ from tiphys_client.informer import Informer
 from tiphys_client.recorder import EventRecorder
 from tiphys_cni.flannel import lease
 from tiphys_cni.flannel.backend.interface import Backend, BackendError
-from tiphys_cni.flannel.lease import Lease, LeaseError, Survey
+from tiphys_cni.flannel.lease import Claim, Lease, LeaseError, Survey
 from tiphys_cni.flannel.monitor import Monitor
 from tiphys_cni.flannel.subnet import SubnetEnv
 from tiphys_component.app import start_loop
@@ -52,7 +52,7 @@ class Manager:
         config: Config,
         backend: Backend,
         client: Client,
-        nodes: Informer[Node, object],
+        nodes: Informer[Node, Claim],
         *,
         prepare: Callable[[], Awaitable[None]],
         clock: Clock,
@@ -149,7 +149,9 @@ class Manager:
         Raises OSError, BackendError, CommandError; and APIError where all is in place but could not be announced.
         """
         async with self._lock:
-            found = lease.survey(self._nodes.list(), self._config.node, self._config.network)
+            read = map(self._nodes.projection, self._nodes.keys())
+            claims = [claim for claim in read if claim is not None]
+            found = await asyncio.to_thread(lease.survey, claims, self._config.node, self._config.network)
             if found.own is None:
                 self._say_absent(found)
                 return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiphys.api.core.v1.node_pb2 import Node
-from tiphys_cni.flannel.lease import Announcement, LeaseError, parse_data, parse_lease, parse_subnet, survey
+from tiphys_cni.flannel import lease
+from tiphys_cni.flannel.lease import Announcement, LeaseError, Survey, claim_of, parse_data, parse_lease, parse_subnet
 
 NETWORK = IPv4Network("10.244.0.0/16")
 
@@ -29,13 +31,17 @@ def peer(name: str, subnet: str, *, age: int = 0, **notes: str) -> Node:
     return node(name, subnet, age=age, **{**base, **notes})
 
 
+def survey(nodes: Iterable[Node], own: str, network: IPv4Network) -> Survey:
+    return lease.survey([claim_of(found) for found in nodes], own, network)
+
+
 def test_F15_what_is_announced_is_read_back() -> None:
     told = Announcement("vxlan", IPv4Address("192.0.2.1"), {"VNI": 1, "VtepMAC": "02:AA:00:00:00:01"})
     made = node("a", "10.244.1.0/24")
     made.metadata.annotations.update(told.annotations())
-    lease = parse_lease(made, IPv4Network("10.244.1.0/24"))
-    assert lease is not None
-    assert (lease.backend, lease.public_ip, lease.vtep_mac) == ("vxlan", told.public_ip, "02:aa:00:00:00:01")
+    read = parse_lease(made, IPv4Network("10.244.1.0/24"))
+    assert read is not None
+    assert (read.backend, read.public_ip, read.vtep_mac) == ("vxlan", told.public_ip, "02:aa:00:00:00:01")
     assert told.annotations()["flannel.alpha.coreos.com/backend-data"] == '{"VNI":1,"VtepMAC":"02:AA:00:00:00:01"}'
 
 
@@ -77,7 +83,7 @@ def test_range_that_can_not_be_read_names_node_and_value(text: str) -> None:
 def test_nodes_that_have_announced_nothing_are_no_peers() -> None:
     found = survey([node("a", "10.244.1.0/24"), node("b", "10.244.2.0/24"), peer("c", "10.244.3.0/24")], "a", NETWORK)
     assert found.own == IPv4Network("10.244.1.0/24")
-    assert [lease.node for lease in found.peers] == ["c"]
+    assert [peer.node for peer in found.peers] == ["c"]
     assert found.refused == {}
 
 
@@ -107,14 +113,14 @@ def test_younger_of_two_is_refused_whatever_the_order() -> None:
     nodes = [peer("c", "10.244.1.0/24", age=5), peer("b", "10.244.1.0/24", age=9), node("a", "10.244.9.0/24")]
     for order in (nodes, nodes[::-1]):
         found = survey(order, "a", NETWORK)
-        assert [lease.node for lease in found.peers] == ["c"]
+        assert [peer.node for peer in found.peers] == ["c"]
         assert found.refused == {"b": "node b: spec.podCIDR 10.244.1.0/24 overlaps 10.244.1.0/24 of node c"}
 
 
 def test_peer_with_a_bad_address_is_refused_and_the_others_stand() -> None:
     nodes = [peer("b", "10.244.1.0/24", public_ip="nowhere"), peer("c", "10.244.2.0/24"), node("a", "10.244.9.0/24")]
     found = survey(nodes, "a", NETWORK)
-    assert [lease.node for lease in found.peers] == ["c"]
+    assert [peer.node for peer in found.peers] == ["c"]
     assert "public-ip 'nowhere' is no address" in found.refused["b"]
 
 
@@ -130,10 +136,15 @@ _SUBNETS = st.builds(_part, st.integers(0, 1023), st.integers(16, 28))
 def test_F15_standing_leases_never_overlap_and_each_refusal_has_a_cause(subnets: list[IPv4Network]) -> None:
     nodes = [peer(f"n{number}", str(subnet), age=number) for number, subnet in enumerate(subnets)]
     found = survey(nodes, "me", NETWORK)
-    standing = [lease.subnet for lease in found.peers]
+    standing = [peer.subnet for peer in found.peers]
     for number, subnet in enumerate(standing):
         assert not any(subnet.overlaps(other) for other in standing[number + 1 :])
     for name in found.refused:
         mine = subnets[int(name[1:])]
         assert any(mine.overlaps(other) for other in standing)
     assert len(found.refused) + len(standing) == len(subnets)
+
+
+def test_own_annotations_that_can_not_be_read_are_no_hindrance() -> None:
+    found = survey([peer("a", "10.244.1.0/24", backend_data="{", public_ip="nowhere")], "a", NETWORK)
+    assert (found.own, found.problem) == (IPv4Network("10.244.1.0/24"), "")

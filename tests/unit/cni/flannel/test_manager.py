@@ -17,7 +17,7 @@ from tiphys_client.fake import FakeClient
 from tiphys_client.informer import Informer
 from tiphys_client.recorder import EventRecorder
 from tiphys_cni.flannel.backend.interface import Applied, Opened
-from tiphys_cni.flannel.lease import Announcement, Lease
+from tiphys_cni.flannel.lease import Announcement, Lease, claim_of
 from tiphys_cni.flannel.manager import Config, Manager
 from tiphys_component.clock import FakeClock
 from tiphys_component.metrics import Registry
@@ -91,7 +91,7 @@ async def running(folder: Path, *nodes: Node, backend: NotingBackend | None = No
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     client = FakeClient(clock)
     client.seed(*nodes)
-    informer: Informer[Node, object] = Informer(client, Node, clock=clock)
+    informer = Informer(client, Node, clock=clock, projection=claim_of)
     events = EventRecorder(client, "flannel", clock=clock)
 
     async def prepare() -> None:

@@ -49,8 +49,7 @@ class HostGw:
     async def apply(self, leases: Sequence[Lease]) -> Applied:
         """Ensures the routes of exactly these leases. Raises OSError."""
         underlay = self._opened()
-        wanted, refused = wanted_routes(leases, underlay)
-        return await asyncio.to_thread(_apply, wanted, refused)
+        return await asyncio.to_thread(_apply, leases, underlay)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -78,7 +77,8 @@ def wanted_routes(leases: Sequence[Lease], underlay: Underlay) -> tuple[dict[Rou
     return routes, refused
 
 
-def _apply(wanted: Mapping[Route, str], refused: Mapping[str, str]) -> Applied:
+def _apply(leases: Sequence[Lease], underlay: Underlay) -> Applied:
+    wanted, refused = wanted_routes(leases, underlay)
     with KernelSocket() as kernel:
         changes = plan(Entries(kernel.routes()), Entries(frozenset(wanted)))
         failed = kernel.commit(changes)

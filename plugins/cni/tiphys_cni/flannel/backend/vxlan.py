@@ -76,8 +76,18 @@ class Vxlan:
     async def apply(self, leases: Sequence[Lease]) -> Applied:
         """Ensures the entries of exactly these leases. Raises OSError."""
         underlay, device = self._opened()
-        wanted, refused = wanted_entries(leases, self._settings, underlay, device.index)
-        return await asyncio.to_thread(_apply, wanted, refused, device.index)
+        return await asyncio.to_thread(self._apply, leases, underlay, device.index)
+
+    def _apply(self, leases: Sequence[Lease], underlay: Underlay, index: int) -> Applied:
+        wanted, refused = wanted_entries(leases, self._settings, underlay, index)
+        with KernelSocket() as kernel:
+            current = Entries(kernel.routes(), kernel.neighbours(index), kernel.forwards(index))
+            changes = plan(current, wanted)
+            failed = kernel.commit(changes)
+        if failed:
+            # The device went away in between, or DirectRouting lost its link: the next look starts anew.
+            raise failed[0][1]
+        return Applied(len(changes), refused)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -118,17 +128,6 @@ def wanted_entries(
         neighbours.add(Neighbour(index, gateway, mac))
         forwards.add(Forward(index, mac, lease.public_ip))
     return Entries(frozenset(routes), frozenset(neighbours), frozenset(forwards)), refused
-
-
-def _apply(wanted: Entries, refused: Mapping[str, str], index: int) -> Applied:
-    with KernelSocket() as kernel:
-        current = Entries(kernel.routes(), kernel.neighbours(index), kernel.forwards(index))
-        changes = plan(current, wanted)
-        failed = kernel.commit(changes)
-    if failed:
-        # The device went away in between, or DirectRouting lost its link: the next look starts anew.
-        raise failed[0][1]
-    return Applied(len(changes), refused)
 
 
 def _ensure_device(kernel: KernelSocket, wanted: VxlanDevice) -> tuple[VxlanDevice, int]:
