@@ -32,6 +32,7 @@ CALL_TIMEOUT_S = 5.0
 # A socket without a listener is refused by the kernel at once, so asking often costs nothing.
 SILENT_RETRY_S = (0.1, 1.0)
 REFUSED_RETRY_S = (0.5, 30.0)
+QUIET_TRIES = 4
 _NO_ANSWER = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 M = TypeVar("M")
 
@@ -136,7 +137,8 @@ class PluginWatcher:
                 refused.reset()
                 told = ""
             except (_Silent, PluginError, OSError) as err:
-                if str(err) != told:
+                # One that is just starting makes its socket a moment before it listens: that is worth no line.
+                if str(err) != told and not (isinstance(err, _Silent) and silent.failures < QUIET_TRIES):
                     told = str(err)
                     self._log.warning("plugin is not registered, will retry", socket=str(entry.path), err=told)
                 await self._pause(entry, (silent if isinstance(err, _Silent) else refused).next())
@@ -206,8 +208,12 @@ class PluginWatcher:
         del self._owners[name]
         async with self._lock(name):
             if name not in self._owners:
-                await self._handlers[name.type].deregister(name.name)
-                self._log.info("plugin deregistered", type=name.type, plugin=name.name)
+                try:
+                    await self._handlers[name.type].deregister(name.name)
+                    self._log.info("plugin deregistered", type=name.type, plugin=name.name)
+                except Exception as err:
+                    # A fault of ours with one plugin must not end the others.
+                    self._log.exception("plugin can't be deregistered", plugin=name.name, err=repr(err))
         for other in self._sockets.values():
             if other.name == name:
                 other.registered = None

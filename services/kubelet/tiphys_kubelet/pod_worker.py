@@ -235,6 +235,9 @@ class PodWorker:
             self._shared.events.event(self.pod, "Warning", "UnexpectedAdmissionError", message)
             self._renew_stop()
             return
+        except NotYet as err:
+            self._shared.events.event(self.pod, "Warning", "WaitingForDevices", str(err))
+            raise
         memory.admitted = self._stop is None
 
     def _drop_failures(self, reason: str) -> None:
@@ -365,9 +368,12 @@ class PodWorker:
 
     async def _keep_volumes(self, plan: Plan) -> None:
         """Brings the content of volumes up to date when it is due."""
-        if plan.ended or self._memory.volumes is None:
+        if not self._wants_volumes(plan):
             return
-        due = next_refresh(self._memory.volumes)
+        if self._memory.volumes is None:
+            # An earlier life set them up, and they must be followed in this one too: tokens age, volumes grow.
+            self._memory.volumes_stale = True
+        due = next_refresh(self._memory.volumes or {})
         if due is not None and self._shared.clock.now() >= due:
             self._memory.volumes_stale = True
         if not self._memory.volumes_stale or self._shared.clock.now() < self._memory.volumes_retry_at:
@@ -433,10 +439,15 @@ class PodWorker:
 
     def _next_look(self, plan: Plan) -> datetime | None:
         times = [plan.wake_at, self._deadline()]
-        if self._memory.volumes is not None and not plan.ended:
+        if self._wants_volumes(plan):
             stale = self._memory.volumes_stale
-            times.append(self._memory.volumes_retry_at if stale else next_refresh(self._memory.volumes))
+            times.append(self._memory.volumes_retry_at if stale else next_refresh(self._memory.volumes or {}))
         return min((time for time in times if time is not None), default=None)
+
+    def _wants_volumes(self, plan: Plan) -> bool:
+        if self._memory.volumes is None and (self._stop is not None or self._observation().sandbox is None):
+            return False
+        return not plan.ended
 
     def _renew_stop(self) -> None:
         """Works out whether the pod must end; what is under way is dropped when it must end sooner than it was to."""

@@ -203,6 +203,9 @@ async def test_running_pod_survives_a_restart_of_kubelet_and_driver(
                     await running.create(writing_pod("steady"))
                 pod = await running.until("steady", is_running)
                 assert pod.status.containerStatuses[0].restartCount == 0
+                # A later life takes the volume up too, so that it grows and its figures are told.
+                plugin = running.kubelet.csi.plugin
+                await wait_until(lambda plugin=plugin: len(plugin.published()) == 1)
                 if life == 2:
                     await client.delete(Pod, "steady", "default")
                     await running.until_gone("steady")
