@@ -156,11 +156,18 @@ class Server:
 
 async def _start_whole(server: grpc.aio.Server) -> None:
     """Starts it to the end, also when cancelled: the library can't stop a server whose start was broken off."""
-    starting = asyncio.ensure_future(server.start())
+    over = asyncio.Event()
+
+    async def start() -> None:
+        try:
+            await server.start()
+        finally:
+            over.set()
+
     try:
-        await asyncio.shield(starting)
+        await asyncio.shield(start())
     except asyncio.CancelledError:
-        await starting
+        await over.wait()
         raise
 
 

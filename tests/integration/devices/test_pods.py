@@ -125,6 +125,7 @@ async def test_I19_a_kubelet_that_restarts_leaves_the_pod_its_device_and_gives_i
             # The plugin is away, and this pod was sent here before anybody knew: it waits for its device.
             await second.create(gpu_pod("two"))
             await wait_until(lambda: counts(second) == ("2", "0"))
+            await wait_until(lambda: any(r.startswith("WaitingForDevices") for r in second.reasons("two")))
             async with serving(simulated(root), folder(root)):
                 await second.until("two", is_ready)
                 after = await second.until("one", is_ready)

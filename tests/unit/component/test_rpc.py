@@ -91,6 +91,20 @@ async def test_error_becomes_a_status(request_: bytes, code: grpc.StatusCode, te
         assert ("reason-bin", b"\x00\x01") in list(failed.value.trailing_metadata())
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_server_cancelled_while_it_begins_can_begin_again(tmp_path: Path, turns: int) -> None:
+    bind = rpc.unix_address(tmp_path / "s")
+    task = asyncio.ensure_future(Server(bind, None, ()).start())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with Server(bind, None, ()):
+        pass
+
+
 async def test_error_in_a_stream_comes_after_its_replies() -> None:
     seen: list[bytes] = []
     async with make_server() as server, channel(server.address) as where:
