@@ -83,7 +83,23 @@ integration: dev test-system ## several of our parts, real etcd, containerd and 
 
 .PHONY: e2e
 e2e: dev test-system $(KUBECTLS) ## the whole cluster on real containerd, by two versions of kubectl
-	$(PYTEST) tests/e2e -m "not slow"
+	$(PYTEST) tests/e2e -m "not slow and not compose"
+
+.PHONY: compose-test
+compose-test: dev $(KUBECTLS) ## docker-compose.yml: its images, two nodes, pods between them, on an engine of the test's own
+	@hack/install-system-packages docker
+	$(PYTEST) tests/e2e/compose
+
+# Variables of docs/compose.md apply: TIPHYS_PORT=7443 make compose-up
+COMPOSE ?= docker-compose
+.PHONY: compose-up
+compose-up: ## the cluster of docker-compose.yml on this machine's Docker engine, and how to reach it
+	$(COMPOSE) up --detach --build
+	@echo "export KUBECONFIG=$${TIPHYS_HOME:-$$PWD/build/compose}/admin.conf"
+
+.PHONY: compose-down
+compose-down: ## take it away, with its data
+	$(COMPOSE) down --volumes
 
 .PHONY: containerd17
 containerd17: dev test-system $(CONTAINERD17)/containerd ## the runtime's client and the kubelet with containerd 1.7 instead of the machine's
@@ -93,7 +109,7 @@ containerd17: dev test-system $(CONTAINERD17)/containerd ## the runtime's client
 test: lint type contracts verify unit integration e2e ## everything that CI runs
 
 .PHONY: test-long
-test-long: test containerd17 ## and the long runs: chaos, kills, scale, a newer containerd
+test-long: test containerd17 compose-test ## and the long runs: chaos, kills, scale, a newer containerd
 	$(PYTEST) tests -m slow
 
 # Options for the cluster: make up ARGS="--name other --store etcd --port-offset 1000"

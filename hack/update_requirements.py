@@ -32,9 +32,11 @@ IMAGES = {
     "cluster-dns": ("services/cluster-dns",),
     "kubelet": ("services/kubelet",),
     "kube-proxy": ("services/kube-proxy",),
-    "plugins": ("plugins/csi", "plugins/device"),
+    "csi": ("plugins/csi",),
+    "device": ("plugins/device",),
     "node": ("services/kubelet", "services/kube-proxy", "plugins/cni"),
-    "certificates": ("libs/component",),
+    # What every image holds; installed in a layer that they share.
+    "libs": ("libs/client",),
 }
 _HEAD = "# Written by `python -m hack.update_requirements` from the rooms' pyproject.toml.\n"
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiphys_client.kubeconfig import load
 from tiphys_cluster import cgroups, containerd, kernel, mounts, readiness
 from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.components import STAGE_AGENTS, STAGE_RUNTIME
@@ -36,6 +37,7 @@ from tiphys_cri.endpoint import channel
 from tiphys_cri.errors import CRIError
 
 _RUNTIME_TIMEOUT_S = 60.0
+_APISERVER_STEP_S = 0.1
 _CGROUPS = Path("/sys/fs/cgroup")
 _GROUP = "tiphys"
 _CNI_CACHE = Path("/var/lib/cni")
@@ -221,8 +223,17 @@ async def start(options: Options, group: str, zygote_socket: Path, clock: Clock)
             log=Path(os.devnull),
         )
         await ensure_images(files, sorted((CACHE / "images").glob("*.tar")))
+        # Agents that find nobody wait longer with each try; at the first start of all the API server comes last.
+        await wait_for_apiserver(load(options.pki / "kubelet.conf").grpc_address, clock)
         for spec in later:
             await zygote.start(spec)
+
+
+async def wait_for_apiserver(address: str, clock: Clock) -> None:
+    """Return when HOST:PORT takes connections, however long that lasts."""
+    host, _, port = address.rpartition(":")
+    while not await readiness.is_listening(host, int(port)):
+        await clock.sleep(_APISERVER_STEP_S)
 
 
 async def ensure_images(files: NodeLayout, archives: Sequence[Path]) -> None:
