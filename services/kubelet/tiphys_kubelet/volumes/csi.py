@@ -97,7 +97,7 @@ class CsiPlugin:
         note = await to_thread(read_note, path)
         if note is None:
             # No driver was called for it, or all was undone.
-            await to_the_end(to_thread(remove_directory, path, publish_mount(path)))
+            await to_the_end(remove_directory, path, publish_mount(path))
             self._shared.in_use.drop(path)
             return
         async with self._locks.hold((note.driver, note.handle)):
@@ -105,7 +105,7 @@ class CsiPlugin:
             await driver.client.unpublish(note.handle, str(publish_mount(path)))
             self._mounted.pop(path, None)
             self._published.pop(path, None)
-            await to_the_end(to_thread(remove_directory, path, publish_mount(path)))
+            await to_the_end(remove_directory, path, publish_mount(path))
             self._shared.in_use.drop(path)
             try:
                 await self._unstage_unused(note, driver)
@@ -188,11 +188,11 @@ class CsiPlugin:
         request = publish_request(volume, staging, context, abilities)
         request.volume_context.update(await self._tokens(volume))
         stage = stage_request(volume, staging, context, abilities) if staging is not None else None
-        await to_the_end(to_thread(write_note, path, note))
+        await to_the_end(write_note, path, note)
         if staging is not None and stage is not None and not await self._is_mounted(staging):
             if attachment:
                 self._shared.in_use.keep(staging, note.unique_name)
-            await to_the_end(to_thread(write_note, staging, note))
+            await to_the_end(write_note, staging, note)
             await to_thread(staging_mount(staging).mkdir, mode=0o750, exist_ok=True)
             await _at_step(volume.staging_step, driver.client.stage(stage))
             await self._remember(staging, staging_mount(staging))
@@ -237,7 +237,7 @@ class CsiPlugin:
             unstaging = driver.client.unstage(note.handle, str(staging_mount(directory)))
             await _at_step("UnmountVolume.UnmountDevice", unstaging)
         self._mounted.pop(directory, None)
-        await to_the_end(to_thread(remove_directory, directory, staging_mount(directory)))
+        await to_the_end(remove_directory, directory, staging_mount(directory))
         self._shared.in_use.drop(directory)
 
     async def _is_mounted(self, directory: Path) -> bool:

@@ -1,14 +1,16 @@
-"""Locks by key, each kept only while somebody has or wants it."""
+"""Locks by key, each kept only while somebody has or wants it, and blocking work that does not outlive its lock."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, ParamSpec, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -38,9 +40,12 @@ class KeyedLocks(Generic[K]):
                 del self._entries[key]
 
 
-async def to_the_end(work: Awaitable[R]) -> R:
-    """The result of short work that no cancellation may leave half done or running behind a lock that was let go."""
-    future = asyncio.ensure_future(work)
+async def to_the_end(func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """The result of short blocking work, done in a thread; a cancelled caller leaves when the work has ended.
+
+    So nothing is left half done, nor still running behind a lock that was let go.
+    """
+    future = asyncio.get_running_loop().run_in_executor(None, partial(func, *args, **kwargs))
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
