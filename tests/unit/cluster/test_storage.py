@@ -16,12 +16,12 @@ def test_the_objects_are_those_of_the_driver() -> None:
 
 def test_only_loop_devices_over_files_of_the_directory_are_meant(tmp_path: Path) -> None:
     for name, file in {
-        "loop0": "/home/a/nodes/one/x.img",
-        "loop1": "/home/ab/x.img",
-        "loop2": "/home/a/y (deleted)",
+        "loop0": "/data/a/nodes/one/x.img",
+        "loop1": "/data/ab/x.img",
+        "loop2": "/data/a/y (deleted)",
     }.items():
         (tmp_path / name / "loop").mkdir(parents=True)
         (tmp_path / name / "loop" / "backing_file").write_text(f"{file}\n")
     (tmp_path / "loop3").mkdir()
 
-    assert loops.devices_below(Path("/home/a"), tmp_path) == ["loop0", "loop2"]
+    assert loops.devices_below(Path("/data/a"), tmp_path) == ["loop0", "loop2"]
