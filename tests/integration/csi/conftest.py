@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.controller_manager.conftest import USER, config_of, issue
 from tests.support.apiserver import RunningServer, running_server
-from tiphys.api.core.v1 import persistent_volume_claim_pb2, persistent_volume_pb2
+from tiphys.api.core.v1 import node_pb2, persistent_volume_claim_pb2, persistent_volume_pb2
 from tiphys.api.storage.v1 import storage_pb2
 from tiphys_apimachinery.errors import NotFound
 from tiphys_client.client import Client
@@ -116,6 +116,12 @@ class Storage:
     client: Client
     root: Path
     nodes: list[Node] = field(default_factory=list)
+
+    async def add_node(self, name: str) -> None:
+        """The Node object, as its kubelet would make it."""
+        made = node_pb2.Node()
+        made.metadata.name = name
+        await self.client.create(made)
 
     def node(self, name: str, *, attach: bool = False, change: Callable[[Driver], Driver] = lambda d: d) -> Node:
         node = Node(name, self.root / name, self.server, attach, change)

@@ -66,6 +66,7 @@ async def test_claim_to_bound_takes_at_most_three_tenths_of_a_second(storage: St
 async def test_waiting_class_is_provisioned_on_the_selected_node_only(storage: Storage) -> None:
     nodes = [storage.node("n1"), storage.node("n2")]
     for node in nodes:
+        await storage.add_node(node.name)
         node.start_driver()
         node.start_companion()
     await storage.add_class("local", mode="WaitForFirstConsumer")
@@ -83,6 +84,7 @@ async def test_waiting_class_is_provisioned_on_the_selected_node_only(storage: S
 async def test_companions_of_several_nodes_make_one_volume_for_each_immediate_claim(storage: Storage) -> None:
     nodes = [storage.node(f"n{number}") for number in range(3)]
     for node in nodes:
+        await storage.add_node(node.name)
         node.start_driver()
         node.start_companion()
     await storage.add_class()
@@ -166,3 +168,14 @@ async def test_refusal_of_the_driver_is_an_event(storage: Storage) -> None:
         return await storage.claim("data") is None
 
     await storage.until(claim_gone)
+
+
+async def test_claim_of_a_node_that_was_removed_is_made_on_another(storage: Storage) -> None:
+    await storage.add_node("n1")
+    node = storage.node("n1")
+    node.start_driver()
+    node.start_companion()
+    await storage.add_class()
+    await storage.add_claim("data", **{SELECTED: "removed"})
+    await storage.bound("data")
+    assert len(node.volumes()) == 1

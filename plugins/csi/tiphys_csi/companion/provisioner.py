@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tiphys.api.core.v1 import node_pb2
 from tiphys.thirdparty.csi.v1 import csi_pb2
 from tiphys_apimachinery.errors import AlreadyExists, APIError, Conflict, NotFound
 from tiphys_apimachinery.meta import is_being_deleted, join_key, namespaced_name
@@ -30,7 +31,7 @@ class Provisioner:
         self._client: Client = context.client
 
     def watch(self, queue: RateLimitingQueue[str]) -> None:
-        """Claims; and volumes and classes for the claims that wait for them."""
+        """Claims; and what claims wait for: classes, volumes, nodes that go."""
         informers = self._context.informers
         enqueue_own(informers.claims, queue)
 
@@ -39,6 +40,7 @@ class Provisioner:
                 queue.add(key)
 
         informers.classes.add_handler(on_add=wake_all)
+        informers.csi_nodes.add_handler(on_delete=wake_all)
         informers.volumes.add_handler(on_add=lambda volume: queue.add(_claim_key(volume)))
 
     def all_keys(self) -> Iterable[str]:
@@ -57,9 +59,24 @@ class Provisioner:
         driver = self._context.drivers.get(view.provisioner)
         if driver is None or not driver.facts.can(ControllerRpc.CREATE_DELETE_VOLUME):
             return
-        await self._do(self._plan(view, driver), claim, driver)
+        is_node_gone = await self._is_node_gone(view, driver)
+        await self._do(self._plan(view, driver, is_node_gone=is_node_gone), claim, driver)
 
-    def _plan(self, view: ClaimView, driver: Driver) -> ClaimStep:
+    async def _is_node_gone(self, view: ClaimView, driver: Driver) -> bool:
+        """Whether the claim waits for the companion of a node that was removed."""
+        node, is_marked = view.selected_node, CLAIM_FINALIZER in view.finalizers
+        if not driver.facts.has_topology or node in ("", self._context.duty.node):
+            return False
+        if (view.is_bound and not is_marked) or self._context.informers.csi_nodes.get(node) is not None:
+            return False
+        # A node that has just come has no CSINode yet either: only the server knows.
+        try:
+            await self._client.get(node_pb2.Node, node)
+        except NotFound:
+            return True
+        return False
+
+    def _plan(self, view: ClaimView, driver: Driver, *, is_node_gone: bool) -> ClaimStep:
         informers, duty = self._context.informers, self._context.duty
         found = informers.classes.get(view.storage_class)
         here = Here(
@@ -69,7 +86,8 @@ class Provisioner:
             segments=dict(driver.facts.segments),
         )
         has_volume = informers.volumes.get(volume_name(view.uid)) is not None
-        return plan_claim(view, None if found is None else class_view(found), here, has_volume=has_volume)
+        storage_class = None if found is None else class_view(found)
+        return plan_claim(view, storage_class, here, has_volume=has_volume, is_node_gone=is_node_gone)
 
     async def _do(self, step: ClaimStep, claim: Claim, driver: Driver) -> None:
         if step is ClaimStep.CHOOSE_NODE:
@@ -84,6 +102,8 @@ class Provisioner:
             await self._abandon(claim, driver)
         elif step is ClaimStep.FINISH:
             await self._unmark(claim)
+        elif step is ClaimStep.RESCHEDULE:
+            await self._unmark(claim, reschedule=True)
 
     async def _choose_node(self, claim: Claim) -> None:
         """Have the volume made here, unless another companion was quicker."""

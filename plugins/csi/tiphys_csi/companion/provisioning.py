@@ -29,6 +29,8 @@ class ClaimStep(Enum):
     PROVISION = auto()
     ABANDON = auto()
     FINISH = auto()
+    # The node that was chosen is gone: the scheduler chooses again.
+    RESCHEDULE = auto()
 
 
 class VolumeStep(Enum):
@@ -58,8 +60,20 @@ def volume_name(claim_uid: str) -> str:
     return f"pvc-{claim_uid}"
 
 
-def plan_claim(claim: ClaimView, storage_class: ClassView | None, here: Here, *, has_volume: bool) -> ClaimStep:
-    """The next step of a claim whose provisioner is the driver; has_volume says that its PersistentVolume is there."""
+def plan_claim(
+    claim: ClaimView,
+    storage_class: ClassView | None,
+    here: Here,
+    *,
+    has_volume: bool,
+    is_node_gone: bool = False,
+) -> ClaimStep:
+    """The next step of a claim whose provisioner is the driver.
+
+    has_volume says that its PersistentVolume is there, is_node_gone that the node chosen for it is not, nor will be.
+    """
+    if is_node_gone:
+        return _plan_orphan(claim, storage_class, has_volume=has_volume)
     is_ours = here.is_for(claim.selected_node)
     begun = CLAIM_FINALIZER in claim.finalizers
     if has_volume or claim.volume:
@@ -78,6 +92,15 @@ def plan_claim(claim: ClaimView, storage_class: ClassView | None, here: Here, *,
         if here.has_topology:
             return ClaimStep.CHOOSE_NODE
     return ClaimStep.PROVISION if is_ours else ClaimStep.NOTHING
+
+
+def _plan_orphan(claim: ClaimView, storage_class: ClassView | None, *, has_volume: bool) -> ClaimStep:
+    """What any companion may do for one that went with its node, and with the volume that it may have made there."""
+    if has_volume or claim.volume or claim.is_deleting:
+        return ClaimStep.FINISH if CLAIM_FINALIZER in claim.finalizers else ClaimStep.NOTHING
+    if storage_class is None:
+        return ClaimStep.NOTHING
+    return ClaimStep.RESCHEDULE if storage_class.waits_for_consumer else ClaimStep.CHOOSE_NODE
 
 
 def allows(storage_class: ClassView, segments: Mapping[str, str]) -> bool:

@@ -90,6 +90,23 @@ def test_mark_goes_when_the_volume_is_known_and_the_binder_is_through(view: Clai
     assert plan_claim(view, NOW, LEADER, has_volume=True) is step
 
 
+@pytest.mark.parametrize(
+    ("view", "storage_class", "has_volume", "step"),
+    [
+        (claim(selected_node="n9"), NOW, False, ClaimStep.CHOOSE_NODE),
+        (claim(selected_node="n9"), LATER, False, ClaimStep.RESCHEDULE),
+        (marked(selected_node="n9", is_deleting=True), NOW, False, ClaimStep.FINISH),
+        (marked(selected_node="n9"), NOW, True, ClaimStep.FINISH),
+        (claim(selected_node="n9"), NOW, True, ClaimStep.NOTHING),
+    ],
+    ids=["immediate", "waiting", "deleted after it began", "volume known", "finished"],
+)
+def test_claim_of_a_node_that_is_gone_is_taken_over(
+    view: ClaimView, storage_class: ClassView, has_volume: bool, step: ClaimStep
+) -> None:
+    assert plan_claim(view, storage_class, N1, has_volume=has_volume, is_node_gone=True) is step
+
+
 def volume(**changes: object) -> VolumeView:
     made = volume_view(persistent_volume_pb2.PersistentVolume())
     base = {"phase": "Released", "reclaim_policy": "Delete", "claim": "default/data", "finalizers": (VOLUME_FINALIZER,)}
