@@ -13,6 +13,8 @@ import pytest
 
 from tiphys.api.core.v1.config_map_pb2 import ConfigMap
 from tiphys.api.core.v1.event_pb2 import Event
+from tiphys.api.core.v1.persistent_volume_claim_pb2 import PersistentVolumeClaim
+from tiphys.api.core.v1.persistent_volume_pb2 import PersistentVolume
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_apimachinery.fields import FieldSelector
 from tiphys_apimachinery.labels import Selector
@@ -277,3 +279,33 @@ async def test_container_that_can_not_be_made_says_why_in_status_and_event(
         stored = here.status()
         assert stored is not None
         assert stored.status.containerStatuses[0].state.waiting.reason == reason
+
+
+async def test_pod_waits_for_its_claim_says_so_when_it_takes_long_and_starts_the_moment_it_is_bound(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as here:
+        claim, volume = PersistentVolumeClaim(), PersistentVolume()
+        claim.metadata.name, claim.metadata.namespace, claim.metadata.uid = "data", "default", "uid-data"
+        claim.status.phase = "Pending"
+        here.client.seed(claim)
+        pod = make_pod()
+        pod.spec.volumes.add(name="data").volumeSource.persistentVolumeClaim.claimName = "data"
+        await here.client.create(pod)
+
+        def told() -> list[str]:
+            events = [Event.FromString(raw) for _, raw in here.client.server.store.select(EVENTS)]
+            return [e.message for e in events if e.reason == "FailedMount"]
+
+        await here.settle(5)
+        assert told() == []
+        await here.settle(60)
+        await here.until(lambda: bool(told()))
+        text = 'MountVolume.SetUp failed for volume "data" : error processing PVC default/data: PVC is not bound'
+        assert set(told()) == {text}
+        volume.metadata.name, volume.spec.claimRef.uid = "pv", "uid-data"
+        volume.spec.persistentVolumeSource.hostPath.path = str(tmp_path)
+        claim.status.phase, claim.spec.volumeName = "Bound", "pv"
+        here.client.seed(volume, claim)
+        # No time passes: the change itself brings the pod on.
+        await here.until(lambda: is_running(here))
