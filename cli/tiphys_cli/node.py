@@ -35,7 +35,7 @@ def add(*, node: str | None, fake: str, name: str, run_root: Path) -> None:
     """Start a node named NODE (default: the first free node-N), and wait until it is Ready."""
     console = Console(soft_wrap=True)
     with ProgressLines(console) as progress:
-        added = run(_add(node, fake, name, run_root, progress))
+        added = run(_add(node, devices=fake, name=name, run_root=run_root, progress=progress))
     console.print(f"Node {added} is Ready.", highlight=False, markup=False)
 
 
@@ -50,7 +50,7 @@ def remove(*, node: str, timeout_s: float, name: str, run_root: Path) -> None:
     """Move the pods off NODE, stop it and take away every trace of it, its data too."""
     console = Console(soft_wrap=True)
     with ProgressLines(console) as progress:
-        run(_remove(node, timeout_s, name, run_root, progress))
+        run(_remove(node, timeout_s=timeout_s, name=name, run_root=run_root, progress=progress))
     console.print(f"Node {node} is gone.", highlight=False, markup=False)
 
 
@@ -67,11 +67,11 @@ def list_nodes(*, output: str, name: str, run_root: Path) -> None:
         print_nodes(Console(soft_wrap=True), status)
 
 
-async def _add(node: str | None, devices: str, name: str, run_root: Path, progress: Progress) -> str:
+async def _add(node: str | None, *, devices: str, name: str, run_root: Path, progress: Progress) -> str:
     return await _membership(name, run_root, progress, "node add").add(node, devices=devices)
 
 
-async def _remove(node: str, timeout_s: float, name: str, run_root: Path, progress: Progress) -> None:
+async def _remove(node: str, *, timeout_s: float, name: str, run_root: Path, progress: Progress) -> None:
     await _membership(name, run_root, progress, "node remove").remove(node, drain_timeout_s=timeout_s)
 
 

@@ -40,14 +40,14 @@ async def share_images(channel: grpc.aio.Channel, pool: ImagePool, names: Iterab
         async with import_lease(channel) as metadata:
             content = ContentStub(channel)
             for blob in image_file.blobs:
-                await _have_blob(content, metadata, blob, pool.path(blob.digest), store)
+                await _have_blob(content, metadata, blob, kept=pool.path(blob.digest), store=store)
             await name_images(channel, metadata, image_file)
     except grpc.aio.AioRpcError as err:
         raise from_rpc_error(err, "share image") from err
     return [name for name, _ in image_file.images]
 
 
-async def _have_blob(content: Any, metadata: Metadata, blob: Blob, kept: Path, store: Path) -> None:
+async def _have_blob(content: Any, metadata: Metadata, blob: Blob, *, kept: Path, store: Path) -> None:
     if _link(kept, store) and await _adopt(content, metadata, blob):
         return
     if not await has_blob(content, metadata, blob.digest):
