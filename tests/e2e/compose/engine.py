@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.cluster import ROOT, eventually, run
-from tiphys_cluster import cgroups, kernel
+from tiphys_cluster import cgroups, kernel, mounts
 
 CACHE = ROOT / "build" / "compose-test"
 _BASE_PACKAGES = "ca-certificates,python3,python3-pip"
@@ -122,7 +122,10 @@ class Engine:
             run("ip", "netns", "delete", self.name)
         for tree in cgroups.trees(self.name):
             eventually(lambda tree=tree: cgroups.remove_tree(tree), timeout_s=10)
-        shutil.rmtree(self.run_dir, ignore_errors=True)
+        # The engine leaves the mount of its own namespace, which would keep that alive.
+        mounts.unmount_below(self.run_dir)
+        if self.run_dir.exists():
+            shutil.rmtree(self.run_dir)
 
     def import_base_images(self) -> None:
         """Have the two images that the Dockerfiles begin with; one file system made by debootstrap serves as both."""
