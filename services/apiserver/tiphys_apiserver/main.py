@@ -121,6 +121,7 @@ async def _stop(parts: Assembly) -> None:
         await parts.rpc.stop()
     await parts.rest.close(_DRAIN_S)
     await parts.plain.close(_DRAIN_S)
+    await parts.webhooks.close()
 
 
 def uid_maker(rng: random.Random) -> Callable[[], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from tiphys_apiserver.admission.interface import AdmissionAttributes, MutatingPlugin, ValidatingPlugin
@@ -22,6 +22,8 @@ from tiphys_apiserver.admission.plugins.runtime_class import RuntimeClass
 from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
 from tiphys_apiserver.admission.plugins.storage_in_use import StorageObjectInUseProtection
 from tiphys_apiserver.admission.plugins.taint_nodes import TaintNodesByCondition
+from tiphys_apiserver.admission.plugins.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
+from tiphys_apiserver.admission.webhooks.caller import WebhookCaller
 from tiphys_apiserver.authorization.escalation import EscalationCheck
 from tiphys_apiserver.authorization.interface import Authorizer
 from tiphys_apiserver.registry.objects import ObjectAccess
@@ -55,6 +57,8 @@ def build_chain(
     rng: Random,
     escalation: EscalationCheck | None,
     authorizer: Authorizer,
+    webhooks: WebhookCaller,
+    new_uid: Callable[[], str],
     disabled: frozenset[str] = frozenset(),
 ) -> AdmissionChain:
     """The chain of this server. escalation is None where RBAC is not in use; authorizer is
@@ -75,6 +79,8 @@ def build_chain(
         DefaultIngressClass(objects),
         RuntimeClass(objects),
         StorageObjectInUseProtection(),
+        # Last of those that change: they see the whole object, and what they make of it is validated.
+        MutatingAdmissionWebhook(objects, webhooks, new_uid),
     ]
     validating: list[ValidatingPlugin] = [
         ImmortalNamespaces(),
@@ -88,6 +94,8 @@ def build_chain(
     ]
     if escalation is not None:
         validating.append(RBACEscalation(objects, escalation))
+    # After all that is quick; nothing is counted yet.
+    validating.append(ValidatingAdmissionWebhook(objects, webhooks, new_uid))
     # Last: what it counts as used, nothing refuses any more.
     validating.append(ResourceQuota(objects, clock))
     return AdmissionChain(

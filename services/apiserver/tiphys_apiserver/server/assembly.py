@@ -11,6 +11,8 @@ from typing import Any
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme, load_default
 from tiphys_apiserver.admission.answered import AdmittedAnswerer
 from tiphys_apiserver.admission.chain import build_chain
+from tiphys_apiserver.admission.webhooks.caller import WebhookCaller
+from tiphys_apiserver.admission.webhooks.services import ServiceAddresses
 from tiphys_apiserver.authentication.anonymous import AnonymousFallback
 from tiphys_apiserver.authentication.interface import SERVER_USER, Credentials, UserInfo
 from tiphys_apiserver.authentication.reviews import SelfSubjectReviews, TokenReviews
@@ -65,6 +67,7 @@ class Assembly:
     rest: RestServer
     plain: RestServer
     metrics: RequestMetrics
+    webhooks: WebhookCaller
     clock: Clock
     advertise: Callable[[int], KubernetesService | None]
     kubernetes_service: KubernetesService | None = None
@@ -110,12 +113,15 @@ def assemble(base: Foundation) -> Assembly:
     objects.attach(table)
     authentication = build_authentication(options, objects, clock)
     authorization = build_authorization(options, objects)
+    webhooks = WebhookCaller(ServiceAddresses(objects).resolve)
     admission = build_chain(
         objects,
         clock=clock,
         rng=rng,
         escalation=authorization.escalation,
         authorizer=authorization.authorizer,
+        webhooks=webhooks,
+        new_uid=base.new_uid,
         disabled=frozenset(options.disable_admission_plugins),
     )
     answerers = _answerers(base, objects, authentication, authorization)
@@ -150,6 +156,7 @@ def assemble(base: Foundation) -> Assembly:
         rest=RestServer(chain, resources, paths, metrics=counted, clock=clock),
         plain=RestServer(unchecked, resources, paths, metrics=counted, clock=clock),
         metrics=counted,
+        webhooks=webhooks,
         clock=clock,
         advertise=lambda port: _kubernetes_service(options, objects, clock, port),
     )

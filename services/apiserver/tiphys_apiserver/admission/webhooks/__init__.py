@@ -1,0 +1,1 @@
+"""Admission by webhooks: others are asked before anything is stored."""
