@@ -1,4 +1,4 @@
-"""Figures of a whole cluster: `tiphys up` to a Running container, a pod, claims. Run: python -m tests.bench.cluster
+"""Figures of a whole cluster: `tiphys up` to a Running container, a pod, claims, nodes. Run: python -m tests.bench.cluster
 
 A cluster of its own name, with its ports shifted, on this machine; it is taken off at the end. Needs root, containerd
 and the images that `make up` leaves on the machine; what is missing is made at the first start, which does not count.
@@ -29,6 +29,7 @@ from tiphys_cluster.ports import Ports
 
 _UP = "`tiphys up` (second time) to a Running container"
 _POD = "one pod, create to Running seen by a watcher"
+_THREE = "`tiphys up --nodes 3` (second time) to all nodes Ready"
 _PODS_PATH = "/api/v1/namespaces/default/pods"
 _FIRST_UP_TIMEOUT_S = 300.0
 _RUNNING_TIMEOUT_S = 60.0
@@ -44,6 +45,7 @@ class BenchCluster:
 
     name: str
     home: Path
+    nodes: int = 1
 
     def tiphys(self, *arguments: str, timeout_s: float = 120.0) -> None:
         """One verb of the command. Raises RuntimeError with what it said."""
@@ -56,7 +58,8 @@ class BenchCluster:
 
     def up(self, *, timeout_s: float = 120.0) -> None:
         """Start it."""
-        self.tiphys("up", f"--home={self.home}", f"--port-offset={_PORT_OFFSET}", timeout_s=timeout_s)
+        wish = (f"--home={self.home}", f"--port-offset={_PORT_OFFSET}", f"--nodes={self.nodes}")
+        self.tiphys("up", *wish, timeout_s=timeout_s)
 
     def down(self, *arguments: str) -> None:
         """Stop it."""
@@ -75,6 +78,23 @@ def measure_cluster() -> list[Figure]:
     missing = _missing()
     if missing:
         return skipped_figures(missing)
+    return [*_measure_one_node(), measure_three_nodes()]
+
+
+def measure_three_nodes() -> Figure:
+    """How soon three nodes are Ready."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(TemporaryDirectory(prefix="tiphys-bench-")))
+        cluster = BenchCluster(f"bench{os.getpid()}-3", home / "home", nodes=3)
+        stack.callback(cluster.down, "--delete")
+        cluster.up(timeout_s=_FIRST_UP_TIMEOUT_S)
+        cluster.down()
+        began = perf_counter()
+        cluster.up()
+        return Figure(_THREE, perf_counter() - began, "s", 8, "each with containerd, kubelet, kube-proxy and flannel")
+
+
+def _measure_one_node() -> list[Figure]:
     with ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory(prefix="tiphys-bench-")))
         cluster = BenchCluster(f"bench{os.getpid()}", home / "home")
@@ -102,7 +122,8 @@ def skipped_figures(why: str) -> list[Figure]:
     """All of them, not measured."""
     of_claims = [skipped(name, why, "s", claims.MOST_S) for name in (claims.IMMEDIATE, claims.WITH_POD)]
     of_devices = skipped(devices.ALLOCATABLE, why, "s", devices.MOST_S)
-    return [skipped(_UP, why, "s", 4), skipped(_POD, why, "s", 0.4), *of_claims, of_devices]
+    of_nodes = skipped(_THREE, why, "s", 8)
+    return [skipped(_UP, why, "s", 4), skipped(_POD, why, "s", 0.4), *of_claims, of_devices, of_nodes]
 
 
 def _missing() -> str:
