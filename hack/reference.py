@@ -89,9 +89,11 @@ def read(descriptors: FileDescriptorSet) -> Contracts:
         for i, service in enumerate(file.service):
             package.services.append((service, _below(comments, (6, i))))
         for i, message in enumerate(file.message_type):
-            _add_message(contracts, package, message, f"{file.package}.{message.name}", _below(comments, (4, i)))
+            full_name, own = f"{file.package}.{message.name}", _below(comments, (4, i))
+            _add_message(contracts, package, message, full_name=full_name, comments=own)
         for i, enum in enumerate(file.enum_type):
-            _add(contracts, package, enum, f"{file.package}.{enum.name}", _below(comments, (5, i)))
+            full_name, own = f"{file.package}.{enum.name}", _below(comments, (5, i))
+            _add(contracts, package, enum, full_name=full_name, comments=own)
     return contracts
 
 
@@ -104,6 +106,7 @@ def _add(
     contracts: Contracts,
     package: Package,
     proto: DescriptorProto | EnumDescriptorProto,
+    *,
     full_name: str,
     comments: dict[tuple[int, ...], str],
 ) -> None:
@@ -116,6 +119,7 @@ def _add_message(
     contracts: Contracts,
     package: Package,
     message: DescriptorProto,
+    *,
     full_name: str,
     comments: dict[tuple[int, ...], str],
 ) -> None:
@@ -123,11 +127,13 @@ def _add_message(
     if message.options.map_entry:
         contracts.entries[full_name] = message
         return
-    _add(contracts, package, message, full_name, comments)
+    _add(contracts, package, message, full_name=full_name, comments=comments)
     for i, nested in enumerate(message.nested_type):
-        _add_message(contracts, package, nested, f"{full_name}.{nested.name}", _below(comments, (3, i)))
+        inner = f"{full_name}.{nested.name}"
+        _add_message(contracts, package, nested, full_name=inner, comments=_below(comments, (3, i)))
     for i, enum in enumerate(message.enum_type):
-        _add(contracts, package, enum, f"{full_name}.{enum.name}", _below(comments, (4, i)))
+        inner = f"{full_name}.{enum.name}"
+        _add(contracts, package, enum, full_name=inner, comments=_below(comments, (4, i)))
 
 
 def pages(contracts: Contracts) -> dict[str, str]:

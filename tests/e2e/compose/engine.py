@@ -123,7 +123,7 @@ class Engine:
         for tree in cgroups.trees(self.name):
             eventually(lambda tree=tree: cgroups.remove_tree(tree), timeout_s=10)
         # The engine leaves the mount of its own namespace, which would keep that alive.
-        mounts.unmount_below(self.run_dir)
+        mounts.unmount_below(self.run_dir, self.data)
         if self.run_dir.exists():
             shutil.rmtree(self.run_dir)
 
