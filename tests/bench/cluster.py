@@ -1,4 +1,4 @@
-"""Figures of a whole cluster: `tiphys up` to a Running container, a pod, claims, nodes. Run: python -m tests.bench.cluster
+"""Figures of a whole cluster: `tiphys up`, a pod, claims, devices, three nodes. Run: python -m tests.bench.cluster
 
 A cluster of its own name, with its ports shifted, on this machine; it is taken off at the end. Needs root, containerd
 and the images that `make up` leaves on the machine; what is missing is made at the first start, which does not count.
