@@ -80,6 +80,9 @@ def _change_errors(new: Any, old: Any) -> Iterator[FieldError]:
         yield FieldError.forbidden("spec", _FIXED)
     if bound and "storage" in new.spec.resources.requests and "storage" in old.status.capacity:
         wanted = parse(new.spec.resources.requests["storage"])
+        before = parse(old.spec.resources.requests["storage"])
         held = parse(old.status.capacity["storage"])
-        if wanted is not None and held is not None and wanted < held:
+        # A volume may be larger than its claim asked for: only a claim that shrinks is judged.
+        shrinks = wanted is not None and before is not None and wanted < before
+        if shrinks and held is not None and wanted is not None and wanted < held:
             yield FieldError.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
