@@ -107,10 +107,9 @@ class NvmlLibrary:
                     pynvml.nvmlDeviceRegisterEvents(handle, supported & wanted, self._faults)
                 else:
                     deaf.append(gpu)
-        except pynvml.NVMLError_NotSupported:
+        except pynvml.NVMLError:
+            # As in a sandbox or a virtual machine: that a GPU answers is then all that is known of its health.
             return gpus
-        except pynvml.NVMLError as err:
-            raise NvmlFailure(f"faults can't be followed: {err}") from err
         return deaf
 
     def wait_fault(self, timeout_s: float) -> Xid | None:
