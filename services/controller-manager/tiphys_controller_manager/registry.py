@@ -67,6 +67,28 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             options.concurrent_statefulset_syncs,
             aliases=("statefulset",),
         ),
+        *_storage_controllers(),
+        ControllerSpec(
+            "endpointslice-controller",
+            EndpointSliceController,
+            services,
+            aliases=("endpointslice",),
+            event_source="endpoint-slice-controller",
+        ),
+        ControllerSpec(
+            "endpoints-controller",
+            EndpointsController,
+            services,
+            aliases=("endpoint",),
+            event_source="endpoint-controller",
+        ),
+        *_cleaning_controllers(options),
+    )
+
+
+def _storage_controllers() -> tuple[ControllerSpec, ...]:
+    """Claims, volumes, and where these are attached."""
+    return (
         ControllerSpec(
             "persistentvolume-binder-controller",
             PersistentVolumeBinder,
@@ -84,20 +106,12 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
         ),
         ControllerSpec("persistentvolume-protection-controller", VolumeProtection, aliases=("pv-protection",)),
         ControllerSpec("ephemeral-volume-controller", EphemeralVolumes, aliases=("ephemeral-volume",)),
-        ControllerSpec(
-            "endpointslice-controller",
-            EndpointSliceController,
-            services,
-            aliases=("endpointslice",),
-            event_source="endpoint-slice-controller",
-        ),
-        ControllerSpec(
-            "endpoints-controller",
-            EndpointsController,
-            services,
-            aliases=("endpoint",),
-            event_source="endpoint-controller",
-        ),
+    )
+
+
+def _cleaning_controllers(options: Options) -> tuple[ControllerSpec, ...]:
+    """What is left over, and how much there is."""
+    return (
         ControllerSpec(
             "namespace-controller",
             NamespaceController,

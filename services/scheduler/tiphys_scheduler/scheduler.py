@@ -66,7 +66,7 @@ class Scheduler:
         self.queue = SchedulingQueue(clock, EVENTS)
         self.framework = Framework(profile(self._volume_binding, self._volumes), self.cache.columns)
         self._binder = Binder(client, self._on_bound)
-        self._volume_binder = VolumeBinder(client, storage, self._volumes, clock, self._on_volumes)
+        self._volume_binder = VolumeBinder(client, storage, self._volumes, clock=clock, done=self._on_volumes)
         self._refusals = Refusals(client, clock)
         self._attempts = registry.counter("scheduler_schedule_attempts_total", "Tries to place a pod.", ("result",))
         registry.gauge_function("scheduler_pending_pods", "Pods that wait for a node.", lambda: len(self.queue))

@@ -44,6 +44,7 @@ class VolumeBinder:
         client: Client,
         informers: StorageInformers,
         volumes: Volumes,
+        *,
         clock: Clock,
         done: Callable[[Pending, str], None],
     ) -> None:

@@ -69,7 +69,7 @@ def state(*in_use: str, **facts: Any) -> NodeState:
 def test_a_wanted_volume_is_attached(
     other: dict[str, str], modes: tuple[str, ...], attached: list[str], blocked: list[str]
 ) -> None:
-    found = plan(state(), {"vol": view("vol", *modes)}, [], other, {}, {})
+    found = plan(state(), {"vol": view("vol", *modes)}, [], elsewhere=other, unwanted_for_s={}, volumes={})
     assert ([item.name for item in found.attach], list(found.blocked)) == (attached, blocked)
 
 
@@ -90,7 +90,7 @@ OFF = {"is_well": False, "is_off": True}
 def test_an_unwanted_volume_goes_when_nobody_writes_to_it(
     node: NodeState, for_s: float, goes: bool, again_in_s: float | None
 ) -> None:
-    found = plan(node, {}, [attachment()], {}, {"a": for_s}, {"vol": view()})
+    found = plan(node, {}, [attachment()], elsewhere={}, unwanted_for_s={"a": for_s}, volumes={"vol": view()})
     assert (bool(found.detach), found.again_in_s) == (goes, again_in_s)
     # What is to go may not be mounted any more.
     assert found.attached == (() if goes else (NAME,))
@@ -99,7 +99,9 @@ def test_an_unwanted_volume_goes_when_nobody_writes_to_it(
 def test_only_what_is_attached_and_stays_may_be_mounted() -> None:
     wanted = {"vol": view()}
     for facts, expected in (({}, (NAME,)), ({"is_attached": False}, ()), ({"is_deleting": True}, ())):
-        assert plan(state(), wanted, [attachment(**facts)], {}, {}, wanted).attached == expected
+        has = [attachment(**facts)]
+        found = plan(state(), wanted, has, elsewhere={}, unwanted_for_s={}, volumes=wanted)
+        assert found.attached == expected
 
 
 def test_an_attachment_is_named_as_every_driver_expects() -> None:

@@ -84,9 +84,9 @@ class AttachDetachController:
             state,
             wanted,
             attachments,
-            self._elsewhere(wanted, key),
-            {item.name: now - self._unwanted.get(item.name, now) for item in attachments},
-            self._known_volumes(attachments),
+            elsewhere=self._elsewhere(wanted, key),
+            unwanted_for_s={item.name: now - self._unwanted.get(item.name, now) for item in attachments},
+            volumes=self._known_volumes(attachments),
         )
         # The node's status first: a kubelet must not begin to mount what is about to be taken off.
         await self._report(key, steps.attached)

@@ -90,6 +90,7 @@ def plan(
     node: NodeState,
     wanted: Mapping[str, VolumeView],
     attachments: Sequence[AttachmentView],
+    *,
     elsewhere: Mapping[str, str],
     unwanted_for_s: Mapping[str, float],
     volumes: Mapping[str, VolumeView],

@@ -57,7 +57,9 @@ class StatefulSetController:
         self._adopter = Adopter(context.client, pod_pb2.Pod)
         self._history = History(context.client, context.informers.of(Revision), self._revision_writes)
         claims = context.informers.of(Claim)
-        self._stateful_pods = StatefulPods(context.client, context.events, claims, self._pod_writes, self._claim_writes)
+        self._stateful_pods = StatefulPods(
+            context.client, context.events, claims, pod_writes=self._pod_writes, claim_writes=self._claim_writes
+        )
 
     def watches(self) -> Iterable[Watch]:
         """StatefulSets, the pods they manage or might adopt, their revisions, and claims of their pods."""
@@ -123,7 +125,10 @@ class StatefulSetController:
             name = goal.revision_for(number)
             revision = revisions.current if name == revisions.current.metadata.name else revisions.update
             template = template_of(revision)
-            is_clean = await self._stateful_pods.create(key, stateful_set, number, template, name) and is_clean
+            is_clean = (
+                await self._stateful_pods.create(key, stateful_set, number, template=template, revision=name)
+                and is_clean
+            )
         for pod in steps.delete:
             await self._stateful_pods.delete(key, stateful_set, pod)
         for pod in pods:

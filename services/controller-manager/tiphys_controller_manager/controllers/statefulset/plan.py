@@ -102,7 +102,7 @@ def plan(goal: Goal, pods: Sequence[PodView], *, now: float) -> Plan:
     kept = {number: by_number.get(number) for number in wanted}
     is_settled = _make(goal, kept, draft, now)
     if is_settled or not goal.is_ordered:
-        is_settled = _shrink(goal, kept, condemned, draft, now)
+        is_settled = _shrink(goal, kept, condemned, draft, now=now)
     if (is_settled or not goal.is_ordered) and goal.is_rolling:
         _update(goal, kept, draft, now)
     return Plan(tuple(draft.create), tuple(draft.delete), tuple(draft.recreate), condemned)
@@ -166,7 +166,7 @@ def _make(goal: Goal, kept: Mapping[int, PodView | None], draft: _Draft, now: fl
 
 
 def _shrink(
-    goal: Goal, kept: Mapping[int, PodView | None], condemned: Sequence[PodView], draft: _Draft, now: float
+    goal: Goal, kept: Mapping[int, PodView | None], condemned: Sequence[PodView], draft: _Draft, *, now: float
 ) -> bool:
     """Delete what is too many, from the highest number down; whether none is left."""
     if not goal.is_ordered:

@@ -39,6 +39,7 @@ class StatefulPods:
         client: Client,
         events: EventSink,
         claims: Informer[Claim, Any],
+        *,
         pod_writes: Expectations,
         claim_writes: Expectations,
     ) -> None:
@@ -53,6 +54,7 @@ class StatefulPods:
         key: str,
         stateful_set: apps_pb2.StatefulSet,
         number: int,
+        *,
         template: pod_pb2.PodTemplateSpec,
         revision: str,
     ) -> bool:
