@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import NoReturn, Protocol, cast
@@ -24,6 +26,7 @@ KITS: Mapping[str, str] = {
     "device": "tiphys_sdk.conformance.device.kit",
 }
 _EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130
 _COLORS = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.SKIPPED: "yellow"}
 
 
@@ -78,12 +81,16 @@ def _parse(options: Sequence[str]) -> Mapping[str, str]:
 
 def _run(kit: Kit, endpoint: str, options: Mapping[str, str], bench: Bench) -> Report:
     async def work() -> None:
+        # A test that is ended early takes away what it made, as at Ctrl-C.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)
         await kit.run(endpoint, bench, options)
 
     try:
         asyncio.run(work())
     except ValueError as err:
         _refuse(str(err))
+    except KeyboardInterrupt:
+        sys.exit(_EXIT_INTERRUPTED)
     return bench.report
 
 
