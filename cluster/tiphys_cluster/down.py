@@ -38,6 +38,7 @@ class Teardown:
 
     async def run(self, *, delete_home: bool) -> None:
         """Stop everything and take it away. Raises ClusterError when something resists."""
+        network.check_no_namesake(self._layout)
         with claims.cluster_lock(self._layout):
             await self._run(delete_home=delete_home)
 

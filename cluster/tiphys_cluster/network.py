@@ -306,6 +306,16 @@ def legs() -> dict[int, Path]:
     return {index: owner for index, owner in found.items() if owner is not None}
 
 
+def check_no_namesake(layout: Layout) -> None:
+    """Raises ClusterError where a cluster of this name runs under another run root: they would share their cgroups."""
+    for owner in legs().values():
+        if owner.name == layout.name and owner != layout.run:
+            raise ClusterError(
+                f"a cluster {layout.name!r} runs on this machine already, under {owner.parent}",
+                f"Choose another --name, or give its run root: --run-root {owner.parent}",
+            )
+
+
 def has_leg(layout: Layout, settings: Settings) -> bool:
     """Whether the control plane's leg is there, and is this cluster's own."""
     return leg_owner(settings.network) == layout.run

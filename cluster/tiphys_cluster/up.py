@@ -109,6 +109,7 @@ class Startup:
 
     def _check(self, was_running: bool) -> None:
         """Preflight; the ports that the cluster itself holds are not in its way."""
+        network.check_no_namesake(self._layout)
         if was_running:
             claim = claims.read_claims(self._machine.run_root).get(self._settings.name)
             if claim is not None and claim.settings.port_offset != self._settings.port_offset:

@@ -193,7 +193,7 @@ async def test_a_half_made_switch_is_made_anew(bed: Bed) -> None:
     bed.inside("busybox", "ping", "-c1", "-W2", bed.settings.leg_ip)
 
 
-@pytest.mark.parametrize("owner", ["/run/elsewhere/itest-a", ""], ids=["another-run-root", "says-not"])
+@pytest.mark.parametrize("owner", ["/run/elsewhere/other", ""], ids=["another-run-root", "says-not"])
 async def test_anothers_leg_is_neither_taken_nor_deleted(bed: Bed, owner: str) -> None:
     leg = _make_leg(bed.settings, owner=owner)
     try:
@@ -202,6 +202,15 @@ async def test_anothers_leg_is_neither_taken_nor_deleted(bed: Bed, owner: str) -
         await bed.down()
 
         assert network.leg_owner(bed.settings.network) == Path(owner)
+    finally:
+        subprocess.run(["ip", "link", "delete", leg], check=True, timeout=10)
+
+
+async def test_a_namesake_under_another_run_root_is_left_alone(bed: Bed) -> None:
+    leg = _make_leg(bed.settings, owner=f"/run/elsewhere/{bed.layout.name}")
+    try:
+        with pytest.raises(ClusterError, match="runs on this machine already, under /run/elsewhere"):
+            await bed.down()
     finally:
         subprocess.run(["ip", "link", "delete", leg], check=True, timeout=10)
 
