@@ -21,6 +21,9 @@ COMPONENTS = (
     "kubelet-node-1",
     "kube-proxy-node-1",
     "tiphys-cni-node-1",
+    "flannel-node-1",
+    "csi-hostpath-node-1",
+    "csi-companion-node-1",
     "containerd-node-1",
 )
 
