@@ -1,0 +1,1 @@
+"""CEL expressions: compiled once, evaluated against objects, with Kubernetes' own functions."""
