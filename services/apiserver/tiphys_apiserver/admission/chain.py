@@ -22,6 +22,7 @@ from tiphys_apiserver.admission.plugins.runtime_class import RuntimeClass
 from tiphys_apiserver.admission.plugins.service_account import ServiceAccount
 from tiphys_apiserver.admission.plugins.storage_in_use import StorageObjectInUseProtection
 from tiphys_apiserver.admission.plugins.taint_nodes import TaintNodesByCondition
+from tiphys_apiserver.admission.plugins.validating_policies import ValidatingAdmissionPolicies
 from tiphys_apiserver.admission.plugins.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
 from tiphys_apiserver.admission.webhooks.caller import WebhookCaller
 from tiphys_apiserver.authorization.escalation import EscalationCheck
@@ -94,6 +95,7 @@ def build_chain(
     ]
     if escalation is not None:
         validating.append(RBACEscalation(objects, escalation))
+    validating.append(ValidatingAdmissionPolicies(objects))
     # After all that is quick; nothing is counted yet.
     validating.append(ValidatingAdmissionWebhook(objects, webhooks, new_uid))
     # Last: what it counts as used, nothing refuses any more.

@@ -12,6 +12,7 @@ from tiphys_apiserver.registry.strategy import Environment, Strategy
 # that starting does not pay for kinds that nobody touches.
 _RBAC = "rbac.authorization.k8s.io"
 _STORAGE = "storage.k8s.io"
+_ADMISSION = "admissionregistration.k8s.io"
 STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     ("", "configmaps"): ("core.config_map", "ConfigMapStrategy"),
     ("", "endpoints"): ("core.endpoints", "EndpointsStrategy"),
@@ -26,6 +27,9 @@ STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     ("", "secrets"): ("core.secret", "SecretStrategy"),
     ("", "serviceaccounts"): ("core.service_account", "ServiceAccountStrategy"),
     ("", "services"): ("core.service", "ServiceStrategy"),
+    (_ADMISSION, "mutatingwebhookconfigurations"): ("admissionregistration.expressions", "WebhookStrategy"),
+    (_ADMISSION, "validatingadmissionpolicies"): ("admissionregistration.expressions", "PolicyStrategy"),
+    (_ADMISSION, "validatingwebhookconfigurations"): ("admissionregistration.expressions", "WebhookStrategy"),
     ("apps", "daemonsets"): ("apps.daemon_set", "DaemonSetStrategy"),
     ("apps", "deployments"): ("apps.deployment", "DeploymentStrategy"),
     ("apps", "replicasets"): ("apps.replica_set", "ReplicaSetStrategy"),

@@ -61,7 +61,7 @@ def test_plugin_that_hangs_is_killed_with_all_it_started(tmp_path: Path) -> None
     assert caught.value.code == ErrorCode.TRY_AGAIN
     child = (tmp_path / "child").read_text().strip()
     state = subprocess.run(["ps", "-o", "stat=", "-p", child], capture_output=True, text=True, check=False).stdout
-    assert state.strip() in ("", "Z")
+    assert state.strip()[:1] in ("", "Z")
 
 
 def test_plugin_that_reads_nothing_is_no_failure(tmp_path: Path) -> None:

@@ -15,14 +15,15 @@ from tiphys.api.admissionregistration.v1.admissionregistration_pb2 import (
     MutatingWebhookConfiguration,
     ValidatingWebhookConfiguration,
 )
-from tiphys.api.core.v1.namespace_pb2 import Namespace
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import APIError, BadRequest, Forbidden, InternalError, Invalid
 from tiphys_apimachinery.patch import json_patch
 from tiphys_apiserver.admission.interface import AdmissionAttributes
+from tiphys_apiserver.admission.policies.variables import CONDITION_VARIABLES, namespace_labels, variables_of
 from tiphys_apiserver.admission.webhooks.caller import CallFailed, WebhookCaller
 from tiphys_apiserver.admission.webhooks.hooks import Hook, is_exempt, read_hooks
 from tiphys_apiserver.admission.webhooks.review import BadAnswer, Verdict, question, verdict
+from tiphys_apiserver.cel.program import Activation, CelError, compile_expression
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_component.log import get_logger
 
@@ -55,18 +56,32 @@ class _Webhooks:
             self._hooks, self._seen = read_hooks(await self._objects.list(self._cls)), version
         if not self._hooks:
             return []
-        labels = await self._namespace_labels(attributes)
-        return [hook for hook in self._hooks if hook.matches(attributes, labels)]
+        labels = namespace_labels(self._objects, attributes)
+        found = [hook for hook in self._hooks if hook.matches(attributes, labels)]
+        if not any(hook.conditions for hook in found):
+            return found
+        seen = Activation(variables_of(attributes))
+        return [hook for hook in found if self._meets(hook, seen)]
 
-    async def _namespace_labels(self, attributes: AdmissionAttributes) -> Mapping[str, str] | None:
-        """Labels of the namespace that the object is in, or that it is; None for what is in none."""
-        if attributes.resource.plural == "namespaces" and not attributes.resource.group:
-            seen: Any = attributes.object if attributes.object is not None else attributes.old_object
-            return dict(seen.metadata.labels)
-        if not attributes.resource.namespaced:
-            return None
-        found = self._objects.get_nowait(Namespace, attributes.namespace)
-        return dict(found.metadata.labels) if found is not None else {}
+    @staticmethod
+    def _meets(hook: Hook, seen: Activation) -> bool:
+        """Whether all conditions are true. Raises Forbidden where one has no value and the policy is to fail."""
+        broken: tuple[str, CelError] | None = None
+        for name, expression in hook.conditions:
+            try:
+                if not compile_expression(expression, CONDITION_VARIABLES).is_true(seen):
+                    return False
+            except CelError as err:
+                broken = broken or (name, err)
+        if broken is None:
+            return True
+        condition, problem = broken
+        if not hook.fails_closed:
+            _log.warning(
+                "condition failed, webhook is not asked", webhook=hook.name, condition=condition, err=str(problem)
+            )
+            return False
+        raise Forbidden(f'admission webhook "{hook.name}": match condition "{condition}" resulted in error: {problem}')
 
     async def _ask(self, hook: Hook, attributes: AdmissionAttributes, *, may_patch: bool) -> Verdict | None:
         """The answer; None where there is none and the policy is to go on. Raises InternalError where it is to fail."""

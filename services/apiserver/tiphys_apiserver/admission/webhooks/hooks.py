@@ -71,8 +71,7 @@ class Hook:
             return False
         if namespace_labels is not None and not self.namespaces.matches(namespace_labels):
             return False
-        found = [obj.metadata.labels for obj in _objects(attributes)]
-        return not self.objects or any(self.objects.matches(labels) for labels in found)
+        return labels_match(self.objects, attributes)
 
 
 def read_hooks(configurations: Iterable[Any]) -> tuple[Hook, ...]:
@@ -98,7 +97,7 @@ def _read(configuration: Any) -> Iterator[Hook]:
                 path=service.path if service is not None else "",
                 ca_bundle=client.caBundle,
             ),
-            rules=tuple(_rule(item) for item in hook.rules),
+            rules=tuple(read_rule(item) for item in hook.rules),
             namespaces=from_label_selector(hook.namespaceSelector),
             objects=from_label_selector(hook.objectSelector),
             fails_closed=hook.failurePolicy != "Ignore",
@@ -110,7 +109,8 @@ def _read(configuration: Any) -> Iterator[Hook]:
         )
 
 
-def _rule(item: Any) -> Rule:
+def read_rule(item: Any) -> Rule:
+    """The rule in a RuleWithOperations."""
     pairs = []
     for resource in item.rule.resources:
         plural, _, subresource = resource.partition("/")
@@ -136,17 +136,13 @@ def _scope(attributes: AdmissionAttributes) -> str:
     return "Namespaced" if attributes.resource.namespaced else "Cluster"
 
 
-def _objects(attributes: AdmissionAttributes) -> list[Any]:
-    found = []
-    for obj in (attributes.object, attributes.old_object):
-        if obj is not None and "metadata" in obj.DESCRIPTOR.fields_by_name:
-            found.append(obj)
-    return found
-
-
-def namespace_of(attributes: AdmissionAttributes) -> str:
-    """The namespace whose labels count; a namespace counts by its own, which are those of the object."""
-    return attributes.namespace if attributes.resource.namespaced else ""
+def labels_match(selector: Selector, attributes: AdmissionAttributes) -> bool:
+    """Whether the object has the labels, before or after the write."""
+    if not selector:
+        return True
+    objects: tuple[Any, ...] = (attributes.object, attributes.old_object)
+    found = [obj.metadata.labels for obj in objects if obj is not None and "metadata" in obj.DESCRIPTOR.fields_by_name]
+    return any(selector.matches(labels) for labels in found)
 
 
 def is_exempt(attributes: AdmissionAttributes) -> bool:

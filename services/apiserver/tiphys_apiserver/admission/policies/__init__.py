@@ -1,0 +1,1 @@
+"""Admission by policies: CEL that writes must fulfil."""

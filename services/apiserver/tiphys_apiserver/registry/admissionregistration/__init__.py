@@ -1,0 +1,1 @@
+"""Rules of the kinds of admissionregistration.k8s.io."""

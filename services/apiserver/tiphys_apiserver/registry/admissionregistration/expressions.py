@@ -1,0 +1,84 @@
+"""Policies and webhooks: their CEL is compiled when it is written, so that nobody finds out by a refused write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from google.protobuf.message import Message
+
+from tiphys_apimachinery.errors import FieldError
+from tiphys_apiserver.admission.policies.variables import CONDITION_VARIABLES, POLICY_VARIABLES
+from tiphys_apiserver.cel.program import CelError, compile_expression
+from tiphys_apiserver.registry.strategy import Strategy, WriteContext
+
+
+class PolicyStrategy(Strategy):
+    """The rules of ValidatingAdmissionPolicies."""
+
+    def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
+        """Faults of the schema and of each expression."""
+        return super().validate(ctx, obj) + list(_policy_faults(obj))
+
+    def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """The same for a changed one."""
+        return super().validate_update(ctx, new, old) + list(_policy_faults(new))
+
+
+class WebhookStrategy(Strategy):
+    """The rules of both kinds of webhook configurations."""
+
+    def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
+        """Faults of the schema, of how webhooks are reached, and of their conditions."""
+        return super().validate(ctx, obj) + list(_webhook_faults(obj))
+
+    def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """The same for a changed one."""
+        return super().validate_update(ctx, new, old) + list(_webhook_faults(new))
+
+
+def _policy_faults(policy: Any) -> Iterator[FieldError]:
+    spec = policy.spec
+    if not spec.validations and not spec.auditAnnotations:
+        yield FieldError.required("spec.validations", "validations or auditAnnotations must contain at least one item")
+    for index, rule in enumerate(spec.validations):
+        path = f"spec.validations[{index}]"
+        yield from _faults(rule.Expression, f"{path}.expression", POLICY_VARIABLES)
+        if rule.messageExpression:
+            yield from _faults(rule.messageExpression, f"{path}.messageExpression", POLICY_VARIABLES)
+    for index, condition in enumerate(spec.matchConditions):
+        yield from _faults(condition.expression, f"spec.matchConditions[{index}].expression", POLICY_VARIABLES)
+
+
+def _webhook_faults(configuration: Any) -> Iterator[FieldError]:
+    names: set[str] = set()
+    for index, hook in enumerate(configuration.Webhooks):
+        path = f"webhooks[{index}]"
+        if hook.name in names:
+            yield FieldError.duplicate(f"{path}.name", hook.name)
+        names.add(hook.name)
+        if hook.name and hook.name.count(".") < 2:
+            why = "should be a domain with at least three segments separated by dots"
+            yield FieldError.invalid(f"{path}.name", hook.name, why)
+        client = hook.clientConfig
+        if client.HasField("url") == client.HasField("service"):
+            yield FieldError.required(f"{path}.clientConfig", "exactly one of url or service is required")
+        elif client.HasField("url") and not client.url.startswith("https://"):
+            why = "'https' is the only allowed URL scheme; desired format: https://host[/path]"
+            yield FieldError.invalid(f"{path}.clientConfig.url", client.url, why)
+        if "v1" not in hook.admissionReviewVersions:
+            why = "must include at least one of v1"
+            yield FieldError.invalid(f"{path}.admissionReviewVersions", list(hook.admissionReviewVersions), why)
+        for place, condition in enumerate(hook.matchConditions):
+            where = f"{path}.matchConditions[{place}].expression"
+            yield from _faults(condition.expression, where, CONDITION_VARIABLES)
+
+
+def _faults(expression: str, path: str, variables: Iterable[str]) -> Iterator[FieldError]:
+    if not expression.strip():
+        # That it is missing is the schema's finding.
+        return
+    try:
+        compile_expression(expression, frozenset(variables))
+    except CelError as err:
+        yield FieldError.invalid(path, expression, str(err))
