@@ -69,6 +69,8 @@ class ApiServer:
             async with asyncio.TaskGroup() as group:
                 parts.table.start(group)
                 start_loop(group, Compactor(store, self._clock).run(), "compaction")
+                if parts.auditor is not None:
+                    start_loop(group, parts.auditor.trail.run(), "audit log")
                 await parts.rest.listen(options.hosts(), options.secure_port, tls)
                 if options.insecure_port:
                     await parts.plain.listen(

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tiphys_component.options import LogOptions, flag
+from tiphys_apiserver.security_options import SecurityOptions
+from tiphys_component.options import flag
 
 DEFAULT_HOME = Path("/var/lib/tiphys/default")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(LogOptions):
+class Options(SecurityOptions):
     """The Tiphys API server: the only door to the store, by REST and gRPC."""
 
     # -- where it listens

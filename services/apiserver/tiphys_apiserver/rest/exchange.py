@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from time import time
@@ -23,12 +23,17 @@ JSON_TYPE = "application/json"
 
 
 class Exchange:
-    """A request as it came. path is decoded; query has the first value of each name."""
+    """A request as it came. path is decoded; query has the first value of each name.
 
-    __slots__ = ("headers", "method", "path", "query", "raw_path", "raw_query", "request")
+    sent is the body once it was read. started is called when the head of an answer that lasts is written.
+    """
+
+    __slots__ = ("headers", "method", "path", "query", "raw_path", "raw_query", "request", "sent", "started")
 
     def __init__(self, request: BaseRequest) -> None:
         self.request = request
+        self.sent = b""
+        self.started: Callable[[], None] | None = None
         self.method: str = request.method
         self.headers: Mapping[str, str] = request.headers
         raw = request.raw_path
@@ -80,7 +85,13 @@ class Exchange:
             if total > MAX_BODY_BYTES:
                 raise RequestEntityTooLarge.of(f"limit is {MAX_BODY_BYTES}")
             parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        self.sent = parts[0] if len(parts) == 1 else b"".join(parts)
+        return self.sent
+
+    def tell_started(self) -> None:
+        """The head of an answer that lasts is written."""
+        if self.started is not None:
+            self.started()
 
 
 def read_query(text: str) -> Mapping[str, str]:

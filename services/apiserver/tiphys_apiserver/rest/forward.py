@@ -121,6 +121,7 @@ async def _stream(exchange: Exchange, reader: asyncio.StreamReader, head: bytes)
     reason = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 1)[1]
     start = "\r\n".join([f"HTTP/1.1 {reason}", *kept, "Transfer-Encoding: chunked", "Connection: close"])
     exchange.transport.write(start.encode("latin-1") + b"\r\n\r\n")
+    exchange.tell_started()
     try:
         async for data in read_body(reader, pairs):
             exchange.transport.write(b"%x\r\n%b\r\n" % (len(data), data))

@@ -100,6 +100,8 @@ class RestServer:
             answer = status_answer(InternalError.of(type(err).__name__), self._error_format(exchange))
         if call is not None:
             self._metrics.observe(call.info, answer.status, self._clock.monotonic() - began)
+            if call.record is not None and isinstance(answer, Answer):
+                answer.headers.append(("Audit-Id", call.record.audit_id))
             if call.warnings and isinstance(answer, Answer):
                 answer.headers += [("Warning", f"299 - {_quoted(text)}") for text in call.warnings]
         if "pretty" in exchange.query and exchange.flag("pretty"):
@@ -120,7 +122,7 @@ class RestServer:
             watch=bool(query) and exchange.flag("watch"),
             selected_name=selected_name(selector) if selector else "",
         )
-        call = Call(info, self._credentials(exchange), _impersonation(exchange))
+        call = Call(info, self._credentials(exchange), _impersonation(exchange), door=exchange)
         if exchange.method in _WRITING:
             call.user_agent = exchange.headers.get("User-Agent", "")
         if query:

@@ -72,6 +72,7 @@ class WatchResponse:
             f"HTTP/1.1 200 OK\r\nCache-Control: no-cache, private\r\nContent-Type: {content_type}\r\n"
             f"Date: {http_date()}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         )
+        self._exchange.tell_started()
         self._connection.listener = self
         timer = asyncio.get_running_loop().call_later(timeout_s, subscription.close)
         try:

@@ -41,4 +41,4 @@ def make_call(
         namespace = name if info.plural == "namespaces" and not info.group else ""
     request = RequestInfo("", verb, True, info.group, info.version, namespace, info.plural, subresource, name)
     headers = [pair for pair in context.invocation_metadata() or () if pair[0].startswith("impersonate-")]
-    return Call(request, credentials_of(context), read_headers(headers) if headers else None)
+    return Call(request, credentials_of(context), read_headers(headers) if headers else None, door=context)

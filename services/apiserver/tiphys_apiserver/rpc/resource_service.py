@@ -13,6 +13,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.apiserver.v1 import wire_pb2
 from tiphys_apimachinery.errors import APIError, BadRequest, RequestEntityTooLarge
+from tiphys_apiserver.audit.bodies import Wire
 from tiphys_apiserver.endpoints import create as creating
 from tiphys_apiserver.endpoints import delete as deleting
 from tiphys_apiserver.endpoints import get as getting
@@ -115,12 +116,17 @@ class ResourceService:
             send_initial_events=initial,
         )
         selection = listing.selection_of(self.served, call)
+        call.streams = True
         stream = await self.chain.run(call, lambda: self.served.store.cacher.stream(selection, query))
-        with stream:
-            # Answer at once: a caller may wait for the head to know that its watch is on.
-            await context.send_initial_metadata(())
-            async for batch in stream:
-                yield batch.frame(self._frames)
+        try:
+            with stream:
+                # Answer at once: a caller may wait for the head to know that its watch is on.
+                await context.send_initial_metadata(())
+                async for batch in stream:
+                    yield batch.frame(self._frames)
+        finally:
+            if call.record is not None:
+                call.record.ended()
 
     @staticmethod
     def _selecting(call: Call, request: Request) -> Call:
@@ -145,6 +151,7 @@ class ResourceService:
         obj = self._decode(request.object, request.field_validation)
         namespace = request.namespace or obj.metadata.namespace
         call = make_call(context, self.served, "create", namespace=namespace)
+        call.sent = Wire(self.served.info.message, (request.object,))
         _write_options(call, request)
         stored = await self.chain.run(call, lambda: creating.create(self.hall, self.served, call, obj))
         return only_field(stored.SerializeToString())
@@ -153,6 +160,7 @@ class ResourceService:
         """Store many objects; each has its own result."""
         call = make_call(context, self.served, "create", namespace=request.namespace)
         call.dry_run, call.field_manager = request.dry_run, request.field_manager
+        call.sent = Wire(self.served.info.message, request.objects)
         objects = [self._decode(raw, "") for raw in request.objects]
         results = await self.chain.run(call, lambda: creating.create_batch(self.hall, self.served, call, objects))
         pieces = []
@@ -183,6 +191,7 @@ class ResourceService:
             name=request.name or obj.metadata.name,
             subresource=subresource,
         )
+        call.sent = Wire(self.served.info.message, (request.object,))
         _write_options(call, request)
         stored, _ = await self.chain.run(call, lambda: updating.update(self.hall, self.served, call, obj))
         return only_field(stored.SerializeToString())
@@ -202,6 +211,7 @@ class ResourceService:
             name=request.name,
             subresource=request.subresource,
         )
+        call.sent = Wire(None, (request.patch,))
         _write_options(call, request)
         wanted = patching.Patch(kind, request.patch, request.force)
         stored, _ = await self.chain.run(call, lambda: patching.patch(self.hall, self.served, call, wanted))
@@ -210,6 +220,7 @@ class ResourceService:
     async def delete(self, request: Request, context: Context) -> bytes:
         """Delete one object."""
         call = make_call(context, self.served, "delete", namespace=request.namespace, name=request.name)
+        call.sent = Wire(meta_pb2.DeleteOptions, (request.options,))
         options = _delete_options(request.options)
         deleted = await self.chain.run(call, lambda: deleting.delete(self.hall, self.served, call, options))
         return only_field(deleted.object.SerializeToString())
@@ -218,6 +229,7 @@ class ResourceService:
         """Delete every object chosen."""
         call = make_call(context, self.served, "deletecollection", namespace=request.namespace)
         call = self._selecting(call, request)
+        call.sent = Wire(meta_pb2.DeleteOptions, (request.options,))
         options = _delete_options(request.options)
         gone = await self.chain.run(
             call, lambda: deleting.delete_collection(self.hall, self.served, call, ListQuery(), options=options)

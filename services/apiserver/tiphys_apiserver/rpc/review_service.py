@@ -7,6 +7,7 @@ from typing import Any
 from tiphys.apiserver.v1 import wire_pb2
 from tiphys_apimachinery.errors import BadRequest
 from tiphys_apimachinery.scheme import ResourceInfo
+from tiphys_apiserver.audit.bodies import Wire
 from tiphys_apiserver.endpoints import bind as binding
 from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
 from tiphys_apiserver.endpoints.hall import Answerer, Hall
@@ -37,7 +38,8 @@ class ReviewService:
         obj = decode_message(info.message, info.version, info.kind, request.object, request.field_validation)
         namespace = request.namespace if info.namespaced else ""
         about = RequestInfo("", "create", True, info.group, info.version, namespace, info.plural)
-        call = Call(about, credentials_of(context))
+        call = Call(about, credentials_of(context), door=context)
+        call.sent = Wire(info.message, (request.object,))
         made = await self._chain.run(call, lambda: self._answerer.create(call.user, obj, namespace=namespace, name=""))
         return only_field(made.SerializeToString())
 
@@ -54,7 +56,11 @@ class ComponentStatusService:
         return {"Get": unary(self.get, wire_pb2.GetRequest), "List": unary(self.list, wire_pb2.ListRequest)}
 
     def _call(self, verb: str, context: Any, name: str = "") -> Call:
-        return Call(RequestInfo("", verb, True, "", "v1", "", "componentstatuses", "", name), credentials_of(context))
+        return Call(
+            RequestInfo("", verb, True, "", "v1", "", "componentstatuses", "", name),
+            credentials_of(context),
+            door=context,
+        )
 
     async def get(self, request: Any, context: Any) -> bytes:
         """One component."""
@@ -89,6 +95,7 @@ class BindingService:
             raise BadRequest("name is required")
         namespace = request.namespace or obj.metadata.namespace
         about = RequestInfo("", "create", True, "", "v1", namespace, "bindings")
-        call = Call(about, credentials_of(context))
+        call = Call(about, credentials_of(context), door=context)
+        call.sent = Wire(self._info.message, (request.object,))
         await self._chain.run(call, lambda: binding.bind(self._hall, self._pods, call, obj))
         return only_field(obj.SerializeToString())

@@ -11,6 +11,7 @@ from tiphys.api.autoscaling.v1 import autoscaling_pb2
 from tiphys.api.core.v1 import binding_pb2
 from tiphys.api.policy.v1 import policy_pb2
 from tiphys.apiserver.v1 import wire_pb2
+from tiphys_apiserver.audit.bodies import Wire
 from tiphys_apiserver.endpoints import bind as binding
 from tiphys_apiserver.endpoints import eviction, scale
 from tiphys_apiserver.endpoints.hall import Answerer
@@ -57,6 +58,7 @@ class PodMethods:
             subresource="binding",
         )
         call.dry_run = request.dry_run
+        call.sent = Wire(binding_pb2.Binding, (request.object,))
         status = await service.chain.run(call, lambda: binding.bind(service.hall, service.served, call, obj))
         return only_field(status.SerializeToString())
 
@@ -67,6 +69,7 @@ class PodMethods:
         namespaces = {obj.metadata.namespace for obj in objects}
         namespace = namespaces.pop() if len(namespaces) == 1 else ""
         call = make_call(context, service.served, "create", namespace=namespace, subresource="binding")
+        call.sent = Wire(binding_pb2.Binding, request.bindings)
         statuses = await service.chain.run(
             call, lambda: binding.bind_batch(service.hall, service.served, call, objects)
         )
@@ -85,6 +88,7 @@ class PodMethods:
             subresource="eviction",
         )
         call.dry_run = request.dry_run
+        call.sent = Wire(policy_pb2.Eviction, (request.object,))
         await service.chain.run(
             call, lambda: eviction.evict(service.hall, service.served, call, obj, objects=self._objects)
         )
@@ -130,6 +134,7 @@ class ScaleMethods:
             subresource="scale",
         )
         call.dry_run = request.dry_run
+        call.sent = Wire(autoscaling_pb2.Scale, (request.object,))
         stored = await service.chain.run(call, lambda: scale.update_scale(service.hall, service.served, call, replace))
         return only_field(stored.SerializeToString())
 
@@ -159,6 +164,7 @@ class TokenMethods:
             name=request.name or obj.metadata.name,
             subresource="token",
         )
+        call.sent = Wire(authentication_pb2.TokenRequest, (request.object,))
         made = await service.chain.run(
             call,
             lambda: self._answerer.create(call.user, obj, namespace=call.info.namespace, name=call.info.name),

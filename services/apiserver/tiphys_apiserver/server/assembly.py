@@ -13,6 +13,8 @@ from tiphys_apiserver.admission.answered import AdmittedAnswerer
 from tiphys_apiserver.admission.chain import build_chain
 from tiphys_apiserver.admission.webhooks.caller import WebhookCaller
 from tiphys_apiserver.admission.webhooks.services import ServiceAddresses
+from tiphys_apiserver.audit.auditor import Auditor
+from tiphys_apiserver.audit.build import build_auditor
 from tiphys_apiserver.authentication.anonymous import AnonymousFallback
 from tiphys_apiserver.authentication.interface import SERVER_USER, Credentials, UserInfo
 from tiphys_apiserver.authentication.reviews import SelfSubjectReviews, TokenReviews
@@ -68,6 +70,7 @@ class Assembly:
     plain: RestServer
     metrics: RequestMetrics
     webhooks: WebhookCaller
+    auditor: Auditor | None
     clock: Clock
     advertise: Callable[[int], KubernetesService | None]
     kubernetes_service: KubernetesService | None = None
@@ -132,7 +135,8 @@ def assemble(base: Foundation) -> Assembly:
     statuses = ComponentStatuses(_component_status_info(scheme), objects, clock, base.store.revision)
     hall = Hall(table, admission, clock, answerers, component_statuses=statuses, authorizer=authorization.authorizer)
     flow = FlowControl(options.max_requests_inflight, options.max_mutating_requests_inflight)
-    chain = Chain(authentication.authenticator, authorization.authorizer, flow)
+    auditor = build_auditor(options, scheme, clock, metrics=base.metrics, new_uid=base.new_uid)
+    chain = Chain(authentication.authenticator, authorization.authorizer, flow, auditor=auditor)
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls)
     subresources = Subresources(hall, scheme, objects, kubelets)
     resources = Resources(hall, Renderer(clock), subresources, rng.random)
@@ -143,7 +147,7 @@ def assemble(base: Foundation) -> Assembly:
     add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION))
     _add_issuer(paths, options, authentication)
     counted = RequestMetrics(base.metrics)
-    unchecked = Chain(_ServerItself(), AlwaysAllow(), flow)
+    unchecked = Chain(_ServerItself(), AlwaysAllow(), flow, auditor=auditor)
     return Assembly(
         scheme=scheme,
         objects=objects,
@@ -157,6 +161,7 @@ def assemble(base: Foundation) -> Assembly:
         plain=RestServer(unchecked, resources, paths, metrics=counted, clock=clock),
         metrics=counted,
         webhooks=webhooks,
+        auditor=auditor,
         clock=clock,
         advertise=lambda port: _kubernetes_service(options, objects, clock, port),
     )

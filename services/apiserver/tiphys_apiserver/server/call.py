@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tiphys_apiserver.authentication.interface import ANONYMOUS_USER, Credentials, UserInfo
 from tiphys_apiserver.authorization.impersonation import Impersonation
@@ -20,6 +21,10 @@ class Call:
     user is the caller until the chain has authenticated and impersonated; then it is whom the
     request acts as. warnings are told to the caller beside the answer. user_agent names the writer
     where field_manager does not.
+
+    door and sent are read by auditing alone: the exchange or gRPC context that the request came by, and what a gRPC
+    request carries. streams says that the answer goes on after the endpoint has returned. record is what auditing notes
+    of the request, None where it notes nothing.
     """
 
     info: RequestInfo
@@ -33,6 +38,10 @@ class Call:
     user_agent: str = ""
     field_validation: str = ""
     warnings: list[str] = field(default_factory=list)
+    door: Any = None
+    sent: Any = None
+    streams: bool = False
+    record: Any = None
 
     def warn(self, text: str) -> None:
         """Tell the caller something beside the answer."""

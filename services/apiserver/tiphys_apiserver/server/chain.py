@@ -1,6 +1,6 @@
 """The chain: what every request passes before its endpoint, in this order and only here.
 
-    count > authenticate > impersonate > flow control > authorize > endpoint (admission, registry)
+    count > authenticate > audit > impersonate > flow control > authorize > endpoint (admission, registry)
 
 Both doors run it. An error of any link is an APIError; the door writes it.
 """
@@ -8,9 +8,9 @@ Both doors run it. An error of any link is an APIError; the door writes it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from tiphys_apimachinery.errors import ServiceUnavailable, Unauthorized
+from tiphys_apimachinery.errors import APIError, ServiceUnavailable, Unauthorized
 from tiphys_apiserver.authentication.interface import Authenticator
 from tiphys_apiserver.authorization.forbidden import forbidden
 from tiphys_apiserver.authorization.impersonation import impersonate
@@ -25,10 +25,30 @@ R = TypeVar("R")
 ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
 
 
-class Chain:
-    """Lets requests through to their endpoints, or refuses them."""
+class Auditing(Protocol):
+    """Notes requests that were authenticated, and those that were not."""
 
-    def __init__(self, authenticator: Authenticator, authorizer: Authorizer, flow: FlowControl) -> None:
+    async def run(self, call: Call, endpoint: Callable[[], Awaitable[R]]) -> R:
+        """The endpoint's answer, noted."""
+        ...
+
+    def refuse(self, call: Call, error: APIError) -> None:
+        """Note a request whose caller did not prove who it is."""
+        ...
+
+
+class Chain:
+    """Lets requests through to their endpoints, or refuses them. auditor is None where nothing is noted."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        flow: FlowControl,
+        *,
+        auditor: Auditing | None = None,
+    ) -> None:
+        self._auditor = auditor
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._flow = flow
@@ -47,29 +67,43 @@ class Chain:
         self.in_flight += 1
         try:
             await self._authenticate(call)
-            with self._flow.seat(call.info.verb, call.user, lasting=call.lasts):
-                await self._authorize(call)
-                return await endpoint()
+            if self._auditor is not None:
+                return await self._auditor.run(call, lambda: self._enter(call, endpoint))
+            return await self._enter(call, endpoint)
         finally:
             self.in_flight -= 1
+
+    async def _enter(self, call: Call, endpoint: Callable[[], Awaitable[R]]) -> R:
+        if call.impersonation is not None:
+            call.user = await impersonate(self._authorizer, call.user, call.impersonation)
+        with self._flow.seat(call.info.verb, call.user, lasting=call.lasts):
+            await self._authorize(call)
+            return await endpoint()
 
     async def _authenticate(self, call: Call) -> None:
         try:
             user = await self._authenticator.authenticate(call.credentials)
         except Unauthorized as err:
             # Why a credential is bad is nobody's business but TokenReview's.
-            raise Unauthorized.of() from err
+            raise self._refusal(call) from err
         if user is None:
-            raise Unauthorized.of()
+            raise self._refusal(call)
         call.user = user
-        if call.impersonation is not None:
-            call.user = await impersonate(self._authorizer, user, call.impersonation)
+
+    def _refusal(self, call: Call) -> Unauthorized:
+        error = Unauthorized.of()
+        if self._auditor is not None:
+            self._auditor.refuse(call, error)
+        return error
 
     async def _authorize(self, call: Call) -> None:
         if not call.info.is_resource_request and _is_always_allowed(call.info.path):
             return
         attributes = call.attributes()
         decision = await self._authorizer.authorize(attributes)
+        if call.record is not None:
+            call.record.annotate("authorization.k8s.io/decision", "allow" if decision.allowed else "forbid")
+            call.record.annotate("authorization.k8s.io/reason", decision.reason)
         if not decision.allowed:
             raise forbidden(attributes, decision.reason)
 
