@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tiphys_apiserver.security_options import SecurityOptions
-from tiphys_component.options import flag
+from tiphys_apiserver.server.egress import ProxyAddress, read_proxy
+from tiphys_component.options import LogOptions, flag
 
 DEFAULT_HOME = Path("/var/lib/tiphys/default")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(SecurityOptions):
+class Options(LogOptions):
     """The Tiphys API server: the only door to the store, by REST and gRPC."""
 
     # -- where it listens
@@ -87,6 +87,19 @@ class Options(SecurityOptions):
         "--kubelet-certificate-authority", default=None, help="authority that signed the kubelets' certificates"
     )
 
+    # -- pods, services and aggregated API servers
+    egress_proxy: tuple[str, ...] = flag(
+        "--egress-proxy",
+        default=(),
+        help="HTTP proxies (http://HOST:PORT) by which pods and services are reached; directly by default",
+    )
+    proxy_client_cert_file: Path | None = flag(
+        "--proxy-client-cert-file", default=None, help="client certificate shown to aggregated API servers"
+    )
+    proxy_client_key_file: Path | None = flag(
+        "--proxy-client-key-file", default=None, help="key of that certificate"
+    )
+
     # -- what it hands out
     service_cluster_ip_range: str = flag(
         "--service-cluster-ip-range", default="10.96.0.0/12", help="addresses of services"
@@ -109,6 +122,7 @@ class Options(SecurityOptions):
     def __post_init__(self) -> None:
         """Raises ValueError for values that exclude each other."""
         self.node_port_range()
+        self.egress_proxies()
         if self.store == "etcd" and not self.etcd_servers:
             raise ValueError("--store=etcd needs --etcd-servers")
         known = {"AlwaysAllow", "AlwaysDeny", "Node", "RBAC"}
@@ -126,6 +140,13 @@ class Options(SecurityOptions):
         if not (dash and low.isdigit() and high.isdigit() and 0 < int(low) <= int(high) < 65536):
             raise ValueError(f"--service-node-port-range: {self.service_node_port_range!r} is not FIRST-LAST")
         return int(low), int(high)
+
+    def egress_proxies(self) -> tuple[ProxyAddress, ...]:
+        """The proxies by which pods and services are reached. Raises ValueError."""
+        try:
+            return tuple(read_proxy(text) for text in self.egress_proxy)
+        except ValueError as err:
+            raise ValueError(f"--egress-proxy: {err}") from err
 
     def audiences(self) -> tuple[str, ...]:
         """What a token must be meant for."""

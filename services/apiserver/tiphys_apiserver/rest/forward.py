@@ -60,13 +60,13 @@ async def forward(exchange: Exchange, target: Target, *, refusal: Refusal | None
 
     Raises ServiceUnavailable when the target can't be reached.
     """
-    body = await exchange.body()
     reader, writer = await dial(target, 10.0)
     connection = connection_of(exchange.request)
     try:
         # HTTP/1.0 in effect: one request a connection, and its end may be the end of the answer.
         head = request_head(exchange, target).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-        writer.write(_without_connection(head) + body)
+        writer.write(_without_connection(head))
+        await _send_body(exchange, writer)
         answer = await read_head(reader, target)
         if refusal is not None:
             await raise_refusal(reader, answer, refusal)
@@ -103,13 +103,34 @@ async def read_head(reader: asyncio.StreamReader, target: Target) -> bytes:
         raise ServiceUnavailable(f"error dialing backend: {where} does not answer: {err}") from err
 
 
+async def _send_body(exchange: Exchange, writer: asyncio.StreamWriter) -> None:
+    """Pass the request's body on as it comes, of any length.
+
+    A target that ends the connection meanwhile may still have answered: that is for the reader to find.
+    """
+    request = exchange.request
+    if not request.can_read_body:
+        return
+    if exchange.headers.get("Expect", "").lower() == "100-continue":
+        exchange.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    is_chunked = "chunked" in exchange.headers.get("Transfer-Encoding", "").lower()
+    try:
+        while data := await request.content.readany():
+            writer.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+            await writer.drain()
+        if is_chunked:
+            writer.write(b"0\r\n\r\n")
+    except ConnectionError as err:
+        _log.debug("target takes no more of the request", path=exchange.path, err=str(err))
+
+
 def _without_connection(head: bytes) -> bytes:
     """Only the last Connection header, which asks the other side to close after its answer."""
     lines = head.split(b"\r\n")
     kept = [
         line
         for line in lines[:-3]
-        if not line.lower().startswith((b"connection:", b"keep-alive:", b"accept-encoding:"))
+        if not line.lower().startswith((b"connection:", b"keep-alive:", b"accept-encoding:", b"expect:"))
     ]
     return b"\r\n".join([*kept, *lines[-3:]])
 
@@ -119,9 +140,12 @@ async def _stream(exchange: Exchange, reader: asyncio.StreamReader, head: bytes)
     status, pairs = parse_head(head)
     kept = [f"{name}: {value}" for name, value in pairs if name.lower() not in _OF_CONNECTION]
     reason = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 1)[1]
-    start = "\r\n".join([f"HTTP/1.1 {reason}", *kept, "Transfer-Encoding: chunked", "Connection: close"])
+    has_body = exchange.method != "HEAD" and status not in (204, 304)
+    kept += ["Transfer-Encoding: chunked"] if has_body else []
+    start = "\r\n".join([f"HTTP/1.1 {reason}", *kept, "Connection: close"])
     exchange.transport.write(start.encode("latin-1") + b"\r\n\r\n")
-    exchange.tell_started()
+    if not has_body:
+        return ForwardResponse(status)
     try:
         async for data in read_body(reader, pairs):
             exchange.transport.write(b"%x\r\n%b\r\n" % (len(data), data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -14,12 +15,13 @@ from tiphys_apiserver.endpoints.get import get
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.table import Served
-from tiphys_apiserver.rest.exchange import Exchange
+from tiphys_apiserver.rest.exchange import Answer, Exchange
 from tiphys_apiserver.rest.forward import forward
 from tiphys_apiserver.rest.kubelet_streams import log_parameters, refusal
 from tiphys_apiserver.rest.object_proxy import pod_target, service_target
 from tiphys_apiserver.rest.tunnel import Target, tunnel
 from tiphys_apiserver.server.call import Call
+from tiphys_apiserver.server.egress import Egress
 
 # Source: kube-apiserver --kubelet-preferred-address-types, with addresses first: node names need not resolve here.
 _ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS")
@@ -33,10 +35,13 @@ _LOG_OPTIONS = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps",
 class KubeletProxy:
     """Sends requests on to kubelets, showing the server's own client certificate. tls is None where there is none."""
 
-    def __init__(self, hall: Hall, objects: ObjectAccess, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, hall: Hall, objects: ObjectAccess, tls: ssl.SSLContext | None, *, egress: Egress | None = None
+    ) -> None:
         self._hall = hall
         self._objects = objects
         self._tls = tls
+        self._egress = egress
 
     async def serve(self, exchange: Exchange, call: Call, served: Served) -> Any:
         """exec, attach, portforward or log of a pod. Raises NotFound, BadRequest, ServiceUnavailable."""
@@ -77,8 +82,15 @@ class KubeletProxy:
         return self._target(await self.node_of(pod), path)
 
     async def proxy(self, exchange: Exchange, call: Call, served: Served) -> Any:
-        """The proxy subresource: any request to a node's kubelet, a pod or a service."""
+        """The proxy subresource: any request to a node's kubelet, a pod or a service.
+
+        Location headers and links in pages are passed on as they are: a page must use relative ones.
+        """
         info = call.info
+        if not info.trailing and exchange.method in ("GET", "HEAD") and not exchange.raw_path.endswith("/"):
+            # Else the page's relative links would lead to the neighbours of the object.
+            query = f"?{exchange.raw_query}" if exchange.raw_query else ""
+            return Answer(301, b"", "text/html", [("Location", f"{exchange.raw_path}/{query}")])
         path = "/" + quote(info.trailing) + (f"?{exchange.raw_query}" if exchange.raw_query else "")
         if served.info.plural == "nodes":
             node: Any = (await get(served, call)).message()
@@ -88,7 +100,7 @@ class KubeletProxy:
         if find is None:
             raise NotFound.of_path()
         target = await find(self._objects, info.namespace, info.name, path)
-        return await self._send(exchange, target)
+        return await self._send(exchange, replace(target, egress=self._egress))
 
     async def _send(self, exchange: Exchange, target: Target) -> Any:
         if exchange.headers.get("Upgrade"):

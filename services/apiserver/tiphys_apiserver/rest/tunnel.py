@@ -13,20 +13,29 @@ from typing import cast
 from tiphys_apimachinery.errors import ServiceUnavailable
 from tiphys_apiserver.rest.connection import connection_of
 from tiphys_apiserver.rest.exchange import Answer, Exchange
+from tiphys_apiserver.server.egress import Egress
 
 _MAX_HEAD_BYTES = 64 * 1024
 # A refusal's body that is passed on to the client.
 _MAX_REFUSAL_BYTES = 1024 * 1024
+_DIRECT = Egress()
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a request is sent on to; path has the query behind it. tls is None for plain HTTP."""
+    """Where a request is sent on to; path has the query behind it. tls is None for plain HTTP.
+
+    server_name is whom the certificate must name where that is not the host. headers are sent beside the client's.
+    egress is the way there; None is the direct one.
+    """
 
     host: str
     port: int
     path: str
     tls: ssl.SSLContext | None
+    server_name: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    egress: Egress | None = None
 
 
 class Pipe(asyncio.Protocol):
@@ -128,12 +137,8 @@ async def dial(target: Target, timeout_s: float) -> tuple[asyncio.StreamReader, 
     """A connection to the target. Raises ServiceUnavailable."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await asyncio.open_connection(
-                target.host,
-                target.port,
-                ssl=target.tls,
-                limit=_MAX_HEAD_BYTES,
-                server_hostname=target.host if target.tls else None,
+            return await (target.egress or _DIRECT).open(
+                target.host, target.port, target.tls, server_name=target.server_name, limit=_MAX_HEAD_BYTES
             )
     except (OSError, TimeoutError, ssl.SSLError) as err:
         raise ServiceUnavailable(
@@ -157,6 +162,7 @@ def request_head(exchange: Exchange, target: Target) -> bytes:
             kept = [part for part in value.split(",") if not part.strip().startswith("base64url.bearer.")]
             value = ",".join(kept)
         lines.append(f"{name}: {value}")
+    lines += [f"{name}: {value}" for name, value in target.headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
 
@@ -193,7 +199,6 @@ async def _join(exchange: Exchange, reader: asyncio.StreamReader, writer: asynci
     to_client.attach(upstream)
     to_upstream.attach(client)
     client.write(head)
-    exchange.tell_started()
     # No await from here to the end of the exchange: no byte may reach the old protocols in between.
     # What already came behind the upgrade request, aiohttp keeps in _message_tail; what came behind
     # the answer, the stream reader keeps in its buffer. Neither has a public way to take it.

@@ -44,6 +44,7 @@ from tiphys_apiserver.rest.server import RestServer
 from tiphys_apiserver.rest.subresources import Subresources
 from tiphys_apiserver.rest.version import GIT_VERSION
 from tiphys_apiserver.server.chain import Chain
+from tiphys_apiserver.server.egress import Egress
 from tiphys_apiserver.server.flow_control import FlowControl
 from tiphys_apiserver.server.request_metrics import RequestMetrics
 from tiphys_apiserver.server.security import Authentication, Authorization, build_authentication, build_authorization
@@ -116,7 +117,8 @@ def assemble(base: Foundation) -> Assembly:
     objects.attach(table)
     authentication = build_authentication(options, objects, clock)
     authorization = build_authorization(options, objects)
-    webhooks = WebhookCaller(ServiceAddresses(objects).resolve)
+    egress = Egress(options.egress_proxies())
+    webhooks = WebhookCaller(ServiceAddresses(objects).resolve, egress)
     admission = build_chain(
         objects,
         clock=clock,
@@ -137,7 +139,7 @@ def assemble(base: Foundation) -> Assembly:
     flow = FlowControl(options.max_requests_inflight, options.max_mutating_requests_inflight)
     auditor = build_auditor(options, scheme, clock, metrics=base.metrics, new_uid=base.new_uid)
     chain = Chain(authentication.authenticator, authorization.authorizer, flow, auditor=auditor)
-    kubelets = KubeletProxy(hall, objects, base.kubelet_tls)
+    kubelets = KubeletProxy(hall, objects, base.kubelet_tls, egress=egress)
     subresources = Subresources(hall, scheme, objects, kubelets)
     resources = Resources(hall, Renderer(clock), subresources, rng.random)
     paths = PlainPaths()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tiphys_apiserver.admission.webhooks.hooks import Endpoint
+from tiphys_apiserver.server.egress import Egress
 
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _KEPT_CONNECTIONS = 100
@@ -26,8 +27,9 @@ Resolve = Callable[[tuple[str, str], int], Awaitable[tuple[str, int]]]
 class WebhookCaller:
     """Posts JSON to endpoints. close() ends it; until then connections are kept for the next call."""
 
-    def __init__(self, resolve: Resolve) -> None:
+    def __init__(self, resolve: Resolve, egress: Egress | None = None) -> None:
         self._resolve = resolve
+        self._egress = egress or Egress()
         self._session: aiohttp.ClientSession | None = None
         self._contexts: dict[bytes, ssl.SSLContext] = {}
 
@@ -46,14 +48,7 @@ class WebhookCaller:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Host": urlsplit(url).netloc}
         if server_name:
             headers["Host"] = server_name
-        async with self._open().post(
-            url,
-            data=body,
-            headers=headers,
-            ssl=self._context(endpoint.ca_bundle),
-            server_hostname=server_name or None,
-            allow_redirects=False,
-        ) as answer:
+        async with await self._send(endpoint, url, server_name, body=body, headers=headers) as answer:
             content = await answer.content.read(_MAX_ANSWER_BYTES + 1)
             if len(content) > _MAX_ANSWER_BYTES:
                 raise CallFailed(f"the answer is larger than {_MAX_ANSWER_BYTES} bytes")
@@ -61,6 +56,29 @@ class WebhookCaller:
                 text = content[:512].decode(errors="replace").strip()
                 raise CallFailed(text or f"an error on the server: HTTP status {answer.status}")
             return content
+
+    async def _send(
+        self, endpoint: Endpoint, url: str, server_name: str, *, body: bytes, headers: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        """The answer's head. Services are reached by the first egress proxy that is there, where there are any."""
+        proxies = self._egress.proxies if endpoint.service is not None else ()
+        for proxy in proxies or (None,):
+            try:
+                return await self._open().post(
+                    url,
+                    data=body,
+                    headers=headers,
+                    ssl=self._context(endpoint.ca_bundle),
+                    server_hostname=server_name or None,
+                    allow_redirects=False,
+                    proxy=proxy.url if proxy is not None else None,
+                )
+            except aiohttp.ClientProxyConnectionError:
+                # Nothing was sent yet.
+                if proxy is None or proxy == proxies[-1]:
+                    raise
+                self._egress.pass_over(proxy)
+        raise CallFailed("there is no way to the service")
 
     async def _locate(self, endpoint: Endpoint, timeout_s: float) -> tuple[str, str]:
         """The URL to call, and the name that its certificate must have where that is not the URL's host."""
