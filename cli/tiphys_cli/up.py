@@ -16,7 +16,7 @@ from tiphys_cli.machine import read_machine
 from tiphys_cli.options import DEFAULT_NAME, home_option, name_option, run_root_option
 from tiphys_cluster.choices import Wish
 from tiphys_cluster.images.builtin import HTTPD
-from tiphys_cluster.settings import FlannelBackend, StoreKind
+from tiphys_cluster.settings import DEFAULT_POD_CIDR, FlannelBackend, StoreKind
 from tiphys_cluster.up import Started, Startup
 from tiphys_component.clock import SystemClock
 
@@ -35,6 +35,24 @@ from tiphys_component.clock import SystemClock
     default=None,
     help="How packets travel between pods of different nodes.  [default: vxlan]",
 )
+@click.option(
+    "--pod-network-cidr",
+    default=None,
+    metavar="CIDR",
+    help=f"Range of all pods of a new cluster, a /24 of it for each node.  [default: {DEFAULT_POD_CIDR}]",
+)
+@click.option(
+    "--cni-conf",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="A network configuration list in place of ours; {{podCIDR}} in it stands for the node's range.",
+)
+@click.option(
+    "--cni-bin-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="A folder of CNI plugins, beside ours and in place of those of the same names.",
+)
 @click.option("--fake", default=None, metavar="KIND:N", help="Simulate N devices on each node of a new cluster: gpu:8")
 @run_root_option
 def command(
@@ -45,6 +63,9 @@ def command(
     port_offset: int | None,
     nodes: int | None,
     flannel_backend: str | None,
+    pod_network_cidr: str | None,
+    cni_conf: Path | None,
+    cni_bin_dir: Path | None,
     fake: str | None,
     run_root: Path,
 ) -> None:
@@ -63,6 +84,9 @@ def command(
         nodes=nodes,
         devices=fake,
         flannel_backend=cast("FlannelBackend | None", flannel_backend),
+        pod_cidr=pod_network_cidr,
+        cni_conf=cni_conf,
+        cni_bin_dir=cni_bin_dir,
     )
     started = run(_start(wish, run_root, console))
     _give_to_caller(started.layout.admin_conf)

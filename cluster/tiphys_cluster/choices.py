@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tiphys_cluster import claims, preflight
+from tiphys_cluster import claims, pod_network, preflight
 from tiphys_cluster.child import ChildSpec
 from tiphys_cluster.errors import ClusterError
 from tiphys_cluster.layout import CACHE, RUN, Layout, check_name, default_home
@@ -32,6 +32,9 @@ class Wish:
     nodes: int | None = None
     devices: str | None = None
     flannel_backend: FlannelBackend | None = None
+    pod_cidr: str | None = None
+    cni_conf: Path | None = None
+    cni_bin_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,24 @@ def merge(wish: Wish, kept: Settings | None) -> Settings:
     except ValueError as err:
         raise ClusterError(str(err), "Choose another --port-offset.") from err
     backend = wish.flannel_backend or settings.flannel_backend
+    settings = _with_pod_network(settings, wish, is_new=kept is None)
     return replace(settings, store=wish.store or settings.store, port_offset=offset, flannel_backend=backend)
+
+
+def _with_pod_network(settings: Settings, wish: Wish, *, is_new: bool) -> Settings:
+    if wish.pod_cidr is not None:
+        pod_cidr = pod_network.check_pod_cidr(wish.pod_cidr, nodes=len(settings.members))
+        if not is_new and pod_cidr != settings.pod_cidr:
+            raise ClusterError(
+                f"cluster {settings.name!r} has its pods in {settings.pod_cidr}, not {pod_cidr}",
+                "Nodes keep their ranges; start another cluster for this one: --name N",
+            )
+        settings = replace(settings, pod_cidr=pod_cidr)
+    if wish.cni_conf is not None:
+        settings = replace(settings, cni_conf=pod_network.read_network_list(wish.cni_conf))
+    if wish.cni_bin_dir is not None:
+        settings = replace(settings, cni_bin_dir=pod_network.check_bin_dir(wish.cni_bin_dir))
+    return settings
 
 
 def _first_members(wish: Wish) -> tuple[Member, ...]:

@@ -188,10 +188,10 @@ def runtime(place: Place, node: str) -> ChildSpec:
 
 def agents(place: Place, node: str) -> list[ChildSpec]:
     """A node's own processes beside containerd."""
-    files, ports = place.layout.node(node), place.settings.ports
+    ports = place.settings.ports
     return [
         flannel(place, node),
-        _on_node(place, node, "tiphys-cni", _cni_argv(files, node), module="tiphys_cni.service", stage=STAGE_RUNTIME),
+        _on_node(place, node, "tiphys-cni", _cni_argv(place, node), module="tiphys_cni.service", stage=STAGE_RUNTIME),
         _on_node(
             place,
             node,
@@ -279,7 +279,10 @@ def wired_to_switch(place: Place, node: str) -> list[ChildSpec]:
     return [flannel(place, node)]
 
 
-def _cni_argv(files: NodeLayout, node: str) -> tuple[str, ...]:
+def _cni_argv(place: Place, node: str) -> tuple[str, ...]:
+    settings, files = place.settings, place.layout.node(node)
+    network = ("--network=file", f"--conf-file={files.cni_template}") if settings.cni_conf else ("--network=flannel",)
+    plugins = (f"--plugin-dir={settings.cni_bin_dir}",) if settings.cni_bin_dir else ()
     # It may read its Node as the kubelet may: both act for the node.
     return (
         f"--socket={files.cni_socket}",
@@ -289,7 +292,8 @@ def _cni_argv(files: NodeLayout, node: str) -> tuple[str, ...]:
         f"--data-dir={files.cni_state}",
         f"--kubeconfig={files.kubelet_conf}",
         f"--node-name={node}",
-        "--network=flannel",
+        *network,
+        *plugins,
         f"--subnet-file={SUBNET_FILE}",
     )
 

@@ -142,6 +142,11 @@ class NodeLayout:
         return self.home / "cni" / "net.d"
 
     @property
+    def cni_template(self) -> Path:
+        """The user's own network configuration list, before the node's range is filled in."""
+        return self.home / "cni" / "network.conflist"
+
+    @property
     def cni_state(self) -> Path:
         """CNI address leases."""
         return self.home / "cni" / "state"

@@ -73,6 +73,8 @@ class Nodes:
             can_lower_oom_score=kernel.has_capability(kernel.CAP_SYS_RESOURCE),
             snapshotter=containerd.choose_snapshotter(file_system),
         )
+        if self._place.settings.cni_conf:
+            write_atomic(files.cni_template, self._place.settings.cni_conf, mode=0o644)
         write_atomic(files.containerd_config, containerd.render_config(files, options), mode=0o644)
 
     async def load_images(self, node: str) -> None:

@@ -20,6 +20,7 @@ FlannelBackend = Literal["vxlan", "host-gw", "udp"]
 NETWORKS = ipaddress.IPv4Network("198.18.0.0/15")
 NETWORK_COUNT = 512
 MAX_NODES = 200
+DEFAULT_POD_CIDR = "10.244.0.0/16"
 _FIRST_NODE_HOST = 11
 
 
@@ -45,7 +46,8 @@ class Settings:
     """A cluster's own choices.
 
     network is the index of its /24 in 198.18.0.0/15, unique on the machine; etcd_port and the next one are etcd's, 0 as
-    long as there is no etcd.
+    long as there is no etcd. cni_conf is the text of a network configuration list in place of ours, cni_bin_dir a
+    folder of plugins in place of ours of the same names; both empty where our own are used.
     """
 
     name: str
@@ -55,11 +57,13 @@ class Settings:
     members: tuple[Member, ...] = (Member("node-1", 0),)
     etcd_port: int = 0
     flannel_backend: FlannelBackend = "vxlan"
+    pod_cidr: str = DEFAULT_POD_CIDR
+    cni_conf: str = ""
+    cni_bin_dir: str = ""
 
     service_cidr = "10.96.0.0/12"
     kubernetes_service_ip = "10.96.0.1"
     dns_service_ip = "10.96.0.10"
-    pod_cidr = "10.244.0.0/16"
     cluster_domain = "cluster.local"
 
     @property

@@ -50,6 +50,13 @@ async def follow(ranges: AsyncIterator[str], folder: Path, *, data_dir: Path | N
         _log.info("network configuration written", path=str(path), pod_cidr=pod_cidr)
 
 
+async def follow_file(ranges: AsyncIterator[str], template: conflist.Template, folder: Path) -> None:
+    """Writes the user's own configuration with each range filled in. Runs until cancelled."""
+    async for pod_cidr in ranges:
+        path = await asyncio.to_thread(conflist.write, folder, template.filled(pod_cidr))
+        _log.info("network configuration written", path=str(path), pod_cidr=pod_cidr)
+
+
 async def follow_flannel(subnet_file: Path, folder: Path, *, data_dir: Path | None, mtu: int) -> None:
     """Writes the configuration whenever the flannel service writes its file. Runs until cancelled.
 

@@ -4,13 +4,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FILE_NAME = "10-tiphys.conflist"
 NETWORK = "tiphys"
+_PLACE = "{{podCIDR}}"
 _BRIDGE = "cni0"
 _PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
+
+
+class TemplateError(Exception):
+    """A file is no network configuration list; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A configuration list whose text may have a place for the node's range."""
+
+    text: str
+
+    @property
+    def needs_range(self) -> bool:
+        """Whether it can't be written before the node's range is known."""
+        return _PLACE in self.text
+
+    def filled(self, pod_cidr: str) -> dict[str, Any]:
+        """The list for a node with this range. Raises TemplateError."""
+        try:
+            found = json.loads(self.text.replace(_PLACE, pod_cidr))
+        except ValueError as err:
+            raise TemplateError(f"not JSON: {err}") from err
+        plugins = found.get("plugins") if isinstance(found, dict) else None
+        if not isinstance(plugins, list) or not all(isinstance(one, dict) and one.get("type") for one in plugins):
+            raise TemplateError('no list "plugins" in which each has its "type"')
+        if not plugins or not found.get("name"):
+            raise TemplateError('"name" or all "plugins" are missing')
+        return dict(found)
+
+
+def read_template(path: Path) -> Template:
+    """The user's own configuration list. Raises TemplateError."""
+    try:
+        template = Template(path.read_text())
+        template.filled("192.0.2.0/24")
+    except (OSError, ValueError, TemplateError) as err:
+        raise TemplateError(f"network configuration list {path}: {err}") from err
+    return template
 
 
 def bridge_network(pod_cidr: str, *, data_dir: Path | None = None, mtu: int = 0) -> dict[str, Any]:

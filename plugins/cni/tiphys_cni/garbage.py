@@ -49,11 +49,16 @@ def kept(network: Mapping[str, Any]) -> set[Attachment]:
 
 
 def collect(network: Mapping[str, Any], valid: Iterable[Attachment]) -> None:
-    """Has each plugin of a configuration list do the verb GC, the last of the chain first. Blocks. Raises CNIError."""
+    """Has each plugin of a configuration list do the verb GC, the last of the chain first. Blocks. Raises CNIError.
+
+    Of a plugin that is not ours only the addresses are freed, where our host-local or the reference one gave them.
+    """
     entries = [{"containerID": one.container_id, "ifname": one.ifname} for one in valid]
     for plugin in reversed(network["plugins"]):
         conf = {**plugin, "cniVersion": NEWEST_VERSION, "name": network["name"], VALID_ATTACHMENTS: entries}
-        PLUGINS[plugin["type"]].collect(Call("GC", "", "", -1, "", "", "", conf))
+        ipam = str((plugin.get("ipam") or {}).get("type", ""))
+        if doer := PLUGINS.get(plugin["type"]) or PLUGINS.get(ipam):
+            doer.collect(Call("GC", "", "", -1, "", "", "", conf))
 
 
 def free(network: Mapping[str, Any], gone: Iterable[Attachment], turns: Turns) -> int:

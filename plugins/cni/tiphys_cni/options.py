@@ -26,8 +26,16 @@ class Options(LogOptions):
     kubeconfig: Path | None = flag("--kubeconfig", default=None, help="how to reach the API server for the Node")
     node_name: str = flag("--node-name", default="", help="name of this node")
     mtu: int = flag("--mtu", default=0, help="MTU of pod interfaces; 0 leaves the kernel's, or flannel's")
-    network: Literal["bridge", "flannel"] = flag(
-        "--network", default="bridge", help="pod network: the node's own bridge, or flannel's over all nodes"
+    network: Literal["bridge", "flannel", "file"] = flag(
+        "--network",
+        default="bridge",
+        help="pod network: the node's own bridge, flannel's over all nodes, or as --conf-file says",
+    )
+    conf_file: Path | None = flag(
+        "--conf-file", default=None, help="network configuration list of --network=file; {{podCIDR}} is filled in"
+    )
+    plugin_dir: Path | None = flag(
+        "--plugin-dir", default=None, help="folder of other plugins, linked into --bin-dir in place of ours"
     )
     subnet_file: Path = flag(
         "--subnet-file", default=DEFAULT_PATH, help="where the flannel service writes the node's subnet"

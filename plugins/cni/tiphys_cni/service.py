@@ -10,7 +10,7 @@ from pathlib import Path
 from tiphys_client.client import Client
 from tiphys_client.kubeconfig import load
 from tiphys_client.transport import GrpcTransport
-from tiphys_cni import configuration
+from tiphys_cni import configuration, conflist
 from tiphys_cni.install import install
 from tiphys_cni.listener import Listener
 from tiphys_cni.options import Options
@@ -33,7 +33,7 @@ class CniService:
         """Works until cancelled. Attachments stay when it ends, and launchers then do the work themselves."""
         options = self._options
         if options.bin_dir is not None:
-            await asyncio.to_thread(install, options.bin_dir, str(options.socket))
+            await asyncio.to_thread(install, options.bin_dir, str(options.socket), others=options.plugin_dir)
         grpc_socket = options.grpc_socket or options.socket.with_name(options.socket.stem + "-grpc.sock")
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             turns = Turns()
@@ -48,8 +48,21 @@ class CniService:
         if options.network == "flannel":
             await configuration.follow_flannel(options.subnet_file, folder, data_dir=options.data_dir, mtu=options.mtu)
             return
+        if options.network == "file":
+            await self._follow_file(stack, folder)
+            return
         ranges = self._ranges(stack)
         await configuration.follow(ranges, folder, data_dir=options.data_dir, mtu=options.mtu)
+
+    async def _follow_file(self, stack: AsyncExitStack, folder: Path) -> None:
+        if self._options.conf_file is None:
+            raise StartupError("no network configuration list is named", "give --conf-file with --network=file")
+        try:
+            template = await asyncio.to_thread(conflist.read_template, self._options.conf_file)
+        except conflist.TemplateError as err:
+            raise StartupError(str(err), "correct the file") from err
+        ranges = self._ranges(stack) if template.needs_range else configuration.fixed("")
+        await configuration.follow_file(ranges, template, folder)
 
     def _ranges(self, stack: AsyncExitStack) -> AsyncIterator[str]:
         options = self._options

@@ -107,6 +107,16 @@ def test_plugins_meet_the_kubelet_where_the_world_expects_it_in_paths_that_fit_a
     assert argv.count("--plugins-registry=/var/lib/kubelet/plugins_registry") == 1
 
 
+def test_F18_the_cni_service_is_told_of_the_users_own_network_and_plugins() -> None:
+    def argv(**changes: object) -> tuple[str, ...]:
+        return next(one.argv for one in components.agents(place(**changes), "one") if one.name == "tiphys-cni-one")
+
+    own = argv(cni_conf="{}", cni_bin_dir="/usr/lib/cni")
+    assert {"--network=file", "--conf-file=/h/nodes/one/cni/network.conflist", "--plugin-dir=/usr/lib/cni"} <= set(own)
+    assert "--network=flannel" in argv()
+    assert not any("plugin-dir" in one or "conf-file" in one for one in argv())
+
+
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw", "udp"])
 def test_flannel_is_told_its_back_end(backend: str) -> None:
     assert f"--backend={backend}" in components.flannel(place(flannel_backend=backend), "one").argv
