@@ -15,6 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from tiphys_component.app import listen_error
 from tiphys_component.health import Health, Verdict
@@ -54,6 +55,10 @@ class Registry:
         """How observed values spread over buckets; raises ValueError if the name is taken."""
         return Histogram(name, help, labels, buckets=tuple(buckets), registry=self._collectors)
 
+    def collector(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        """Whole metrics that are made only when they are asked for."""
+        self._collectors.register(_Collector(collect))
+
     def value(self, name: str, /, **labels: str) -> float | None:
         """The current value of one sample, None if there is none; for tests and status pages."""
         return self._collectors.get_sample_value(name, labels)
@@ -68,6 +73,14 @@ class Registry:
     def render(self) -> bytes:
         """All metrics in Prometheus' text form."""
         return generate_latest(self)  # it asks for no more than collect()
+
+
+class _Collector(Collector):
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        return self._collect()
 
 
 @asynccontextmanager

@@ -110,10 +110,19 @@ class Options(LogOptions):
 
     # -- how much it takes
     max_requests_inflight: int = flag(
-        "--max-requests-inflight", default=400, help="most reading requests at once; 0 is no limit"
+        "--max-requests-inflight",
+        default=400,
+        help="most reading requests at once; 0 is no limit; with priority and fairness a part of the levels' seats",
     )
     max_mutating_requests_inflight: int = flag(
-        "--max-mutating-requests-inflight", default=200, help="most writing requests at once; 0 is no limit"
+        "--max-mutating-requests-inflight",
+        default=200,
+        help="most writing requests at once; 0 is no limit; with priority and fairness the other part of the seats",
+    )
+    enable_priority_and_fairness: bool = flag(
+        "--enable-priority-and-fairness",
+        default=True,
+        help="let FlowSchemas and PriorityLevelConfigurations decide who waits; else only the two limits count",
     )
     disable_admission_plugins: tuple[str, ...] = flag(
         "--disable-admission-plugins", default=(), help="admission plug-ins to leave out"

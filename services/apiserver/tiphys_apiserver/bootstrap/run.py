@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tiphys_apiserver.bootstrap.cluster_objects import ensure_namespaces, ensure_priority_classes
+from tiphys_apiserver.bootstrap.flow_control import ensure_flow_control
 from tiphys_apiserver.bootstrap.kubernetes_service import KubernetesService
 from tiphys_apiserver.bootstrap.rbac import ensure_policy
 from tiphys_apiserver.registry.objects import ObjectAccess
@@ -17,5 +18,6 @@ async def bootstrap(objects: ObjectAccess, service: KubernetesService | None) ->
     await ensure_namespaces(objects)
     await ensure_policy(objects)
     await ensure_priority_classes(objects)
+    await ensure_flow_control(objects)
     if service is not None:
         await service.reconcile()

@@ -12,7 +12,10 @@ from tiphys_apiserver.storage.watch_event import FrameMaker, WatchEvent
 
 async def watch(served: Served, call: Call, query: WatchQuery, sink: Sink) -> Subscription:
     """Begin to push events to the sink. Raises Expired, BadRequest, Invalid, Timeout."""
-    return await served.store.cacher.watch(selection_of(served, call), sink, query)
+    subscription = await served.store.cacher.watch(selection_of(served, call), sink, query)
+    # From here on it costs what it tells, however long it lasts.
+    call.free_seat()
+    return subscription
 
 
 def converting(served: Served, maker: FrameMaker) -> FrameMaker:

@@ -10,6 +10,7 @@ from tiphys_apiserver.registry.strategy import Environment, Strategy
 
 # (group, plural) -> module and class under tiphys_apiserver.registry. Imported on first use, so
 # that starting does not pay for kinds that nobody touches.
+_FLOW = "flowcontrol.apiserver.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 _STORAGE = "storage.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
@@ -46,6 +47,11 @@ STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("coordination.k8s.io", "leases"): ("coordination.lease", "LeaseStrategy"),
     ("discovery.k8s.io", "endpointslices"): ("discovery.endpoint_slice", "EndpointSliceStrategy"),
+    (_FLOW, "flowschemas"): ("flowcontrol.flow_schema", "FlowSchemaStrategy"),
+    (_FLOW, "prioritylevelconfigurations"): (
+        "flowcontrol.priority_level_configuration",
+        "PriorityLevelConfigurationStrategy",
+    ),
     ("networking.k8s.io", "ingresses"): ("networking.ingress", "IngressStrategy"),
     ("networking.k8s.io", "networkpolicies"): ("networking.network_policy", "NetworkPolicyStrategy"),
     ("policy", "poddisruptionbudgets"): ("policy.pod_disruption_budget", "PodDisruptionBudgetStrategy"),

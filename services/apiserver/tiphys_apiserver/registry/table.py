@@ -14,6 +14,7 @@ from tiphys_apiserver.registry.catalog import strategy_for
 from tiphys_apiserver.registry.conversion import Converter, converter_for
 from tiphys_apiserver.registry.store import ResourceStore
 from tiphys_apiserver.registry.strategy import Environment
+from tiphys_apiserver.server.request_info import RequestInfo
 from tiphys_apiserver.storage.cacher import Cacher
 from tiphys_apiserver.storage.interface import Store
 from tiphys_apiserver.storage.objects import CachedObject, ObjectFormat
@@ -92,6 +93,11 @@ class ResourceTable:
             else:
                 raise KeyError(cls.DESCRIPTOR.full_name)
         return served
+
+    def count(self, info: RequestInfo) -> int:
+        """How many objects a list of this scope reads, 0 for what is not stored."""
+        served = self.find(info.api_group, info.api_version, info.resource)
+        return 0 if served is None else served.store.cacher.count(info.namespace if served.info.namespaced else "")
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())

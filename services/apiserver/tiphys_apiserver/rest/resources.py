@@ -121,7 +121,7 @@ class Resources:
             send_initial_events=exchange.flag("sendInitialEvents") if "sendInitialEvents" in exchange.query else None,
         )
         timeout_s = float(exchange.number("timeoutSeconds") or 0) or MIN_WATCH_S * (1 + self._rng())
-        response = WatchResponse(exchange, media_format.media, maker)
+        response = WatchResponse(exchange, media_format.media, maker, headers=call.flow_headers)
         subscription = await watching.watch(served, call, query, response)
         self._watches.add(response)
         try:

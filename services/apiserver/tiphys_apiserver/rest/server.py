@@ -102,6 +102,8 @@ class RestServer:
             self._metrics.observe(call.info, answer.status, self._clock.monotonic() - began)
             if call.record is not None and isinstance(answer, Answer):
                 answer.headers.append(("Audit-Id", call.record.audit_id))
+            if isinstance(answer, Answer):
+                answer.headers += call.flow_headers
             if call.warnings and isinstance(answer, Answer):
                 answer.headers += [("Warning", f"299 - {_quoted(text)}") for text in call.warnings]
         if "pretty" in exchange.query and exchange.flag("pretty"):
@@ -128,6 +130,10 @@ class RestServer:
         if query:
             call.field_selector = selector
             call.label_selector = query.get("labelSelector", "")
+            if info.verb == "list":
+                call.limit = exchange.number("limit") or 0
+            elif info.verb == "watch":
+                call.sends_initial_events = exchange.flag("sendInitialEvents")
             if exchange.method in _WRITING:
                 read_write_options(exchange, call)
         return call

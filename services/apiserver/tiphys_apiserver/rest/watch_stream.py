@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Sequence
 
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.api.runtime import runtime_pb2
@@ -53,9 +54,12 @@ class WatchResponse:
 
     keep_alive = False
 
-    def __init__(self, exchange: Exchange, media: Media, maker: FrameMaker) -> None:
+    def __init__(
+        self, exchange: Exchange, media: Media, maker: FrameMaker, *, headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self._exchange = exchange
         self._media = media
+        self._headers = headers
         self._maker = maker
         self._transport = exchange.transport
         self._connection = connection_of(exchange.request)
@@ -68,9 +72,10 @@ class WatchResponse:
         """Write the head and let events flow until either side ends the watch or its time is up."""
         self._subscription = subscription
         content_type = f"{self._media.value};stream=watch" if self._media is Media.PROTOBUF else self._media.value
+        extra = "".join(f"{name}: {value}\r\n" for name, value in self._headers)
         self._transport.write(
             f"HTTP/1.1 200 OK\r\nCache-Control: no-cache, private\r\nContent-Type: {content_type}\r\n"
-            f"Date: {http_date()}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            f"Date: {http_date()}\r\n{extra}Transfer-Encoding: chunked\r\n\r\n".encode()
         )
         self._exchange.tell_started()
         self._connection.listener = self

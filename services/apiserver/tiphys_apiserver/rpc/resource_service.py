@@ -96,6 +96,7 @@ class ResourceService:
     async def list(self, request: Request, context: Context) -> bytes:
         """A page of objects."""
         call = self._selecting(make_call(context, self.served, "list", namespace=request.namespace), request)
+        call.limit = request.limit
         query = ListQuery(
             resource_version=request.resource_version,
             resource_version_match=request.resource_version_match,
@@ -115,6 +116,7 @@ class ResourceService:
             allow_bookmarks=request.allow_watch_bookmarks or bool(initial),
             send_initial_events=initial,
         )
+        call.sends_initial_events = bool(initial)
         selection = listing.selection_of(self.served, call)
         call.streams = True
         stream = await self.chain.run(call, lambda: self.served.store.cacher.stream(selection, query))

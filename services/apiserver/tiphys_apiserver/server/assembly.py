@@ -45,7 +45,10 @@ from tiphys_apiserver.rest.subresources import Subresources
 from tiphys_apiserver.rest.version import GIT_VERSION
 from tiphys_apiserver.server.chain import Chain
 from tiphys_apiserver.server.egress import Egress
-from tiphys_apiserver.server.flow_control import FlowControl
+from tiphys_apiserver.server.flow_control.interface import FlowControl
+from tiphys_apiserver.server.flow_control.metrics import FlowMetrics
+from tiphys_apiserver.server.flow_control.priority_and_fairness import PriorityAndFairness
+from tiphys_apiserver.server.max_in_flight import MaxInFlight
 from tiphys_apiserver.server.request_metrics import RequestMetrics
 from tiphys_apiserver.server.security import Authentication, Authorization, build_authentication, build_authorization
 from tiphys_apiserver.storage.interface import Store
@@ -136,7 +139,7 @@ def assemble(base: Foundation) -> Assembly:
         answerers["", "v1", "serviceaccounts/token"] = AdmittedAnswerer(tokens, admission, accounts, "token")
     statuses = ComponentStatuses(_component_status_info(scheme), objects, clock, base.store.revision)
     hall = Hall(table, admission, clock, answerers, component_statuses=statuses, authorizer=authorization.authorizer)
-    flow = FlowControl(options.max_requests_inflight, options.max_mutating_requests_inflight)
+    flow = _flow_control(base, objects, table)
     auditor = build_auditor(options, scheme, clock, metrics=base.metrics, new_uid=base.new_uid)
     chain = Chain(authentication.authenticator, authorization.authorizer, flow, auditor=auditor)
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls, egress=egress)
@@ -167,6 +170,15 @@ def assemble(base: Foundation) -> Assembly:
         clock=clock,
         advertise=lambda port: _kubernetes_service(options, objects, clock, port),
     )
+
+
+def _flow_control(base: Foundation, objects: RegistryAccess, table: ResourceTable) -> FlowControl:
+    options = base.options
+    reading, mutating = options.max_requests_inflight, options.max_mutating_requests_inflight
+    if not options.enable_priority_and_fairness or not (reading and mutating):
+        return MaxInFlight(reading, mutating)
+    metrics = FlowMetrics(base.metrics)
+    return PriorityAndFairness(reading + mutating, objects, base.clock, count=table.count, metrics=metrics)
 
 
 def _component_status_info(scheme: Scheme) -> ResourceInfo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tiphys_apiserver.authentication.interface import ANONYMOUS_USER, Credentials, UserInfo
 from tiphys_apiserver.authorization.impersonation import Impersonation
@@ -12,6 +12,14 @@ from tiphys_apiserver.server.request_info import RequestInfo
 
 # Subresources whose requests are streams or tunnels.
 LASTING_SUBRESOURCES = frozenset({"exec", "attach", "portforward", "proxy", "log"})
+
+
+class Seat(Protocol):
+    """A request's share of what the server can do at once."""
+
+    def release(self) -> None:
+        """Give it back."""
+        ...
 
 
 @dataclass(slots=True)
@@ -42,15 +50,26 @@ class Call:
     sent: Any = None
     streams: bool = False
     record: Any = None
+    # What flow control reads beside info, and has answered: the seats held, and headers for the answer.
+    limit: int = 0
+    sends_initial_events: bool = False
+    seat: Seat | None = None
+    flow_headers: tuple[tuple[str, str], ...] = ()
 
     def warn(self, text: str) -> None:
         """Tell the caller something beside the answer."""
         if text not in self.warnings:
             self.warnings.append(text)
 
+    def free_seat(self) -> None:
+        """Give back what flow control has given, once: at the end, or when a watch has begun."""
+        if self.seat is not None:
+            seat, self.seat = self.seat, None
+            seat.release()
+
     @property
     def lasts(self) -> bool:
-        """Whether the request is a stream or a tunnel, and so holds no seat of flow control."""
+        """Whether the request is a stream or a tunnel; of these only a watch holds a seat, until it has begun."""
         return self.info.verb == "watch" or self.info.subresource in LASTING_SUBRESOURCES
 
     def attributes(self) -> Attributes:

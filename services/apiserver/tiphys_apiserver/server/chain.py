@@ -16,7 +16,7 @@ from tiphys_apiserver.authorization.forbidden import forbidden
 from tiphys_apiserver.authorization.impersonation import impersonate
 from tiphys_apiserver.authorization.interface import Authorizer
 from tiphys_apiserver.server.call import Call
-from tiphys_apiserver.server.flow_control import FlowControl
+from tiphys_apiserver.server.flow_control.interface import FlowControl
 
 R = TypeVar("R")
 
@@ -76,9 +76,12 @@ class Chain:
     async def _enter(self, call: Call, endpoint: Callable[[], Awaitable[R]]) -> R:
         if call.impersonation is not None:
             call.user = await impersonate(self._authorizer, call.user, call.impersonation)
-        with self._flow.seat(call.info.verb, call.user, lasting=call.lasts):
+        await self._flow.enter(call)
+        try:
             await self._authorize(call)
             return await endpoint()
+        finally:
+            call.free_seat()
 
     async def _authenticate(self, call: Call) -> None:
         try:

@@ -217,6 +217,10 @@ class Cacher:
     def __len__(self) -> int:
         return len(self._cache)
 
+    def count(self, namespace: str = "") -> int:
+        """How many objects the cache has of a namespace, or of all."""
+        return self._cache.count(namespace) if namespace else len(self._cache)
+
     async def ready(self) -> None:
         """Return once the cache is filled and follows the store."""
         await self._filled.wait()

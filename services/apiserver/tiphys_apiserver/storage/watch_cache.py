@@ -180,6 +180,11 @@ class WatchCache:
         then.sort(key=_key)
         return then[:limit] if limit else then
 
+    def count(self, namespace: str) -> int:
+        """How many objects a namespace has now."""
+        prefix = f"{self.prefix}{namespace}/"
+        return bisect_left(self._keys, prefix + LAST) - bisect_left(self._keys, prefix)
+
     def count_at(self, namespace: str, revision: int, *, start_after: str) -> int:
         """How many objects of a namespace, or of all, stood behind a key at a revision. Raises RevisionTooOld."""
         prefix = f"{self.prefix}{namespace}/" if namespace else self.prefix
