@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tiphys_apiserver.security_options import SecurityOptions
 from tiphys_apiserver.server.egress import ProxyAddress, read_proxy
-from tiphys_component.options import LogOptions, flag
+from tiphys_component.options import flag
 
 DEFAULT_HOME = Path("/var/lib/tiphys/default")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(LogOptions):
+class Options(SecurityOptions):
     """The Tiphys API server: the only door to the store, by REST and gRPC."""
 
     # -- where it listens
@@ -96,9 +97,7 @@ class Options(LogOptions):
     proxy_client_cert_file: Path | None = flag(
         "--proxy-client-cert-file", default=None, help="client certificate shown to aggregated API servers"
     )
-    proxy_client_key_file: Path | None = flag(
-        "--proxy-client-key-file", default=None, help="key of that certificate"
-    )
+    proxy_client_key_file: Path | None = flag("--proxy-client-key-file", default=None, help="key of that certificate")
 
     # -- what it hands out
     service_cluster_ip_range: str = flag(

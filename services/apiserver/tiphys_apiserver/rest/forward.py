@@ -144,6 +144,7 @@ async def _stream(exchange: Exchange, reader: asyncio.StreamReader, head: bytes)
     kept += ["Transfer-Encoding: chunked"] if has_body else []
     start = "\r\n".join([f"HTTP/1.1 {reason}", *kept, "Connection: close"])
     exchange.transport.write(start.encode("latin-1") + b"\r\n\r\n")
+    exchange.tell_started()
     if not has_body:
         return ForwardResponse(status)
     try:

@@ -199,6 +199,7 @@ async def _join(exchange: Exchange, reader: asyncio.StreamReader, writer: asynci
     to_client.attach(upstream)
     to_upstream.attach(client)
     client.write(head)
+    exchange.tell_started()
     # No await from here to the end of the exchange: no byte may reach the old protocols in between.
     # What already came behind the upgrade request, aiohttp keeps in _message_tail; what came behind
     # the answer, the stream reader keeps in its buffer. Neither has a public way to take it.
