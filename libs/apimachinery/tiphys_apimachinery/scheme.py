@@ -6,10 +6,11 @@ are imported when they are first asked for.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import importlib
 import importlib.resources
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -98,6 +99,21 @@ class ResourceInfo:
     def group_resource(self) -> str:
         """The plural with its group behind it, as in deployments.apps."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def stored_version(self) -> str:
+        """The version that objects are stored in, where one kind is served in several."""
+        return self.version
+
+    @property
+    def list_kind(self) -> str:
+        """Kind of a list of the objects."""
+        return f"{self.kind}List"
+
+    @property
+    def cells(self) -> Callable[[Any, datetime.datetime], list[Any]] | None:
+        """What makes the cells of a Table's row; None where the table of the codec knows."""
+        return None
 
     @property
     def message(self) -> type[Message]:

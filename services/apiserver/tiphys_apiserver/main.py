@@ -91,6 +91,7 @@ class ApiServer:
 
     async def _start(self, parts: Assembly, serving: TLSFiles, group: asyncio.TaskGroup) -> None:
         await parts.table.wait_ready()
+        start_loop(group, parts.definitions.run(), "custom resources")
         await parts.bootstrap(self.secure_port)
         if self._options.grpc_port >= 0:
             from tiphys_apiserver.rpc.server import start_rpc

@@ -12,9 +12,11 @@ import orjson
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
+from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.codec.json_decode import DecoderCompiler, Unusual
 from tiphys_apimachinery.codec.json_encode import EncoderCompiler, load_raw
 from tiphys_apimachinery.codec.json_strict import DecodeError, FieldSink, decode_message, duplicate_members
+from tiphys_apimachinery.dynamic import TYPE_MEMBERS, DynamicKind, DynamicObject
 from tiphys_apimachinery.errors import BadRequest
 from tiphys_apimachinery.schema import descriptor_of, is_recursive, type_meta
 
@@ -36,11 +38,13 @@ def _decoders() -> DecoderCompiler:
     return DecoderCompiler()
 
 
-def to_json(message: Message, *, with_type_meta: bool = True) -> dict[str, Any]:
+def to_json(message: Message | DynamicObject, *, with_type_meta: bool = True) -> dict[str, Any]:
     """The message as plain JSON values, members in Go's order, a top-level one with its kind first.
 
     The caller owns the result.
     """
+    if isinstance(message, DynamicObject):
+        return _dynamic_to_json(message, with_type_meta)
     descriptor = descriptor_of(message)
     value: dict[str, Any] = _encoders().encoder(descriptor)(message)
     if not with_type_meta:
@@ -49,8 +53,10 @@ def to_json(message: Message, *, with_type_meta: bool = True) -> dict[str, Any]:
     return {"kind": kind, "apiVersion": api_version, **value} if kind else value
 
 
-def dumps(message: Message, *, with_type_meta: bool = True) -> bytes:
+def dumps(message: Message | DynamicObject, *, with_type_meta: bool = True) -> bytes:
     """The message as JSON text without white space."""
+    if isinstance(message, DynamicObject):
+        return _dynamic_dumps(message)
     return orjson.dumps(to_json(message, with_type_meta=with_type_meta))
 
 
@@ -60,6 +66,8 @@ def from_json(cls: type[M], data: Any, sink: FieldSink | None = None) -> M:
     Unknown members are reported to the sink and left out. Raises BadRequest for a value that does
     not fit, with the words of Kubernetes; nothing of the input is changed or kept.
     """
+    if _is_dynamic(cls):
+        return _dynamic_from_json(cls, data, sink)  # type: ignore[no-any-return]
     descriptor = descriptor_of(cls)
     if is_recursive(descriptor) and _depth(data) > _MAX_DEPTH:
         raise _cannot_be_handled(descriptor, "exceeded max depth")
@@ -109,15 +117,61 @@ def strict_error(cls: type[Message], sink: FieldSink) -> BadRequest | None:
     findings = sink.messages()
     if not findings:
         return None
-    return _cannot_be_handled(descriptor_of(cls), f"strict decoding error: {', '.join(findings)}")
+    why = f"strict decoding error: {', '.join(findings)}"
+    if _is_dynamic(cls):
+        kind = _kind_of(cls)
+        return _not_a_kind(kind.version, kind.kind, why)
+    return _cannot_be_handled(descriptor_of(cls), why)
 
 
 def _cannot_be_handled(descriptor: Descriptor, why: str) -> BadRequest:
     api_version, kind = type_meta(descriptor)
-    if not kind:
-        return BadRequest(why)
-    version = api_version.rpartition("/")[2]
+    return _not_a_kind(api_version.rpartition("/")[2], kind, why) if kind else BadRequest(why)
+
+
+def _not_a_kind(version: str, kind: str, why: str) -> BadRequest:
     return BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
+
+
+def _is_dynamic(cls: Any) -> bool:
+    return issubclass(cls, DynamicObject)
+
+
+def _kind_of(cls: Any) -> DynamicKind:
+    found: DynamicKind = cls.KIND
+    return found
+
+
+def _dynamic_to_json(obj: DynamicObject, with_type_meta: bool) -> dict[str, Any]:
+    head: dict[str, Any] = {"apiVersion": obj.KIND.api_version, "kind": obj.KIND.kind} if with_type_meta else {}
+    # A copy: the caller may change what it gets.
+    return {**head, "metadata": to_json(obj.metadata), **orjson.loads(obj.content_json())}
+
+
+def _dynamic_dumps(obj: DynamicObject) -> bytes:
+    kind = obj.KIND
+    head = orjson.dumps({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": to_json(obj.metadata)})
+    content = obj.content_json()
+    return head if content in (b"", b"{}") else head[:-1] + b"," + content[1:]
+
+
+def _dynamic_from_json(cls: Any, data: Any, sink: FieldSink | None) -> Any:
+    kind = cls.KIND
+    if not isinstance(data, dict):
+        raise _not_a_kind(kind.version, kind.kind, "the body is not an object")
+    if _depth(data) > _MAX_DEPTH:
+        raise _not_a_kind(kind.version, kind.kind, "exceeded max depth")
+    found = FieldSink()
+    try:
+        metadata = from_json(meta_pb2.ObjectMeta, data.get("metadata") or {}, found)
+    except BadRequest as err:
+        raise _not_a_kind(kind.version, kind.kind, f"metadata: {err.message}") from err
+    unknown = [f"metadata.{path}" for path in found.unknown]
+    content = kind.schema.read({name: data[name] for name in data if name not in TYPE_MEMBERS}, unknown)
+    if sink is not None:
+        sink.unknown += unknown
+        sink.duplicate += found.duplicate
+    return cls(metadata, content)
 
 
 def _depth(value: Any) -> int:

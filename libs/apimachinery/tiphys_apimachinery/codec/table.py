@@ -94,7 +94,7 @@ def table_for(
     """
     if include_object not in ("Metadata", "Object", "None"):
         raise BadRequest(f"unrecognized includeObject value: {include_object}")
-    cells = _CELLS.get((resource.api_version, resource.kind), _default_cells)
+    cells = resource.cells or _CELLS.get((resource.api_version, resource.kind), _default_cells)
     rows = [_row(cells, obj, now, include_object) for obj in objects]
     return {
         "kind": "Table",

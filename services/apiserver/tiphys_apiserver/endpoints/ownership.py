@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tiphys_apimachinery.codec import json_codec
+from tiphys_apimachinery.dynamic import DynamicObject
 from tiphys_apimachinery.errors import BadRequest, FieldError, Invalid
 from tiphys_apimachinery.patch import managed_fields
 from tiphys_apimachinery.patch.field_set import Path
@@ -31,7 +32,8 @@ class Ownership:
         self._served = served
         self._call = call
         self._now = now
-        self._shape = shape_of(descriptor_of(served.info.message))
+        cls: Any = served.info.message
+        self._shape = cls.KIND.schema.shape if issubclass(cls, DynamicObject) else shape_of(descriptor_of(cls))
 
     def record(self, new: Any, old: Any) -> None:
         """Bring new's managedFields up to date; both in the stored version, old None for a new object."""

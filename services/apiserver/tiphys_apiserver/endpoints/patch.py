@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from tiphys_apimachinery.codec import json_codec, yaml_codec
+from tiphys_apimachinery.dynamic import DynamicObject
 from tiphys_apimachinery.errors import BadRequest, UnsupportedMediaType
 from tiphys_apimachinery.patch import json_patch, merge, strategic
 from tiphys_apimachinery.schema import Kind, descriptor_of, fields_by_json
@@ -118,7 +119,11 @@ def read_document(wanted: Patch) -> Any:
 
 def patch_object(cls: Any, current: Any, kind: PatchKind, document: Any, call: Call) -> Any:
     """The object that a patch makes of current. Raises BadRequest, Invalid."""
-    touched = _touched(cls, document) if kind is not PatchKind.JSON else None
+    is_dynamic = issubclass(cls, DynamicObject)
+    if is_dynamic and kind is PatchKind.STRATEGIC:
+        # How lists merge is said by no contract.
+        raise UnsupportedMediaType.of((PatchKind.JSON.value, PatchKind.MERGE.value, PatchKind.APPLY.value))
+    touched = _touched(cls, document) if kind is not PatchKind.JSON and not is_dynamic else None
     if touched is None:
         return _decode(cls, _patch_values(cls, json_codec.to_json(current), kind, document), call)
     # Most patches are of one part: the others, of a pod the most by far, need not become JSON and back.

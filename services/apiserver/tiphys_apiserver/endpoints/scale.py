@@ -8,7 +8,10 @@ from typing import Any
 from tiphys.api.autoscaling.v1 import autoscaling_pb2
 from tiphys_apimachinery.errors import Conflict, FieldError, Invalid
 from tiphys_apimachinery.labels import Selector, from_label_selector
+from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.crd import scale as custom_scale
+from tiphys_apiserver.crd.info import CustomInfo
 from tiphys_apiserver.endpoints.get import get
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.registry.metadata import match_name
@@ -17,11 +20,13 @@ from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
 
 
-def scale_of(obj: Any) -> Any:
+def scale_of(obj: Any, info: ResourceInfo) -> Any:
     """The Scale that stands for an object with spec.replicas."""
     scale: Any = autoscaling_pb2.Scale()
     for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp"):
         copy_field(scale.metadata, obj.metadata, name)
+    if isinstance(info, CustomInfo):
+        return custom_scale.read(scale, obj, info)
     scale.spec.replicas = obj.spec.replicas
     scale.status.replicas = obj.status.replicas
     selector = obj.spec.selector
@@ -32,7 +37,7 @@ def scale_of(obj: Any) -> Any:
 
 async def get_scale(served: Served, call: Call) -> Any:
     """The Scale of the object. Raises NotFound."""
-    return scale_of((await get(served, call)).message())
+    return scale_of((await get(served, call)).message(), served.info)
 
 
 async def update_scale(hall: Hall, served: Served, call: Call, change: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -42,8 +47,10 @@ async def update_scale(hall: Hall, served: Served, call: Call, change: Callable[
     """
 
     async def changed(obj: Any) -> Any:
-        current = scale_of(obj)
-        wanted = await change(scale_of(obj))
+        # The object may be stored in another version than the paths of replicas are of.
+        shown = served.from_storage(obj)
+        current = scale_of(shown, served.info)
+        wanted = await change(scale_of(shown, served.info))
         match_name(wanted.metadata, call.info.name, call.info.namespace)
         asked = wanted.metadata.resourceVersion
         if asked and asked != current.metadata.resourceVersion:
@@ -51,12 +58,15 @@ async def update_scale(hall: Hall, served: Served, call: Call, change: Callable[
         if wanted.spec.replicas < 0:
             error = FieldError.invalid("spec.replicas", wanted.spec.replicas, "must be greater than or equal to 0")
             raise Invalid.of("Scale", call.info.name, [error], group="autoscaling")
-        obj.spec.replicas = wanted.spec.replicas
-        return obj
+        if isinstance(served.info, CustomInfo):
+            custom_scale.write(shown, wanted, served.info)
+        else:
+            shown.spec.replicas = wanted.spec.replicas
+        return served.to_storage(shown)
 
     ctx = hall.owned_context(served, call)
     # The strategy sees an ordinary update: replicas are part of the spec.
     ctx.subresource = ""
     admit = hall.admit(served, call, Operation.UPDATE)
     stored, _ = await served.store.update(ctx, call.info.name, changed, admit)
-    return scale_of(stored)
+    return scale_of(served.from_storage(stored), served.info)

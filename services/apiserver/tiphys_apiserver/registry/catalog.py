@@ -31,6 +31,10 @@ STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     (_ADMISSION, "mutatingwebhookconfigurations"): ("admissionregistration.expressions", "WebhookStrategy"),
     (_ADMISSION, "validatingadmissionpolicies"): ("admissionregistration.expressions", "PolicyStrategy"),
     (_ADMISSION, "validatingwebhookconfigurations"): ("admissionregistration.expressions", "WebhookStrategy"),
+    ("apiextensions.k8s.io", "customresourcedefinitions"): (
+        "apiextensions.custom_resource_definition",
+        "CustomResourceDefinitionStrategy",
+    ),
     ("apps", "daemonsets"): ("apps.daemon_set", "DaemonSetStrategy"),
     ("apps", "deployments"): ("apps.deployment", "DeploymentStrategy"),
     ("apps", "replicasets"): ("apps.replica_set", "ReplicaSetStrategy"),

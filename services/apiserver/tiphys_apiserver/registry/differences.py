@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor
 
 from tiphys_apimachinery.codec import json_codec
+from tiphys_apimachinery.dynamic import DynamicObject
 from tiphys_apimachinery.schema import descriptor_of, fields_of
 from tiphys_apiserver.registry.strategy import copy_field
 
@@ -22,6 +23,8 @@ def settle(new: Any, old: Any) -> list[str]:
 
     Costs a comparison for each field, and 10 to 30 µs for each that differs.
     """
+    if isinstance(new, DynamicObject):
+        return new.changed_members(old)
     changed = []
     for name, is_pointer, is_list, is_message in _members(descriptor_of(new)):
         before, after = getattr(old, name), getattr(new, name)

@@ -1,14 +1,18 @@
-"""Every resource that the server has: its store, its strategy, its cache, and the versions it is served in."""
+"""Every resource that the server has: its store, its strategy, its cache, and the versions it is served in.
+
+Those of the contracts are there from the start; crd/ adds and removes others while the server runs.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
 
 from tiphys_apimachinery.codec import json_codec
+from tiphys_apimachinery.errors import ServiceUnavailable
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme
 from tiphys_apiserver.registry.catalog import strategy_for
 from tiphys_apiserver.registry.conversion import Converter, converter_for
@@ -27,13 +31,15 @@ _STORED_VERBS = frozenset({"create", "delete"})
 class Served:
     """One resource in one version. converter is None where that is the version it is stored in."""
 
-    __slots__ = ("converter", "format", "info", "store")
+    __slots__ = ("converter", "format", "frames", "info", "store")
 
     def __init__(self, info: ResourceInfo, store: ResourceStore, converter: Converter | None) -> None:
         self.info = info
         self.store = store
         self.converter = converter
-        self.format = object_format(info)
+        # Makers of watch frames, by form: the same for all watchers, and gone when the kind is.
+        self.frames: dict[tuple[Any, str], Any] = {}
+        self.format = object_format(info) if converter is not None else store.cacher.format
 
     def to_storage(self, obj: Any) -> Any:
         """The object in the stored version."""
@@ -57,6 +63,12 @@ class ResourceTable:
         self._served: dict[tuple[str, str, str], Served] = {}
         self._by_class: dict[type[Message], Served] = {}
         self._by_kind: dict[tuple[str, str], Served] = {}
+        # Kinds that were defined at run time, and the tasks of those of their caches that somebody has asked for.
+        self._custom: dict[tuple[str, str, str], Served] = {}
+        self._following: dict[ResourceStore, asyncio.Task[Any]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        # Grows with every kind that comes or goes, for those who keep what they derived.
+        self.generation = 0
         stored: list[ResourceInfo] = [info for info in scheme.resources() if set(info.verbs) >= _STORED_VERBS]
         for info in stored:
             if converter_for(info) is None:
@@ -80,7 +92,42 @@ class ResourceTable:
 
     def find(self, group: str, version: str, plural: str) -> Served | None:
         """The resource under a path, None where there is none."""
-        return self._served.get((group, version, plural))
+        return self._served.get((group, version, plural)) or self._find_custom((group, version, plural))
+
+    def _find_custom(self, place: tuple[str, str, str]) -> Served | None:
+        served = self._custom.get(place)
+        if served is not None and served.store not in self._following:
+            self._follow(served.store)
+        return served
+
+    def _follow(self, store: ResourceStore) -> None:
+        """Fill the cache of a kind that was defined at run time: most such kinds are defined and hardly used."""
+        if self._group is None:
+            raise ServiceUnavailable("the server is not ready yet")
+        name = f"cache of {store.resource.plural}.{store.resource.group}"
+        self._following[store] = start_loop(self._group, _follow(store), name)
+
+    def add(self, kinds: Sequence[Served]) -> None:
+        """Serve the versions of a kind that was defined at run time. Their caches are filled when first asked for."""
+        for served in kinds:
+            info = served.info
+            self._custom[info.group, info.version, info.plural] = served
+        self.generation += 1
+
+    def remove(self, group: str, plural: str) -> None:
+        """Serve a kind no longer that was defined at run time: its cache goes, and its watches end."""
+        for place in [place for place in self._custom if (place[0], place[2]) == (group, plural)]:
+            task = self._following.pop(self._custom.pop(place).store, None)
+            if task is not None:
+                task.cancel()
+        self.generation += 1
+
+    def custom(self, group: str = "", plural: str = "") -> list[Served]:
+        """What was defined at run time: all of it, or one resource in each version."""
+        if not group:
+            return list(self._custom.values())
+        found = [place for place in self._custom if (place[0], place[2]) == (group, plural)]
+        return [served for place in found if (served := self._find_custom(place)) is not None]
 
     def of_class(self, cls: type[Message]) -> Served:
         """The resource whose objects are messages of the class. Raises KeyError."""
@@ -108,6 +155,7 @@ class ResourceTable:
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Fill the caches and keep them true, as tasks of the group."""
+        self._group = group
         for store in self.stores():
             start_loop(group, _follow(store), f"cache of {store.resource.plural}.{store.resource.group}")
 

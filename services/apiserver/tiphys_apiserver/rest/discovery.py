@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from tiphys_apimachinery.scheme import ResourceInfo, Subresource
@@ -42,6 +44,7 @@ GROUP_ORDER = (
 )
 # Versions from the most preferred on, where a group has several.
 VERSION_ORDER = {"autoscaling": ("v2", "v1")}
+_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 # Kinds that are stored as another version's, as (group, kind) -> (group, version).
 _STORED_AS = {("events.k8s.io", "Event"): ("", "v1"), ("autoscaling", "HorizontalPodAutoscaler"): ("autoscaling", "v2")}
 
@@ -76,12 +79,24 @@ def groups_of(resources: Iterable[ResourceInfo]) -> list[Group]:
 
 def _ordered(group: str, versions: Iterable[str]) -> tuple[str, ...]:
     order = VERSION_ORDER.get(group, ())
-    return tuple(sorted(versions, key=lambda v: (order.index(v) if v in order else len(order), v)))
+    return tuple(sorted(versions, key=lambda v: (order.index(v) if v in order else len(order), _priority(v))))
+
+
+def _priority(version: str) -> tuple[int, int, int, str]:
+    """Stable versions first, then beta, then alpha, each from the newest on; others by name.
+
+    Source: apimachinery pkg/version, CompareKubeAwareVersionStrings.
+    """
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        return (3, 0, 0, version)
+    stage = {None: 0, "beta": 1, "alpha": 2}[found[2]]
+    return (stage, -int(found[1]), -int(found[3] or 0), version)
 
 
 def storage_version_hash(resource: ResourceInfo) -> str:
     """Tells clients when the stored version changes: first 8 bytes of SHA-256, in base64."""
-    group, version = _STORED_AS.get((resource.group, resource.kind), (resource.group, resource.version))
+    group, version = _STORED_AS.get((resource.group, resource.kind), (resource.group, resource.stored_version))
     digest = hashlib.sha256(f"{group}/{version}/{resource.kind}".encode()).digest()
     return base64.b64encode(digest[:8]).decode()
 
@@ -153,20 +168,21 @@ def _api_subresource(resource: ResourceInfo, sub: Subresource) -> JSON:
 
 def aggregated(resources: Iterable[ResourceInfo], *, legacy: bool) -> JSON:
     """APIGroupDiscoveryList: everything of /api (legacy) or of /apis in one answer."""
-    known = list(resources)
+    known: dict[tuple[str, str], list[ResourceInfo]] = {}
+    for resource in resources:
+        known.setdefault((resource.group, resource.version), []).append(resource)
     items = [
         {
             "metadata": {"name": group.name, "creationTimestamp": None} if group.name else {"creationTimestamp": None},
-            "versions": [_aggregated_version(group.name, version, known) for version in group.versions],
+            "versions": [_aggregated_version(version, known[group.name, version]) for version in group.versions],
         }
-        for group in groups_of(known)
+        for group in groups_of(chain.from_iterable(known.values()))
         if (group.name == "") == legacy
     ]
     return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 
-def _aggregated_version(group: str, version: str, resources: Iterable[ResourceInfo]) -> JSON:
-    found = [r for r in resources if (r.group, r.version) == (group, version)]
+def _aggregated_version(version: str, found: Iterable[ResourceInfo]) -> JSON:
     return {
         "version": version,
         "resources": [_aggregated_resource(r) for r in sorted(found, key=lambda r: r.plural)],

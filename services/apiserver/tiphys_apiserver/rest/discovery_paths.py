@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import orjson
@@ -21,20 +21,90 @@ _AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDisco
 _V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 
-def add_discovery_paths(paths: PlainPaths, resources: Sequence[ResourceInfo], server_address: str) -> None:
+class Catalog:
+    """The resources that are served: those that are there from the start, and those that come and go.
+
+    What is made of them is kept until one comes or goes.
+    """
+
+    def __init__(
+        self, fixed: Sequence[ResourceInfo], custom: Callable[[], Sequence[ResourceInfo]], generation: Callable[[], int]
+    ) -> None:
+        self._fixed = list(fixed)
+        self._custom = custom
+        self._generation = generation
+        self._made_at = -1
+        self._made: dict[str, bytes] = {}
+
+    def resources(self) -> list[ResourceInfo]:
+        """All of them as they are now."""
+        return [*self._fixed, *self._custom()]
+
+    def made(self, name: str, make: Callable[[list[ResourceInfo]], Any]) -> bytes:
+        """The document of this name; made from the resources when it is first asked for after they changed."""
+        generation = self._generation()
+        if generation != self._made_at:
+            self._made, self._made_at = {}, generation
+        body = self._made.get(name)
+        if body is None:
+            body = self._made[name] = orjson.dumps(make(self.resources()))
+        return body
+
+
+def add_discovery_paths(paths: PlainPaths, catalog: Catalog, server_address: str) -> None:
     """/api and /apis with everything below that is no resource."""
-    groups = discovery.groups_of(resources)
-    paths.add("/api", _document(lambda: discovery.api_versions(server_address), resources, legacy=True))
-    paths.add("/apis", _document(lambda: discovery.api_group_list(groups), resources, legacy=False))
-    for group in groups:
+    paths.add("/api", _document(catalog, lambda _: discovery.api_versions(server_address), legacy=True))
+    listed = _document(
+        catalog, lambda resources: discovery.api_group_list(discovery.groups_of(resources)), legacy=False
+    )
+    paths.add("/apis", listed)
+    for group in discovery.groups_of(catalog.resources()):
         base = f"/apis/{group.name}" if group.name else "/api"
         if group.name:
-            paths.add(base, _constant(lambda group=group: discovery.api_group(group)))  # type: ignore[misc]
+            paths.add(base, partial(_group, catalog, group.name))
         for version in group.versions:
-            made = _constant(
-                lambda name=group.name, version=version: discovery.api_resource_list(name, version, resources)  # type: ignore[misc]
-            )
-            paths.add(f"{base}/{version}", made)
+            paths.add(f"{base}/{version}", partial(_version, catalog, group.name, version))
+
+    async def defined(exchange: Exchange) -> Answer:
+        match exchange.path.strip("/").split("/"):
+            case ["apis", group]:
+                return await _group(catalog, group, exchange)
+            case ["apis", group, version]:
+                return await _version(catalog, group, version, exchange)
+        raise NotFound.of_path()
+
+    paths.add_under("/apis/", defined)
+
+
+async def _group(catalog: Catalog, name: str, _exchange: Exchange) -> Answer:
+    def make(resources: list[ResourceInfo]) -> Any:
+        for group in discovery.groups_of(resource for resource in resources if resource.group == name):
+            return discovery.api_group(group)
+        raise NotFound.of_path()
+
+    return Answer(200, catalog.made(f"group/{name}", make))
+
+
+async def _version(catalog: Catalog, group: str, version: str, _exchange: Exchange) -> Answer:
+    def make(resources: list[ResourceInfo]) -> Any:
+        found = [r for r in resources if (r.group, r.version) == (group, version)]
+        if not found:
+            raise NotFound.of_path()
+        return discovery.api_resource_list(group, version, found)
+
+    return Answer(200, catalog.made(f"version/{group}/{version}", make))
+
+
+def _document(catalog: Catalog, make: Callable[[list[ResourceInfo]], Any], *, legacy: bool) -> Handler:
+    name = "legacy" if legacy else "groups"
+
+    async def handle(exchange: Exchange) -> Answer:
+        if choose_format(exchange.headers.get("Accept", ""), tables=False).aggregated:
+            body = catalog.made(f"aggregated/{name}", lambda found: discovery.aggregated(found, legacy=legacy))
+            return Answer(200, body, _AGGREGATED_TYPE, [("Vary", "Accept")])
+        return Answer(200, catalog.made(name, make), headers=[("Vary", "Accept")])
+
+    return handle
 
 
 def _constant(make: Callable[[], Any]) -> Handler:
@@ -42,18 +112,6 @@ def _constant(make: Callable[[], Any]) -> Handler:
 
     async def handle(_exchange: Exchange) -> Answer:
         return Answer(200, body())
-
-    return handle
-
-
-def _document(make: Callable[[], Any], resources: Sequence[ResourceInfo], *, legacy: bool) -> Handler:
-    plain = cache(lambda: orjson.dumps(make()))
-    aggregated = cache(lambda: orjson.dumps(discovery.aggregated(resources, legacy=legacy)))
-
-    async def handle(exchange: Exchange) -> Answer:
-        if choose_format(exchange.headers.get("Accept", ""), tables=False).aggregated:
-            return Answer(200, aggregated(), _AGGREGATED_TYPE, [("Vary", "Accept")])
-        return Answer(200, plain(), headers=[("Vary", "Accept")])
 
     return handle
 

@@ -43,18 +43,19 @@ JSON_FORMAT = Format()
 
 
 @lru_cache(maxsize=512)
-def choose_format(accept: str, *, tables: bool = True) -> Format:
+def choose_format(accept: str, *, tables: bool = True, protobuf: bool = True) -> Format:
     """The first form in the Accept header that can be made, by quality, then order.
 
-    tables is False for what has no Table or metadata form. Raises NotAcceptable.
+    tables is False for what has no Table or metadata form, protobuf for objects that no contract describes.
+    Raises NotAcceptable.
     """
     if not accept:
         return JSON_FORMAT
     for clause in _by_quality(accept):
         found = _read_clause(clause, tables)
-        if found is not None:
+        if found is not None and (protobuf or found.media is not Media.PROTOBUF or found.as_kind):
             return found
-    raise NotAcceptable.of(_ACCEPTED)
+    raise NotAcceptable.of(_ACCEPTED if protobuf else (Media.JSON.value, Media.YAML.value))
 
 
 def _by_quality(accept: str) -> list[str]:

@@ -57,11 +57,10 @@ def document_answer(document: Any, media_format: Format = JSON_FORMAT, *, code: 
 
 
 class Renderer:
-    """Writes objects of resources. Keeps the makers of watch frames, which must be the same for all watchers."""
+    """Writes objects of resources."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._makers: dict[tuple[str, str, Format, str], FrameMaker] = {}
 
     def cached(self, served: Served, obj: CachedObject, media_format: Format, include: str) -> Answer:
         """An object of the cache: its bytes as they are, if that is what was asked for."""
@@ -88,11 +87,13 @@ class Renderer:
         if media_format.as_kind == TABLE:
             return document_answer(self._table(info, objects, media_format, include), media_format)
         if info.list_message is None:
-            raise TypeError(f"{info.plural} have no list")
+            document: dict[str, Any] = {"kind": info.list_kind, "apiVersion": info.api_version, "metadata": {}}
+            document["items"] = [json_codec.to_json(obj) for obj in objects]
+            return document_answer(document, Format(media_format.media))
         made: Any = info.list_message()
         made.metadata.SetInParent()
         made.items.extend(objects)
-        return message_answer(made, info.api_version, f"{info.kind}List", Format(media_format.media))
+        return message_answer(made, info.api_version, info.list_kind, Format(media_format.media))
 
     def _table(self, info: ResourceInfo, objects: Sequence[Any], media_format: Format, include: str) -> dict[str, Any]:
         made: dict[str, Any] = table.table_for(info, objects, self._clock.now(), include or "Metadata")
@@ -109,10 +110,8 @@ class Renderer:
         if media_format.as_kind in (PARTIAL, PARTIAL_LIST):
             return self._partial_list(page, media_format)
         if media_format.media is Media.PROTOBUF:
-            return Answer(200, _protobuf_list(info.api_version, f"{info.kind}List", page), Media.PROTOBUF.value)
-        head = orjson.dumps(
-            {"kind": f"{info.kind}List", "apiVersion": info.api_version, "metadata": _list_metadata(page)}
-        )
+            return Answer(200, _protobuf_list(info.api_version, info.list_kind, page), Media.PROTOBUF.value)
+        head = orjson.dumps({"kind": info.list_kind, "apiVersion": info.api_version, "metadata": _list_metadata(page)})
         if media_format.media is Media.YAML:
             document = {**orjson.loads(head), "items": [orjson.loads(obj.json()) for obj in page.items]}
             return document_answer(document, media_format)
@@ -134,11 +133,10 @@ class Renderer:
 
     def frame_maker(self, served: Served, media_format: Format, include: str) -> FrameMaker:
         """What makes the frames of a watch, already as chunks; one for all watchers that ask for the same."""
-        info = served.info
-        key = (info.api_version, info.plural, media_format, include)
-        maker = self._makers.get(key)
+        key = (media_format, include)
+        maker: FrameMaker | None = served.frames.get(key)
         if maker is None:
-            maker = self._makers[key] = chunked(_viewing(served, self._new_maker(served, media_format, include)))
+            maker = served.frames[key] = chunked(_viewing(served, self._new_maker(served, media_format, include)))
         return maker
 
     def _new_maker(self, served: Served, media_format: Format, include: str) -> FrameMaker:

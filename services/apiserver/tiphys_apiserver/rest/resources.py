@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from tiphys.api.meta.v1 import meta_pb2
-from tiphys_apimachinery.errors import NotFound
+from tiphys_apimachinery.errors import NotFound, UnsupportedMediaType
 from tiphys_apiserver.endpoints import create as creating
 from tiphys_apiserver.endpoints import delete as deleting
 from tiphys_apiserver.endpoints import get as getting
@@ -19,7 +19,7 @@ from tiphys_apiserver.endpoints.update import OBJECT_SUBRESOURCES
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rest.decode import decode_object, read_delete_options
 from tiphys_apiserver.rest.exchange import Answer, Exchange
-from tiphys_apiserver.rest.negotiate import Format, body_media, choose_format
+from tiphys_apiserver.rest.negotiate import Format, Media, body_media, choose_format
 from tiphys_apiserver.rest.read_options import list_query, read_patch
 from tiphys_apiserver.rest.render import Renderer, compressed, message_answer
 from tiphys_apiserver.rest.subresources import Subresources
@@ -101,18 +101,18 @@ class Resources:
         raise refuse_verb(call)
 
     async def _get(self, exchange: Exchange, call: Call, served: Served) -> Answer:
-        media_format = _format(exchange)
+        media_format = _format(exchange, served)
         cached = await getting.get(served, call, exchange.query.get("resourceVersion", ""))
         return self._renderer.cached(served, cached, media_format, exchange.query.get("includeObject", ""))
 
     async def _list(self, exchange: Exchange, call: Call, served: Served) -> Answer:
-        media_format = _format(exchange)
+        media_format = _format(exchange, served)
         page = await listing.list_objects(served, call, list_query(exchange))
         answer = self._renderer.list(served, page, media_format, exchange.query.get("includeObject", ""))
         return await compressed(answer, exchange.headers.get("Accept-Encoding", ""))
 
     async def _watch(self, exchange: Exchange, call: Call, served: Served) -> WatchResponse:
-        media_format = _format(exchange)
+        media_format = _format(exchange, served)
         maker = self._renderer.frame_maker(served, media_format, exchange.query.get("includeObject", ""))
         query = WatchQuery(
             resource_version=exchange.query.get("resourceVersion", ""),
@@ -136,25 +136,25 @@ class Resources:
             response.end()
 
     async def _create(self, exchange: Exchange, call: Call, served: Served) -> Answer:
-        media_format = _format(exchange)
+        media_format = _format(exchange, served)
         obj = await self._read(exchange, call, served)
         stored = await creating.create(self._hall, served, call, obj)
         return self._answer(exchange, served, stored, media_format, code=201)
 
     async def _update(self, exchange: Exchange, call: Call, served: Served) -> Answer:
-        media_format = _format(exchange)
+        media_format = _format(exchange, served)
         obj = await self._read(exchange, call, served)
         stored, is_new = await updating.update(self._hall, served, call, obj)
         return self._answer(exchange, served, stored, media_format, code=201 if is_new else 200)
 
     async def _patch(self, exchange: Exchange, call: Call, served: Served) -> Answer:
-        media_format = _format(exchange)
+        media_format = _format(exchange, served)
         patch = await read_patch(exchange, call)
         stored, is_new = await patching.patch(self._hall, served, call, patch)
         return self._answer(exchange, served, stored, media_format, code=201 if is_new else 200)
 
     async def _delete(self, exchange: Exchange, call: Call, served: Served) -> Answer:
-        media_format = _format(exchange)
+        media_format = _format(exchange, served)
         options = await read_delete_options(exchange, call)
         deleted = await deleting.delete(self._hall, served, call, options)
         info, obj = call.info, deleted.object
@@ -170,15 +170,17 @@ class Resources:
         return message_answer(status, "v1", "Status", plain)
 
     async def _delete_collection(self, exchange: Exchange, call: Call, served: Served) -> Answer:
-        media_format = _format(exchange)
+        media_format = _format(exchange, served)
         options = await read_delete_options(exchange, call)
         gone = await deleting.delete_collection(self._hall, served, call, list_query(exchange), options=options)
         return self._renderer.messages(served.info, gone, Format(media_format.media))
 
     async def _read(self, exchange: Exchange, call: Call, served: Served) -> Any:
         media = body_media(exchange.headers.get("Content-Type", ""))
-        body = await exchange.body()
         info = served.info
+        if media is Media.PROTOBUF and info.list_message is None:
+            raise UnsupportedMediaType.of((Media.JSON.value, Media.YAML.value))
+        body = await exchange.body()
         return decode_object(info.message, body, media, call, api_version=info.api_version, kind=info.kind)
 
     def _answer(self, exchange: Exchange, served: Served, obj: Any, media_format: Format, *, code: int = 200) -> Answer:
@@ -186,5 +188,6 @@ class Resources:
         return self._renderer.object(served.info, obj, media_format, include, code=code)
 
 
-def _format(exchange: Exchange) -> Format:
-    return choose_format(exchange.headers.get("Accept", ""))
+def _format(exchange: Exchange, served: Served | None = None) -> Format:
+    protobuf = served is None or served.info.list_message is not None
+    return choose_format(exchange.headers.get("Accept", ""), protobuf=protobuf)

@@ -28,6 +28,8 @@ from tiphys_apiserver.authorization.reviews import (
 from tiphys_apiserver.authorization.union import AlwaysAllow
 from tiphys_apiserver.bootstrap.kubernetes_service import AdvertisedAddress, KubernetesService
 from tiphys_apiserver.bootstrap.run import bootstrap
+from tiphys_apiserver.crd.registrar import Registrar
+from tiphys_apiserver.crd.served import Kinds
 from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
 from tiphys_apiserver.endpoints.hall import Answerer, Hall
 from tiphys_apiserver.openapi.service import OpenAPIService
@@ -35,7 +37,7 @@ from tiphys_apiserver.options import Options
 from tiphys_apiserver.registry.access import RegistryAccess
 from tiphys_apiserver.registry.strategy import Environment
 from tiphys_apiserver.registry.table import ResourceTable
-from tiphys_apiserver.rest.discovery_paths import add_discovery_paths, add_issuer_paths, add_openapi_paths
+from tiphys_apiserver.rest.discovery_paths import Catalog, add_discovery_paths, add_issuer_paths, add_openapi_paths
 from tiphys_apiserver.rest.kubelet import KubeletProxy
 from tiphys_apiserver.rest.plain_paths import PlainPaths, add_basic_paths
 from tiphys_apiserver.rest.render import Renderer
@@ -75,6 +77,7 @@ class Assembly:
     metrics: RequestMetrics
     webhooks: WebhookCaller
     auditor: Auditor | None
+    definitions: Registrar
     clock: Clock
     advertise: Callable[[int], KubernetesService | None]
     kubernetes_service: KubernetesService | None = None
@@ -147,8 +150,9 @@ def assemble(base: Foundation) -> Assembly:
     resources = Resources(hall, Renderer(clock), subresources, rng.random)
     paths = PlainPaths()
     add_basic_paths(paths, base.health, base.metrics)
-    served = [info for info in scheme.resources() if is_served(info, hall)]
-    add_discovery_paths(paths, served, f"{options.advertise_address or options.bind_address[0]}:{options.secure_port}")
+    fixed = [info for info in scheme.resources() if is_served(info, hall)]
+    catalog = Catalog(fixed, lambda: [served.info for served in table.custom()], lambda: table.generation)
+    add_discovery_paths(paths, catalog, f"{options.advertise_address or options.bind_address[0]}:{options.secure_port}")
     add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION))
     _add_issuer(paths, options, authentication)
     counted = RequestMetrics(base.metrics)
@@ -167,6 +171,7 @@ def assemble(base: Foundation) -> Assembly:
         metrics=counted,
         webhooks=webhooks,
         auditor=auditor,
+        definitions=Registrar(table, Kinds(base.store, environment), objects, clock),
         clock=clock,
         advertise=lambda port: _kubernetes_service(options, objects, clock, port),
     )

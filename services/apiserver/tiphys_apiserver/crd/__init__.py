@@ -1,0 +1,1 @@
+"""Kinds defined at run time: what a CustomResourceDefinition makes of the server."""

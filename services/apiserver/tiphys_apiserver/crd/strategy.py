@@ -1,0 +1,107 @@
+"""The rules of custom objects: their schema's, and what holds for all of them.
+
+Source: apiextensions pkg/registry/customresource/strategy.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tiphys_apimachinery.errors import FieldError, MethodNotAllowed
+from tiphys_apiserver.crd import json_path
+from tiphys_apiserver.crd.info import CustomInfo
+from tiphys_apiserver.registry.strategy import Environment, Strategy, WriteContext
+
+
+class CustomStrategy(Strategy):
+    """The rules of one custom resource in its stored version. is_ending: the definition is being deleted."""
+
+    allow_unconditional_update = False
+    default_propagation = None
+
+    def __init__(self, resource: CustomInfo, environment: Environment, is_ending: Callable[[], bool]) -> None:
+        super().__init__(resource, environment)
+        self._info = resource
+        self._schema = resource.schema
+        self._is_ending = is_ending
+
+    def selectable_fields(self, obj: Any) -> Mapping[str, str]:
+        """The fields that the definition names."""
+        found = {}
+        for name, path in zip(self._info.selectable_fields, self._info.field_paths, strict=True):
+            value = json_path.first(path, obj.content)
+            found[name] = "" if value is None else value if isinstance(value, str) else _text(value)
+        return found
+
+    def apply_defaults(self, obj: Any) -> None:
+        """Fill what the caller left open."""
+        self._schema.fill(obj.content)
+
+    def prepare_for_create(self, ctx: WriteContext, obj: Any) -> None:
+        """Drop the status where it has a door of its own."""
+        if self._is_ending():
+            raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
+        if self.has_status:
+            obj.ClearField("status")
+
+    def validate(self, ctx: WriteContext, obj: Any) -> list[FieldError]:
+        """What the schema and its rules say."""
+        return self._schema.check(obj)
+
+    def prepare_for_update(self, ctx: WriteContext, new: Any, old: Any) -> None:
+        """Keep the status where it has a door of its own."""
+        if self.has_status:
+            _keep(new, old, "status")
+
+    def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """What the schema and its rules say; faults that were there before and were not touched are let be."""
+        faults = self._schema.check(new, old)
+        if not faults:
+            return []
+        before = {(fault.path, fault.body) for fault in self._schema.check(old)}
+        return [
+            fault
+            for fault in faults
+            if (fault.path, fault.body) not in before or _at(new, fault.path) != _at(old, fault.path)
+        ]
+
+    def prepare_for_status_update(self, ctx: WriteContext, new: Any, old: Any) -> None:
+        """Keep all but the status; of metadata, what the server itself writes may change."""
+        status = new.content.get("status")
+        managed = list(new.metadata.managedFields)
+        kept = type(new)()
+        kept.CopyFrom(old)
+        new.CopyFrom(kept)
+        if status is None:
+            new.content.pop("status", None)
+        else:
+            new.content["status"] = status
+        del new.metadata.managedFields[:]
+        new.metadata.managedFields.extend(managed)
+
+    def validate_status_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """The same as of any update."""
+        return self.validate_update(ctx, new, old)
+
+
+def _keep(new: Any, old: Any, name: str) -> None:
+    if name in old.content:
+        new.content[name] = old.content[name]
+    else:
+        new.content.pop(name, None)
+
+
+def _at(obj: Any, path: str) -> Any:
+    """The value that a fault is about; the whole object where the path is not simple."""
+    try:
+        steps = json_path.parse(f".{path}")
+    except json_path.BadPath:
+        return obj.content
+    return json_path.first(steps, obj.content)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
