@@ -109,7 +109,7 @@ class Answer:
     write_eof as of its own responses.
     """
 
-    __slots__ = ("body", "content_type", "headers", "keep_alive", "status")
+    __slots__ = ("body", "cache_control", "content_type", "headers", "keep_alive", "status")
 
     def __init__(
         self,
@@ -123,12 +123,13 @@ class Answer:
         self.content_type = content_type
         self.headers = list(headers)
         self.keep_alive = True
+        self.cache_control = "no-cache, private"
 
     def head(self, length: int, *, close: bool) -> bytes:
         """Status line and headers."""
         lines = [
             f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}\r\n"
-            f"Cache-Control: no-cache, private\r\nContent-Type: {self.content_type}\r\n"
+            f"Cache-Control: {self.cache_control}\r\nContent-Type: {self.content_type}\r\n"
             f"Content-Length: {length}\r\nDate: {http_date()}\r\n"
         ]
         lines += [f"{name}: {value}\r\n" for name, value in self.headers]

@@ -14,6 +14,7 @@ from tiphys_apimachinery.errors import APIError, InternalError, NotAcceptable
 from tiphys_apiserver.authentication.interface import Credentials
 from tiphys_apiserver.authorization.impersonation import Impersonation, read_headers
 from tiphys_apiserver.rest.connection import ConnectionServer, connection_of
+from tiphys_apiserver.rest.documents import Documents
 from tiphys_apiserver.rest.exchange import JSON_TYPE, Answer, Exchange
 from tiphys_apiserver.rest.negotiate import JSON_FORMAT, Format, choose_format
 from tiphys_apiserver.rest.plain_paths import PlainPaths
@@ -44,7 +45,7 @@ class RestServer:
     ) -> None:
         self._chain = chain
         self._resources = resources
-        self._paths = paths
+        self._documents = Documents(paths)
         self._metrics = metrics
         self._clock = clock
         self._http: ConnectionServer | None = None
@@ -113,7 +114,7 @@ class RestServer:
     async def _serve(self, exchange: Exchange, call: Call) -> Any:
         if call.info.is_resource_request:
             return await self._chain.run(call, lambda: self._resources.serve(exchange, call))
-        return await self._chain.run(call, lambda: self._paths.serve(exchange))
+        return await self._chain.run(call, lambda: self._documents.serve(exchange))
 
     def _read_call(self, exchange: Exchange) -> Call:
         query = exchange.query
