@@ -68,6 +68,7 @@ class ApiServer:
             parts = assemble(base)
             async with asyncio.TaskGroup() as group:
                 parts.table.start(group)
+                parts.aggregator.start(group, parts.table)
                 start_loop(group, Compactor(store, self._clock).run(), "compaction")
                 if parts.auditor is not None:
                     start_loop(group, parts.auditor.trail.run(), "audit log")

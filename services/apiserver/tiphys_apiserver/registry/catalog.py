@@ -35,6 +35,7 @@ STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
         "apiextensions.custom_resource_definition",
         "CustomResourceDefinitionStrategy",
     ),
+    ("apiregistration.k8s.io", "apiservices"): ("apiregistration.api_service", "APIServiceStrategy"),
     ("apps", "daemonsets"): ("apps.daemon_set", "DaemonSetStrategy"),
     ("apps", "deployments"): ("apps.deployment", "DeploymentStrategy"),
     ("apps", "replicasets"): ("apps.replica_set", "ReplicaSetStrategy"),

@@ -17,6 +17,9 @@ from tiphys_component.health import Health, Verdict
 from tiphys_component.metrics import Registry
 
 Handler = Callable[[Exchange], Awaitable[Answer]]
+# Answers a path of discovery or OpenAPI, with the table's own handler at hand.
+Overlay = Callable[[Exchange, Handler], Awaitable[Answer]]
+_OVERLAID = ("/apis", "/openapi/v3")
 _TEXT = "text/plain; charset=utf-8"
 _METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -24,7 +27,8 @@ _METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 class PlainPaths:
     """Exact paths, and prefixes for what lies under them; the longest prefix wins."""
 
-    def __init__(self) -> None:
+    def __init__(self, overlay: Overlay | None = None) -> None:
+        self._overlay = overlay
         self._exact: dict[str, Handler] = {}
         self._under: dict[str, Handler] = {}
         self._hidden: set[str] = set()
@@ -47,6 +51,11 @@ class PlainPaths:
 
     async def serve(self, exchange: Exchange) -> Answer:
         """The answer for a path. Raises NotFound, and MethodNotAllowed for all but GET and HEAD."""
+        if self._overlay is not None and exchange.path.startswith(_OVERLAID):
+            return await self._overlay(exchange, self._serve)
+        return await self._serve(exchange)
+
+    async def _serve(self, exchange: Exchange) -> Answer:
         path = exchange.path
         handler = self._exact.get(path)
         if handler is None and path.endswith("/") and path != "/":

@@ -46,12 +46,23 @@ _RETURNS_DELETED = frozenset(
 )
 
 Handler = Callable[[Exchange, Call, Served], Awaitable[Any]]
+# Asks another server for what is not served here; None where none serves it either.
+Elsewhere = Callable[[Exchange, Call], Awaitable[Any]]
 
 
 class Resources:
     """Serves every resource by HTTP. `rng` answers numbers from 0 to 1."""
 
-    def __init__(self, hall: Hall, renderer: Renderer, subresources: Subresources, rng: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        hall: Hall,
+        renderer: Renderer,
+        subresources: Subresources,
+        rng: Callable[[], float],
+        *,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self._elsewhere = elsewhere
         self._hall = hall
         self._renderer = renderer
         self._subresources = subresources
@@ -75,7 +86,13 @@ class Resources:
             return await self._component_statuses(exchange, call)
         if self._subresources.answers(call):
             return await self._subresources.answer(exchange, call)
-        served = self._hall.served(call)
+        try:
+            served = self._hall.served(call)
+        except NotFound:
+            found = await self._elsewhere(exchange, call) if self._elsewhere is not None else None
+            if found is None:
+                raise
+            return found
         if info.subresource:
             if info.subresource not in served.info.subresources:
                 raise NotFound.of_path()

@@ -15,6 +15,8 @@ from tiphys_apiserver.admission.webhooks.caller import WebhookCaller
 from tiphys_apiserver.admission.webhooks.services import ServiceAddresses
 from tiphys_apiserver.audit.auditor import Auditor
 from tiphys_apiserver.audit.build import build_auditor
+from tiphys_apiserver.aggregation.aggregator import Aggregator
+from tiphys_apiserver.aggregation.client import ClientFiles
 from tiphys_apiserver.authentication.anonymous import AnonymousFallback
 from tiphys_apiserver.authentication.interface import SERVER_USER, Credentials, UserInfo
 from tiphys_apiserver.authentication.reviews import SelfSubjectReviews, TokenReviews
@@ -76,6 +78,7 @@ class Assembly:
     plain: RestServer
     metrics: RequestMetrics
     webhooks: WebhookCaller
+    aggregator: Aggregator
     auditor: Auditor | None
     definitions: Registrar
     clock: Clock
@@ -124,7 +127,8 @@ def assemble(base: Foundation) -> Assembly:
     authentication = build_authentication(options, objects, clock)
     authorization = build_authorization(options, objects)
     egress = Egress(options.egress_proxies())
-    webhooks = WebhookCaller(ServiceAddresses(objects).resolve, egress)
+    resolve = ServiceAddresses(objects).resolve
+    webhooks = WebhookCaller(resolve, egress)
     admission = build_chain(
         objects,
         clock=clock,
@@ -147,8 +151,10 @@ def assemble(base: Foundation) -> Assembly:
     chain = Chain(authentication.authenticator, authorization.authorizer, flow, auditor=auditor)
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls, egress=egress)
     subresources = Subresources(hall, scheme, objects, kubelets)
-    resources = Resources(hall, Renderer(clock), subresources, rng.random)
-    paths = PlainPaths()
+    files = ClientFiles(options.proxy_client_cert_file, options.proxy_client_key_file)
+    aggregator = Aggregator(objects, resolve, egress=egress, files=files, clock=clock)
+    resources = Resources(hall, Renderer(clock), subresources, rng.random, elsewhere=aggregator.serve)
+    paths = PlainPaths(aggregator.document)
     add_basic_paths(paths, base.health, base.metrics)
     fixed = [info for info in scheme.resources() if is_served(info, hall)]
     catalog = Catalog(fixed, lambda: [served.info for served in table.custom()], lambda: table.generation)
@@ -170,6 +176,7 @@ def assemble(base: Foundation) -> Assembly:
         plain=RestServer(unchecked, resources, paths, metrics=counted, clock=clock),
         metrics=counted,
         webhooks=webhooks,
+        aggregator=aggregator,
         auditor=auditor,
         definitions=Registrar(table, Kinds(base.store, environment), objects, clock),
         clock=clock,
