@@ -29,6 +29,8 @@ _PLUGINS = network.KUBELET_ROOT / "plugins"
 _REGISTRY = network.KUBELET_ROOT / "plugins_registry"
 _DEVICE_PLUGINS = network.KUBELET_ROOT / "device-plugins"
 _LOOPBACK = "127.0.0.1"
+# Nodes whose egress proxies the API server knows: the second is there when the first is not.
+_EGRESS_NODES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,9 @@ def apiserver(place: Place) -> ChildSpec:
         f"--service-account-issuer=https://kubernetes.default.svc.{settings.cluster_domain}",
         f"--service-cluster-ip-range={settings.service_cidr}",
         "--authorization-mode=Node,RBAC",
+        f"--proxy-client-cert-file={pki / 'front-proxy-client.crt'}",
+        f"--proxy-client-key-file={pki / 'front-proxy-client.key'}",
+        f"--egress-proxy={','.join(_egress_urls(settings))}",
     )
     taken = (ports.apiserver, ports.apiserver_grpc, ports.apiserver_grpc_token)
     return _control(place, APISERVER, "tiphys_apiserver.main", argv, stage=STAGE_APISERVER, ports=taken)
@@ -208,7 +213,28 @@ def agents(place: Place, node: str) -> list[ChildSpec]:
             module="tiphys_kube_proxy.main",
             ports=(ports.kube_proxy_health, ports.kube_proxy_grpc),
         ),
+        *egress_proxies(place, node),
     ]
+
+
+def egress_proxies(place: Place, node: str) -> list[ChildSpec]:
+    """The API server's way to pods and services, on the first nodes: it lives where no route leads to them.
+
+    Only the control plane's leg may use it. Pods can't take that address: they leave the node with the node's own.
+    """
+    settings, port = place.settings, place.settings.ports.egress_proxy
+    if node not in settings.nodes[:_EGRESS_NODES]:
+        return []
+    argv = (
+        f"--bind-address={settings.node_ip(node)}",
+        f"--port={port}",
+        f"--allow-from={settings.leg_ip}/32",
+    )
+    return [_on_node(place, node, "egress-proxy", argv, module="tiphys_cluster.egress", ports=(port,))]
+
+
+def _egress_urls(settings: Settings) -> list[str]:
+    return [f"http://{settings.node_ip(node)}:{settings.ports.egress_proxy}" for node in settings.nodes[:_EGRESS_NODES]]
 
 
 def flannel(place: Place, node: str) -> ChildSpec:

@@ -1,5 +1,8 @@
 """How a node's containerd reaches registries: an HTTP proxy on the control plane's leg.
 
+The same proxy stands the other way round on the first nodes: there it takes the API server to pods and services, which
+no route of the host's leads to.
+
 A node's namespace has no way out, because giving it one would take forwarding and a rule in the host's own. This proxy
 needs neither: containerd is told of it (HTTPS_PROXY), names are resolved where the host resolves them, and where the
 host itself needs a proxy, that one is asked in turn. It serves the cluster's own network only, and reaches nothing that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_MAX_OFFSET = 65535 - 10273
+_MAX_OFFSET = 65535 - 10274
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,11 @@ class Ports:
     def csi_companion_grpc(self) -> int:
         """gRPC of the CSI companion, on the node."""
         return 10273 + self.offset
+
+    @property
+    def egress_proxy(self) -> int:
+        """HTTP proxy by which the API server reaches pods and services, on the node."""
+        return 10274 + self.offset
 
     @property
     def controller_manager(self) -> int:

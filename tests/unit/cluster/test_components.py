@@ -117,6 +117,17 @@ def test_F18_the_cni_service_is_told_of_the_users_own_network_and_plugins() -> N
     assert not any("plugin-dir" in one or "conf-file" in one for one in argv())
 
 
+def test_A36_the_apiserver_reaches_pods_by_proxies_on_the_first_two_nodes_that_serve_it_alone() -> None:
+    where = place(members=numbered("one", "two", "three"))
+
+    proxies = {spec.node: spec for spec in table(where) if spec.name.startswith("egress-proxy")}
+
+    assert list(proxies) == ["one", "two"]
+    assert all("--allow-from=198.18.0.1/32" in spec.argv for spec in proxies.values())
+    urls = ",".join(f"http://{spec.address}:{spec.ports[0]}" for spec in proxies.values())
+    assert f"--egress-proxy={urls}" in components.apiserver(where).argv
+
+
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw", "udp"])
 def test_flannel_is_told_its_back_end(backend: str) -> None:
     assert f"--backend={backend}" in components.flannel(place(flannel_backend=backend), "one").argv
