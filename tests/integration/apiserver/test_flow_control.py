@@ -167,7 +167,7 @@ async def test_A49_beyond_its_capacity_the_server_sends_away_and_keeps_answering
     """Sixty-four writers at a level that takes two and lets eight wait."""
     queues = {"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 8}}
     narrow = level("narrow", nominalConcurrencyShares=1, borrowingLimitPercent=0, limitResponse=queues)
-    store = {"store": "sqlite", "store_file": tmp_path / "t.db"}
+    store: dict[str, Any] = {"store": "sqlite", "store_file": tmp_path / "t.db"}
     async with running_server(**store, max_requests_inflight=200, max_mutating_requests_inflight=200) as server:
         await allow(server, "alice")
         await make(
