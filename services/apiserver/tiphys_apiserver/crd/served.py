@@ -13,10 +13,26 @@ from tiphys_apiserver.crd.strategy import CustomStrategy
 from tiphys_apiserver.registry.conversion import Converter
 from tiphys_apiserver.registry.store import ResourceStore
 from tiphys_apiserver.registry.strategy import Environment
-from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.registry.table import ResourceTable, Served
 from tiphys_apiserver.storage.cacher import Cacher
 from tiphys_apiserver.storage.interface import Store
 from tiphys_apiserver.storage.objects import CachedObject, ObjectFormat
+
+
+@dataclass(frozen=True, slots=True)
+class CustomKinds:
+    """The custom resources in a table, as those see them who write documents about them."""
+
+    table: ResourceTable
+
+    @property
+    def generation(self) -> int:
+        """Grows with every one that comes or goes."""
+        return self.table.generation
+
+    def custom_infos(self) -> list[CustomInfo]:
+        """What is known of each, in each version."""
+        return [served.info for served in self.table.custom() if isinstance(served.info, CustomInfo)]
 
 
 @dataclass(frozen=True, slots=True)

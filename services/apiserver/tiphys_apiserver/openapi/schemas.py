@@ -60,7 +60,12 @@ def load_comments() -> Comments:
 
 
 def definition_name(full_name: str) -> str:
-    """The name of a message in OpenAPI: k8s.io.api.core.v1.Pod -> io.k8s.api.core.v1.Pod."""
+    """The name of a message in OpenAPI: k8s.io.api.core.v1.Pod -> io.k8s.api.core.v1.Pod.
+
+    A name that begins with a dot is OpenAPI's already.
+    """
+    if full_name.startswith("."):
+        return full_name[1:]
     return "io.k8s." + full_name.removeprefix("k8s.io.").replace("_", "-")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 import orjson
 from google.protobuf.descriptor import Descriptor
@@ -13,7 +14,8 @@ from google.protobuf.message import Message
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.schema import descriptor_of
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme
-from tiphys_apiserver.openapi import v2, v3
+from tiphys_apiserver.crd.info import CustomInfo
+from tiphys_apiserver.openapi import custom, v2, v3
 from tiphys_apiserver.openapi.schemas import JSON, load_comments
 
 _META_KINDS: tuple[type[Message], ...] = (meta_pb2.DeleteOptions, meta_pb2.Status, meta_pb2.Patch)
@@ -37,39 +39,107 @@ def kinds_of(scheme: Scheme) -> dict[str, Descriptor]:
     return found
 
 
-class OpenAPIService:
-    """Documents by need: building one takes up to half a second of a thread, and happens once."""
+class CustomResources(Protocol):
+    """The custom resources that are served."""
 
-    def __init__(self, scheme: Scheme, *, release: str) -> None:
+    @property
+    def generation(self) -> int:
+        """Grows with every one that comes or goes."""
+        ...
+
+    def custom_infos(self) -> list[CustomInfo]:
+        """What is known of each, in each version."""
+        ...
+
+
+class OpenAPIService:
+    """Documents by need: building one takes up to half a second of a thread, and happens once.
+
+    What custom resources add is made apart, again when one came or went, and put behind what stays.
+    """
+
+    def __init__(self, scheme: Scheme, *, release: str, custom: CustomResources | None = None) -> None:
         self._scheme = scheme
         self._release = release
+        self._custom = custom
         self._lock = asyncio.Lock()
         self._built: dict[str, bytes] = {}
+        self._added: dict[str, bytes] = {}
+        self._added_at = 0
 
     async def v2_json(self) -> bytes:
         """Version 2 as JSON."""
-        return await self._once("v2.json", lambda: orjson.dumps(self._document_v2()))
+        document = await self._once("v2.json", lambda: orjson.dumps(self._document_v2()))
+        infos = self._infos()
+        if not infos:
+            return document
+        paths = await self._with("v2.paths", lambda: orjson.dumps(self._added_v2(infos)[0]))
+        definitions = await self._with("v2.definitions", lambda: orjson.dumps(self._added_v2(infos)[1]))
+        # The members stand in this order: what is added goes to the end of each, between its braces.
+        head, middle, tail = document.partition(b'},"definitions":{')
+        return b"".join((head, b",", paths[1:-1], middle, tail[:-2], b",", definitions[1:-1], b"}}"))
 
     async def v2_protobuf(self) -> bytes:
         """Version 2 as openapi.v2 protobuf, which is what kubectl reads."""
-        return await self._once("v2.pb", lambda: v2.to_protobuf(self._document_v2()))
+        document = await self._once("v2.pb", lambda: v2.to_protobuf(self._document_v2()))
+        infos = self._infos()
+        if not infos:
+            return document
+
+        def added() -> bytes:
+            paths, definitions = self._added_v2(infos)
+            head = {"swagger": "2.0", "info": {"title": "Kubernetes", "version": self._release}}
+            return v2.to_protobuf({**head, "paths": paths, "definitions": definitions})
+
+        # Messages of protobuf merge when one is put behind the other.
+        return document + await self._with("v2.pb", added)
 
     async def v3_index(self) -> bytes:
-        """Where the documents of version 3 are. Builds all of them: their hashes are in it."""
-        documents = {place: await self.v3(*place) for place in self._places()}
-        return await self._once("v3", lambda: orjson.dumps(v3.index(documents)))
+        """Where the documents of version 3 are. Builds all but those of custom resources: their hashes are in it."""
+        digests = {place: v3.digest(await self.v3(*place)) for place in self._places()}
+        for place, infos in self._custom_places().items():
+            digests.setdefault(place, custom.digest(infos))
+        return await self._with("v3", lambda: orjson.dumps(v3.index(digests)))
 
     async def v3(self, group: str, version: str) -> bytes:
         """Version 3 of one group-version. Raises KeyError where there is none."""
-        if (group, version) not in self._places():
-            raise KeyError((group, version))
-        return await self._once(f"v3/{group}/{version}", partial(self._document_v3, group, version))
+        if (group, version) in self._places():
+            return await self._once(f"v3/{group}/{version}", partial(self._document_v3, group, version))
+        infos = self._custom_places()[group, version]
+
+        def build() -> bytes:
+            return v3.encode(custom.document_v3(infos, self._kinds(), load_comments(), release=self._release))
+
+        return await self._with(f"v3/{group}/{version}", build)
 
     async def _once(self, name: str, build: Callable[[], bytes]) -> bytes:
         async with self._lock:
             if name not in self._built:
                 self._built[name] = await asyncio.to_thread(build)
         return self._built[name]
+
+    async def _with(self, name: str, build: Callable[[], bytes]) -> bytes:
+        """The same for what custom resources have a part in."""
+        async with self._lock:
+            generation = self._custom.generation if self._custom is not None else 0
+            if generation != self._added_at:
+                self._added, self._added_at = {}, generation
+            made = self._added.get(name)
+            if made is None:
+                made = self._added[name] = await asyncio.to_thread(build)
+        return made
+
+    def _infos(self) -> list[CustomInfo]:
+        return self._custom.custom_infos() if self._custom is not None else []
+
+    def _custom_places(self) -> dict[tuple[str, str], list[CustomInfo]]:
+        found: dict[tuple[str, str], list[CustomInfo]] = {}
+        for info in self._infos():
+            found.setdefault((info.group, info.version), []).append(info)
+        return found
+
+    def _added_v2(self, infos: list[CustomInfo]) -> tuple[JSON, JSON]:
+        return custom.document_v2(infos, self._kinds())
 
     def _places(self) -> dict[tuple[str, str], None]:
         return {(r.group, r.version): None for r in self._scheme.resources()}

@@ -30,12 +30,9 @@ def document(
     roots = {m.full_name: m for m in kinds.values()}
     for resource in resources:
         for operation in operations_of(resource):
-            paths.setdefault(operation.path, {})[operation.method] = _operation(operation, kinds)
+            paths.setdefault(operation.path, {})[operation.method] = operation_of(operation, kinds)
     for path, item in paths.items():
-        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-        item["parameters"] = [
-            {"name": n, "in": "path", "required": True, "type": "string", "uniqueItems": True} for n in names
-        ]
+        item["parameters"] = path_parameters(path)
     definitions = {
         definition_name(name): definition(message, comments, reference)
         for name, message in reachable(roots.values()).items()
@@ -48,7 +45,14 @@ def document(
     }
 
 
-def _operation(operation: Operation, kinds: Mapping[str, Descriptor]) -> JSON:
+def path_parameters(path: str) -> list[JSON]:
+    """What stands in braces in a path."""
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return [{"name": n, "in": "path", "required": True, "type": "string", "uniqueItems": True} for n in names]
+
+
+def operation_of(operation: Operation, kinds: Mapping[str, Descriptor]) -> JSON:
+    """One call. `kinds` has the message of each kind by "group/version/Kind"."""
     group, version, kind = operation.gvk
     parameters: list[JSON] = []
     body = _body_kind(operation)

@@ -44,10 +44,17 @@ def document(
         if (resource.group, resource.version) != (group, version):
             continue
         for operation in operations_of(resource):
-            paths.setdefault(operation.path, {})[operation.method] = _operation(operation, kinds, roots)
+            paths.setdefault(operation.path, {})[operation.method] = operation_of(operation, kinds, roots)
     for path, item in paths.items():
-        item["parameters"] = _path_parameters(path)
-    schemas = {definition_name(name): _schema(message, comments) for name, message in reachable(roots.values()).items()}
+        item["parameters"] = path_parameters(path)
+    schemas = {
+        definition_name(name): schema_of(message, comments) for name, message in reachable(roots.values()).items()
+    }
+    return whole(paths, schemas, release)
+
+
+def whole(paths: JSON, schemas: JSON, release: str) -> JSON:
+    """A document around paths and schemas."""
     return {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": release},
@@ -56,7 +63,8 @@ def document(
     }
 
 
-def _schema(message: Descriptor, comments: Comments) -> JSON:
+def schema_of(message: Descriptor, comments: Comments) -> JSON:
+    """The schema of a message."""
     schema = definition(message, comments, reference)
     better = _BETTER.get(message.full_name)
     if better is not None:
@@ -64,14 +72,17 @@ def _schema(message: Descriptor, comments: Comments) -> JSON:
     return schema
 
 
-def _path_parameters(path: str) -> list[JSON]:
+def path_parameters(path: str) -> list[JSON]:
+    """What stands in braces in a path."""
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     return [
         {"name": n, "in": "path", "required": True, "schema": {"type": "string", "uniqueItems": True}} for n in names
     ]
 
 
-def _operation(operation: Operation, kinds: Mapping[str, Descriptor], roots: dict[str, Descriptor]) -> JSON:
+def operation_of(operation: Operation, kinds: Mapping[str, Descriptor], roots: dict[str, Descriptor]) -> JSON:
+    """One call; the messages that it names are added to roots."""
+
     def content(kind: str, types: tuple[str, ...]) -> JSON:
         message = kinds.get(kind)
         if message is None:
@@ -113,13 +124,17 @@ def _answer(operation: Operation, content: Any) -> JSON:
     return {"description": "OK", "content": content(name, READ_TYPES)}
 
 
-def index(documents: Mapping[tuple[str, str], bytes]) -> JSON:
-    """The document at /openapi/v3: where each group-version's is, with the hash of its bytes."""
+def digest(body: bytes) -> str:
+    """The hash of a document."""
+    return hashlib.sha512(body).hexdigest().upper()
+
+
+def index(digests: Mapping[tuple[str, str], str]) -> JSON:
+    """The document at /openapi/v3: where each group-version's is, with its hash."""
     paths = {}
-    for (group, version), body in documents.items():
+    for (group, version), found in digests.items():
         base = base_path(group, version).lstrip("/")
-        digest = hashlib.sha512(body).hexdigest().upper()
-        paths[base] = {"serverRelativeURL": f"/openapi/v3/{base}?hash={digest}"}
+        paths[base] = {"serverRelativeURL": f"/openapi/v3/{base}?hash={found}"}
     return {"paths": paths}
 
 

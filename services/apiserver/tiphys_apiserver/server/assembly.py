@@ -31,7 +31,7 @@ from tiphys_apiserver.authorization.union import AlwaysAllow
 from tiphys_apiserver.bootstrap.kubernetes_service import AdvertisedAddress, KubernetesService
 from tiphys_apiserver.bootstrap.run import bootstrap
 from tiphys_apiserver.crd.registrar import Registrar
-from tiphys_apiserver.crd.served import Kinds
+from tiphys_apiserver.crd.served import CustomKinds, Kinds
 from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
 from tiphys_apiserver.endpoints.hall import Answerer, Hall
 from tiphys_apiserver.openapi.service import OpenAPIService
@@ -46,6 +46,7 @@ from tiphys_apiserver.rest.render import Renderer
 from tiphys_apiserver.rest.resources import Resources
 from tiphys_apiserver.rest.server import RestServer
 from tiphys_apiserver.rest.subresources import Subresources
+from tiphys_apiserver.rest.swagger_page import add_swagger_page
 from tiphys_apiserver.rest.version import GIT_VERSION
 from tiphys_apiserver.server.chain import Chain
 from tiphys_apiserver.server.egress import Egress
@@ -156,10 +157,11 @@ def assemble(base: Foundation) -> Assembly:
     resources = Resources(hall, Renderer(clock), subresources, rng.random, elsewhere=aggregator.serve)
     paths = PlainPaths(aggregator.document)
     add_basic_paths(paths, base.health, base.metrics)
+    add_swagger_page(paths)
     fixed = [info for info in scheme.resources() if is_served(info, hall)]
     catalog = Catalog(fixed, lambda: [served.info for served in table.custom()], lambda: table.generation)
     add_discovery_paths(paths, catalog, f"{options.advertise_address or options.bind_address[0]}:{options.secure_port}")
-    add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION))
+    add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION, custom=CustomKinds(table)))
     _add_issuer(paths, options, authentication)
     counted = RequestMetrics(base.metrics)
     unchecked = Chain(_ServerItself(), AlwaysAllow(), flow, auditor=auditor)
