@@ -13,10 +13,10 @@ from tiphys_apiserver.admission.answered import AdmittedAnswerer
 from tiphys_apiserver.admission.chain import build_chain
 from tiphys_apiserver.admission.webhooks.caller import WebhookCaller
 from tiphys_apiserver.admission.webhooks.services import ServiceAddresses
-from tiphys_apiserver.audit.auditor import Auditor
-from tiphys_apiserver.audit.build import build_auditor
 from tiphys_apiserver.aggregation.aggregator import Aggregator
 from tiphys_apiserver.aggregation.client import ClientFiles
+from tiphys_apiserver.audit.auditor import Auditor
+from tiphys_apiserver.audit.build import build_auditor
 from tiphys_apiserver.authentication.anonymous import AnonymousFallback
 from tiphys_apiserver.authentication.interface import SERVER_USER, Credentials, UserInfo
 from tiphys_apiserver.authentication.reviews import SelfSubjectReviews, TokenReviews
