@@ -64,15 +64,21 @@ class TLSFiles:
     """Where one side's certificate, key and trusted authorities lie, all PEM.
 
     A server needs cert and key, and ca if it verifies clients. A client needs ca, and cert and key if it has them.
+    more_cas are further authorities whose clients a server lets in; it is for others to tell them apart.
     """
 
     cert: Path | None = None
     key: Path | None = None
     ca: Path | None = None
+    more_cas: tuple[Path, ...] = ()
 
     def paths(self) -> tuple[Path, ...]:
         """The files that are given."""
-        return tuple(path for path in (self.cert, self.key, self.ca) if path is not None)
+        return tuple(path for path in (self.cert, self.key, *self.authorities()) if path is not None)
+
+    def authorities(self) -> tuple[Path, ...]:
+        """The files of all authorities."""
+        return (*(() if self.ca is None else (self.ca,)), *self.more_cas)
 
 
 def server_ssl_context(
@@ -91,10 +97,11 @@ def server_ssl_context(
         context.load_cert_chain(cert, key)
         if client_auth is ClientAuth.REQUIRED:
             context.verify_mode = ssl.CERT_REQUIRED
-        elif client_auth is ClientAuth.OPTIONAL and files.ca is not None:
+        elif client_auth is ClientAuth.OPTIONAL and files.authorities():
             context.verify_mode = ssl.CERT_OPTIONAL
-        if client_auth is not ClientAuth.NONE and files.ca is not None:
-            context.load_verify_locations(files.ca)
+        if client_auth is not ClientAuth.NONE:
+            for authority in files.authorities():
+                context.load_verify_locations(authority)
         return context
 
     watched = _Watched(files, make)
@@ -137,12 +144,12 @@ def grpc_server_credentials(
     if client_auth is ClientAuth.OPTIONAL:
         raise ValueError("gRPC in Python can't ask for a client certificate without requiring it")
     required = client_auth is ClientAuth.REQUIRED
-    if required and files.ca is None:
+    if required and not files.authorities():
         raise StartupError("clients can't be verified without an authority", "give --client-ca-file")
 
     def make() -> Any:
         cert, key = _pair(files)
-        roots = files.ca.read_bytes() if required and files.ca is not None else None
+        roots = b"\n".join(path.read_bytes() for path in files.authorities()) if required else None
         # The pair is tried here, because grpc would fail the handshake and say nothing of the reason.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
         pairs = [(key.read_bytes(), cert.read_bytes())]

@@ -126,6 +126,8 @@ async def _stop(parts: Assembly) -> None:
     await parts.rest.close(_DRAIN_S)
     await parts.plain.close(_DRAIN_S)
     await parts.webhooks.close()
+    for client in parts.clients:
+        await client.close()
 
 
 def uid_maker(rng: random.Random) -> Callable[[], str]:
@@ -203,7 +205,8 @@ def _serving_files(options: Options) -> TLSFiles:
             "no certificate to serve with",
             "give --tls-cert-file and --tls-private-key-file; `tiphys up` makes them",
         )
-    return TLSFiles(cert, key, options.client_ca_file)
+    proxies = options.requestheader_client_ca_file
+    return TLSFiles(cert, key, options.client_ca_file, () if proxies is None else (proxies,))
 
 
 def _kubelet_tls(options: Options) -> ssl.SSLContext:

@@ -76,7 +76,9 @@ class Options(SecurityOptions):
         "--api-audiences", default=(), help="audiences of tokens for this server; the issuers by default"
     )
     authorization_mode: tuple[str, ...] = flag(
-        "--authorization-mode", default=("Node", "RBAC"), help="AlwaysAllow, AlwaysDeny, Node, RBAC; asked in order"
+        "--authorization-mode",
+        default=("Node", "RBAC"),
+        help="AlwaysAllow, AlwaysDeny, ABAC, Node, RBAC, Webhook; asked in order",
     )
 
     # -- kubelets
@@ -133,12 +135,20 @@ class Options(SecurityOptions):
         self.egress_proxies()
         if self.store == "etcd" and not self.etcd_servers:
             raise ValueError("--store=etcd needs --etcd-servers")
-        known = {"AlwaysAllow", "AlwaysDeny", "Node", "RBAC"}
+        known = {"ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"}
         unknown = [mode for mode in self.authorization_mode if mode not in known]
         if unknown or not self.authorization_mode:
             raise ValueError(
                 f"--authorization-mode: {', '.join(unknown) or 'nothing'} is not of {', '.join(sorted(known))}"
             )
+        for mode, file, name in (
+            ("ABAC", self.authorization_policy_file, "--authorization-policy-file"),
+            ("Webhook", self.authorization_webhook_config_file, "--authorization-webhook-config-file"),
+        ):
+            if (mode in self.authorization_mode) != (file is not None):
+                raise ValueError(f"{name} goes with --authorization-mode={mode}, and neither without the other")
+        for fault in self.security_faults():
+            raise ValueError(fault)
         if self.insecure_port and self.insecure_bind_address not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError("--insecure-bind-address must be a loopback address: that port checks nothing")
 

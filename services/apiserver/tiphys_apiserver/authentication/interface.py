@@ -32,9 +32,9 @@ class Credentials:
     """What a connection and its request show about the caller.
 
     peer_certificate_der is a client certificate that TLS has already verified against
-    --client-ca-file. bearer_token is the text behind "Bearer ". headers has lower-case names
-    and holds only X-Remote-* headers, for the front proxy. audiences is what a token must be
-    meant for; empty means the server's own.
+    one of the authorities for clients. bearer_token is the text behind "Bearer ". headers are the
+    request's, which only a front proxy is believed; a name may recur in items(). audiences is
+    what a token must be meant for; empty means the server's own.
     """
 
     bearer_token: str = ""

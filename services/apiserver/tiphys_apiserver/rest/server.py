@@ -150,7 +150,7 @@ class RestServer:
         connection = connection_of(exchange.request)
         peer = connection.peername
         address = peer[0] if isinstance(peer, tuple) else ""
-        return Credentials(token, connection.certificate, address)
+        return Credentials(token, connection.certificate, address, headers)
 
     def _error_format(self, exchange: Exchange) -> Format:
         try:

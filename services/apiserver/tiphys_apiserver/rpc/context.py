@@ -6,6 +6,8 @@ import ssl
 from functools import lru_cache
 from typing import Any
 
+from multidict import CIMultiDict
+
 from tiphys_apimachinery.errors import BadRequest
 from tiphys_apiserver.authentication.interface import Credentials
 from tiphys_apiserver.authorization.impersonation import read_headers
@@ -23,10 +25,14 @@ def credentials_of(context: Any) -> Credentials:
     """The client certificate that TLS has verified, and the bearer token in the metadata."""
     found: list[bytes] = context.auth_context().get("x509_pem_cert") or []
     token = ""
+    remote: CIMultiDict[str] | None = None
     for name, value in context.invocation_metadata() or ():
         if name == "authorization" and isinstance(value, str) and value[:7].lower() == "bearer ":
             token = value[7:].strip()
-    return Credentials(token, _der(found[0]) if found else b"", context.peer())
+        elif name.startswith("x-remote-") and isinstance(value, str):
+            remote = remote if remote is not None else CIMultiDict()
+            remote.add(name, value)
+    return Credentials(token, _der(found[0]) if found else b"", context.peer(), remote or {})
 
 
 def make_call(

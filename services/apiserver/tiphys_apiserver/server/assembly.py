@@ -19,6 +19,7 @@ from tiphys_apiserver.audit.auditor import Auditor
 from tiphys_apiserver.audit.build import build_auditor
 from tiphys_apiserver.authentication.anonymous import AnonymousFallback
 from tiphys_apiserver.authentication.interface import SERVER_USER, Credentials, UserInfo
+from tiphys_apiserver.authentication.review_client import ReviewClient
 from tiphys_apiserver.authentication.reviews import SelfSubjectReviews, TokenReviews
 from tiphys_apiserver.authentication.signing_keys import discovery_document, jwks_document
 from tiphys_apiserver.authentication.token_request import TokenRequests
@@ -82,6 +83,7 @@ class Assembly:
     aggregator: Aggregator
     auditor: Auditor | None
     definitions: Registrar
+    clients: tuple[ReviewClient, ...]
     clock: Clock
     advertise: Callable[[int], KubernetesService | None]
     kubernetes_service: KubernetesService | None = None
@@ -126,7 +128,7 @@ def assemble(base: Foundation) -> Assembly:
     table = ResourceTable(scheme, base.store, environment)
     objects.attach(table)
     authentication = build_authentication(options, objects, clock)
-    authorization = build_authorization(options, objects)
+    authorization = build_authorization(options, objects, clock)
     egress = Egress(options.egress_proxies())
     resolve = ServiceAddresses(objects).resolve
     webhooks = WebhookCaller(resolve, egress)
@@ -181,6 +183,7 @@ def assemble(base: Foundation) -> Assembly:
         aggregator=aggregator,
         auditor=auditor,
         definitions=Registrar(table, Kinds(base.store, environment), objects, clock),
+        clients=(*authentication.clients, *authorization.clients),
         clock=clock,
         advertise=lambda port: _kubernetes_service(options, objects, clock, port),
     )

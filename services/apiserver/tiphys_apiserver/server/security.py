@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from tiphys_apiserver.authentication.anonymous import AnonymousFallback
+from tiphys_apiserver.authentication.bootstrap_token import BootstrapTokenAuthenticator
+from tiphys_apiserver.authentication.document_fetcher import DocumentFetcher
 from tiphys_apiserver.authentication.interface import MASTERS, Authenticator
+from tiphys_apiserver.authentication.oidc import OIDCAuthenticator, OIDCSettings
+from tiphys_apiserver.authentication.request_header import RequestHeaderAuthenticator, RequestHeaders
+from tiphys_apiserver.authentication.review_client import ReviewClient
 from tiphys_apiserver.authentication.service_account_token import ServiceAccountAuthenticator, TokenSigner
 from tiphys_apiserver.authentication.signing_keys import (
     KeyFileError,
@@ -19,16 +24,21 @@ from tiphys_apiserver.authentication.signing_keys import (
 )
 from tiphys_apiserver.authentication.token_file import TokenFileAuthenticator, TokenFileError
 from tiphys_apiserver.authentication.union import UnionAuthenticator
+from tiphys_apiserver.authentication.webhook import WebhookTokenAuthenticator
 from tiphys_apiserver.authentication.x509 import X509Authenticator
+from tiphys_apiserver.authorization.abac import ABACAuthorizer
 from tiphys_apiserver.authorization.escalation import EscalationCheck
 from tiphys_apiserver.authorization.interface import Attributes, Authorizer, Decision, RuleResolver, Verdict
 from tiphys_apiserver.authorization.node import NodeAuthorizer
 from tiphys_apiserver.authorization.rbac import RBACAuthorizer
 from tiphys_apiserver.authorization.rules import PolicyRule
 from tiphys_apiserver.authorization.union import AlwaysAllow, PrivilegedGroups, UnionAuthorizer, UnionRuleResolver
+from tiphys_apiserver.authorization.webhook import WebhookAuthorizer
 from tiphys_apiserver.bootstrap.component_roles import NODE_RULES
 from tiphys_apiserver.options import Options
 from tiphys_apiserver.registry.objects import ObjectAccess
+from tiphys_client.kubeconfig import KubeconfigError
+from tiphys_client.kubeconfig import load as load_kubeconfig
 from tiphys_component.app import StartupError
 from tiphys_component.clock import Clock
 
@@ -40,6 +50,8 @@ class Authentication:
     authenticator: Authenticator
     keys: Mapping[str, VerifyingKey]
     signer: TokenSigner | None
+    # Clients of outside services, to be closed at the end.
+    clients: tuple[ReviewClient, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +61,14 @@ class Authorization:
     authorizer: Authorizer
     rules: RuleResolver
     escalation: EscalationCheck | None
+    clients: tuple[ReviewClient, ...] = ()
 
 
 def build_authentication(options: Options, objects: ObjectAccess, clock: Clock) -> Authentication:
     """The authenticators. Raises StartupError where a file can't be used."""
     authenticators: list[Authenticator] = []
+    if options.requestheader_client_ca_file is not None:
+        authenticators.append(_front_proxies(options, options.requestheader_client_ca_file, clock))
     if options.client_ca_file is not None:
         pem = _read(options.client_ca_file, "--client-ca-file")
         try:
@@ -81,8 +96,63 @@ def build_authentication(options: Options, objects: ObjectAccess, clock: Clock) 
         authenticators.append(
             ServiceAccountAuthenticator(issuers, keys, api_audiences=options.audiences(), objects=objects, clock=clock)
         )
+    if options.enable_bootstrap_token_auth:
+        authenticators.append(BootstrapTokenAuthenticator(objects, clock))
+    if options.oidc_issuer_url:
+        authenticators.append(_oidc(options, clock))
+    clients: list[ReviewClient] = []
+    if options.authentication_token_webhook_config_file is not None:
+        path, flag = options.authentication_token_webhook_config_file, "--authentication-token-webhook-config-file"
+        clients.append(_review_client(path, flag, clock))
+        version, ttl_s = options.authentication_token_webhook_version, options.authentication_token_webhook_cache_ttl_s
+        authenticators.append(WebhookTokenAuthenticator(clients[0], clock, version=version, cache_ttl_s=ttl_s))
     union: Authenticator = UnionAuthenticator(*authenticators)
-    return Authentication(AnonymousFallback(union) if options.anonymous_auth else union, keys, signer)
+    authenticator = AnonymousFallback(union) if options.anonymous_auth else union
+    return Authentication(authenticator, keys, signer, tuple(clients))
+
+
+def _front_proxies(options: Options, path: Path, clock: Clock) -> Authenticator:
+    flag = "--requestheader-client-ca-file"
+    try:
+        proxies = X509Authenticator(_read(path, flag), clock)
+    except ValueError as err:
+        raise _unusable(path, flag, str(err)) from err
+    headers = RequestHeaders(
+        _lower(options.requestheader_username_headers),
+        _lower(options.requestheader_uid_headers),
+        _lower(options.requestheader_group_headers),
+        _lower(options.requestheader_extra_headers_prefix),
+    )
+    return RequestHeaderAuthenticator(proxies, options.requestheader_allowed_names, headers)
+
+
+def _lower(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name.lower() for name in names)
+
+
+def _oidc(options: Options, clock: Clock) -> Authenticator:
+    settings = OIDCSettings(
+        issuer=options.oidc_issuer_url,
+        client_id=options.oidc_client_id,
+        username_claim=options.oidc_username_claim,
+        username_prefix=options.oidc_username_prefix,
+        groups_claim=options.oidc_groups_claim,
+        groups_prefix=options.oidc_groups_prefix,
+        signing_algs=options.oidc_signing_algs,
+        required_claims=options.oidc_required_claim,
+    )
+    try:
+        fetcher = DocumentFetcher(options.oidc_ca_file)
+    except OSError as err:
+        raise StartupError(f"--oidc-ca-file: {options.oidc_ca_file} can't be used: {err}", "correct the file") from err
+    return OIDCAuthenticator(settings, fetcher, clock)
+
+
+def _review_client(path: Path, flag: str, clock: Clock) -> ReviewClient:
+    try:
+        return ReviewClient(load_kubeconfig(path), clock)
+    except (KubeconfigError, ValueError, OSError) as err:
+        raise _unusable(path, flag, str(err)) from err
 
 
 class _AlwaysDeny:
@@ -91,12 +161,13 @@ class _AlwaysDeny:
         return Decision(Verdict.NO_OPINION, "everything is forbidden")
 
 
-def build_authorization(options: Options, objects: ObjectAccess) -> Authorization:
+def build_authorization(options: Options, objects: ObjectAccess, clock: Clock) -> Authorization:
     """The authorizers in the order of --authorization-mode, behind the group that nobody can lock out."""
     masters = PrivilegedGroups(MASTERS)
     authorizers: list[Authorizer] = [masters]
     resolvers: list[RuleResolver] = [masters]
     rbac: RBACAuthorizer | None = None
+    clients: list[ReviewClient] = []
     for mode in options.authorization_mode:
         if mode == "RBAC":
             rbac = RBACAuthorizer(objects)
@@ -110,6 +181,22 @@ def build_authorization(options: Options, objects: ObjectAccess) -> Authorizatio
             node = NodeAuthorizer(objects, rules)
             authorizers.append(node)
             resolvers.append(node)
+        elif mode == "ABAC" and options.authorization_policy_file is not None:
+            abac = _abac(options.authorization_policy_file)
+            authorizers.append(abac)
+            resolvers.append(abac)
+        elif mode == "Webhook" and options.authorization_webhook_config_file is not None:
+            path, flag = options.authorization_webhook_config_file, "--authorization-webhook-config-file"
+            clients.append(_review_client(path, flag, clock))
+            webhook = WebhookAuthorizer(
+                clients[-1],
+                clock,
+                version=options.authorization_webhook_version,
+                allowed_ttl_s=options.authorization_webhook_cache_authorized_ttl_s,
+                refused_ttl_s=options.authorization_webhook_cache_unauthorized_ttl_s,
+            )
+            authorizers.append(webhook)
+            resolvers.append(webhook)
         elif mode == "AlwaysAllow":
             authorizers.append(AlwaysAllow())
             resolvers.append(AlwaysAllow())
@@ -117,7 +204,15 @@ def build_authorization(options: Options, objects: ObjectAccess) -> Authorizatio
             authorizers.append(_AlwaysDeny())
     union = UnionAuthorizer(*authorizers)
     escalation = EscalationCheck(rbac, union) if rbac is not None else None
-    return Authorization(union, UnionRuleResolver(resolvers), escalation)
+    return Authorization(union, UnionRuleResolver(resolvers), escalation, tuple(clients))
+
+
+def _abac(path: Path) -> ABACAuthorizer:
+    flag = "--authorization-policy-file"
+    try:
+        return ABACAuthorizer(_read(path, flag).decode())
+    except ValueError as err:
+        raise _unusable(path, flag, str(err)) from err
 
 
 T = TypeVar("T")
