@@ -26,7 +26,8 @@ from tiphys_component.tls import TLSFiles, client_ssl_context, grpc_channel_cred
 NAME = "kube-apiserver"
 _log = log.get_logger(NAME)
 
-# Of the grace that app.run gives: what requests in flight may take to finish.
+# From the end of the shutdown delay to the end of the process, and what of it requests in flight may take to finish.
+_GRACE_S = 10.0
 _DRAIN_S = 5.0
 
 
@@ -87,6 +88,7 @@ class ApiServer:
                     await asyncio.get_running_loop().create_future()
                 finally:
                     stopping.begin()
+                    await self._leave(parts)
                     await _stop(parts)
                     # The group's own tasks end last: what was in flight read from their caches.
 
@@ -101,6 +103,13 @@ class ApiServer:
             self.grpc_port, self.grpc_token_port = parts.rpc.port, parts.rpc.token_port
         if parts.kubernetes_service is not None:
             start_loop(group, parts.kubernetes_service.run(), "kubernetes service")
+
+    async def _leave(self, parts: Assembly) -> None:
+        """Serve on for a while, so that whoever spreads requests over several servers sees that this one is unready."""
+        parts.chain.leave()
+        if self._options.shutdown_delay_s:
+            _log.info("unready, serving on", seconds=self._options.shutdown_delay_s)
+            await self._clock.sleep(self._options.shutdown_delay_s)
 
 
 class _Stopping:
@@ -224,4 +233,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the server with these flags until a signal; the exit code."""
     options = parse(Options, argv, prog=NAME)
     log.configure(options.log_level, options.log_format)
-    return app.run(lambda: ApiServer(options).run(), name=NAME)
+    grace_s = _GRACE_S + options.shutdown_delay_s
+    return app.run(lambda: ApiServer(options).run(), name=NAME, grace_s=grace_s)

@@ -120,6 +120,12 @@ class Options(SecurityOptions):
         default=200,
         help="most writing requests at once; 0 is no limit; with priority and fairness the other part of the seats",
     )
+    shutdown_delay_s: float = flag(
+        "--shutdown-delay-duration",
+        default=0.0,
+        duration=True,
+        help="how long the server serves on, unready, after it was told to stop",
+    )
     enable_priority_and_fairness: bool = flag(
         "--enable-priority-and-fairness",
         default=True,

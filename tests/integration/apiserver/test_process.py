@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.apiserver import options_for, running_server, shared_pki
+from tests.support.apiserver import RunningServer, options_for, read_reply, running_server, shared_pki
 from tiphys_apiserver.main import ApiServer
 from tiphys_component.app import StartupError, leaves
+from tiphys_component.clock import FakeClock
 from tiphys_component.tls import CertificateAuthority
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -131,3 +133,24 @@ async def test_A6_plain_port_is_off_and_checks_nothing_when_on() -> None:
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
         writer.close()
         await writer.wait_closed()
+
+
+async def test_A54_server_told_to_stop_is_unready_first_and_serves_on_for_its_delay() -> None:
+    clock = FakeClock(datetime.now(UTC))
+    api = ApiServer(options_for(shared_pki(), shutdown_delay_s=20.0), clock)
+    server = RunningServer(api, shared_pki())
+    task = asyncio.create_task(api.run())
+    async with asyncio.timeout(10):
+        await api.ready.wait()
+        task.cancel()
+        while (await server.http("GET", "/readyz", user=None)).status == 200:
+            pass
+        reader, writer = await server.connect()
+        writer.write(f"GET {CONFIG_MAPS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        reply = await read_reply(reader)
+        # The client is to go elsewhere with its next request.
+        assert (reply.status, reply.header("Connection"), await reader.read()) == (200, ["close"], b"")
+        writer.close()
+        clock.advance(20.0)
+        with pytest.raises(asyncio.CancelledError):
+            await task

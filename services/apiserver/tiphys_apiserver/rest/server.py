@@ -107,6 +107,8 @@ class RestServer:
                 answer.headers += call.flow_headers
             if call.warnings and isinstance(answer, Answer):
                 answer.headers += [("Warning", f"299 - {_quoted(text)}") for text in call.warnings]
+        if self._chain.leaving and isinstance(answer, Answer):
+            answer.keep_alive = False
         if "pretty" in exchange.query and exchange.flag("pretty"):
             _make_pretty(answer)
         return answer

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from tiphys_apimachinery.errors import APIError, ServiceUnavailable, Unauthorized
+from tiphys_apimachinery.errors import APIError, ServiceUnavailable, StatusDetails, Unauthorized
 from tiphys_apiserver.authentication.interface import Authenticator
 from tiphys_apiserver.authorization.forbidden import forbidden
 from tiphys_apiserver.authorization.impersonation import impersonate
@@ -20,6 +20,7 @@ from tiphys_apiserver.server.flow_control.interface import FlowControl
 
 R = TypeVar("R")
 
+RETRY_AFTER_S = 1
 # Asked by load balancers and probes that have no credentials.
 # Source: kube-apiserver --authorization-always-allow-paths.
 ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
@@ -53,8 +54,13 @@ class Chain:
         self._authorizer = authorizer
         self._flow = flow
         self._stopping = False
+        self.leaving = False
         # Requests between entry and answer; watches and tunnels too.
         self.in_flight = 0
+
+    def leave(self) -> None:
+        """From now on a connection ends with its next answer, so that the client's next request goes elsewhere."""
+        self.leaving = True
 
     def stop(self) -> None:
         """Refuse what comes from now on; what is inside goes on."""
@@ -63,7 +69,9 @@ class Chain:
     async def run(self, call: Call, endpoint: Callable[[], Awaitable[R]]) -> R:
         """The endpoint's answer. Raises Unauthorized, Forbidden, TooManyRequests, and what the endpoint raises."""
         if self._stopping and call.info.is_resource_request:
-            raise ServiceUnavailable("the server is shutting down")
+            # With a time, as clients that are given one try again by themselves.
+            details = StatusDetails(retry_after_s=RETRY_AFTER_S)
+            raise ServiceUnavailable("the server is shutting down", details=details)
         self.in_flight += 1
         try:
             await self._authenticate(call)
