@@ -8,7 +8,8 @@ notes, and setting up calls the driver again, which finds its work done or does 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -142,7 +143,17 @@ class CsiPlugin:
         staged = await to_thread(lambda: tuple(self._shared.paths.staged()))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._collect(note)) for _, note in staged]
+        self._sweep(await to_thread(self._shared.paths.empty))
         return all(task.result() for task in tasks)
+
+    def _sweep(self, directories: Iterable[Path]) -> None:
+        """Remove what holds nothing, but for volumes that are being worked on: their note is about to come."""
+        busy = {self._shared.paths.staging(driver, handle) for driver, handle in self._locks.held()}
+        for directory in directories:
+            if directory not in busy:
+                with contextlib.suppress(OSError):
+                    # Not empty, or gone: nothing of ours to remove.
+                    directory.rmdir()
 
     async def _collect(self, note: VolumeData) -> bool:
         if await to_thread(self._shared.paths.is_used, note.driver, note.handle):

@@ -60,6 +60,10 @@ class CsiPaths:
         """Every volume that is or may be staged, with its directory."""
         yield from _notes(self._plugin.glob(f"*/*/{DATA_FILE}"))
 
+    def empty(self) -> tuple[Path, ...]:
+        """Directories without a note: whoever made or removed one died in between."""
+        return tuple(path for path in self._plugin.glob("*/*") if path.is_dir() and not (path / DATA_FILE).exists())
+
     def published(self) -> Iterator[tuple[Path, VolumeData]]:
         """Every volume that is or may be published to a pod, with its directory."""
         yield from _notes((self.root / "pods").glob(f"*/volumes/kubernetes.io~csi/*/{DATA_FILE}"))

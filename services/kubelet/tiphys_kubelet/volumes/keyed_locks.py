@@ -39,6 +39,10 @@ class KeyedLocks(Generic[K]):
             if not entry.users:
                 del self._entries[key]
 
+    def held(self) -> tuple[K, ...]:
+        """The keys that somebody has or wants."""
+        return tuple(self._entries)
+
 
 async def to_the_end(func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """The result of short blocking work, done in a thread; a cancelled caller leaves when the work has ended.
