@@ -101,6 +101,11 @@ class ResourceInfo:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
+    def is_custom(self) -> bool:
+        """Whether the kind was defined at run time: no contract has its message, and it has no protobuf form."""
+        return False
+
+    @property
     def stored_version(self) -> str:
         """The version that objects are stored in, where one kind is served in several."""
         return self.version

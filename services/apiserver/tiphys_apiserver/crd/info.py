@@ -51,6 +51,11 @@ class CustomInfo(ResourceInfo):
     storage_version: str = ""
 
     @property
+    def is_custom(self) -> bool:
+        """Whether the kind was defined at run time."""
+        return True
+
+    @property
     def stored_version(self) -> str:
         """The version that all versions are stored in."""
         return self.storage_version

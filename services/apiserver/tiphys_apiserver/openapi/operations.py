@@ -79,16 +79,21 @@ class Operation:
     body: str
     answer: str
     query: tuple[tuple[str, str, str], ...]
+    # No contract has the kind: it has no protobuf form, and nothing says how its lists merge.
+    is_custom: bool = False
 
     @property
     def consumes(self) -> tuple[str, ...]:
         """Content types of the body."""
-        return PATCH_TYPES if self.action == "patch" else ("*/*",)
+        if self.action != "patch":
+            return ("*/*",)
+        return tuple(t for t in PATCH_TYPES if not (self.is_custom and "strategic" in t))
 
     @property
     def produces(self) -> tuple[str, ...]:
         """Content types of the answer."""
-        return READ_TYPES + (WATCH_TYPES if self.action == "list" else ())
+        found = READ_TYPES + (WATCH_TYPES if self.action == "list" else ())
+        return tuple(t for t in found if not (self.is_custom and "protobuf" in t))
 
 
 def base_path(group: str, version: str) -> str:
@@ -164,6 +169,7 @@ def _operation(
         body=kind if takes_body else "",
         answer=answer,
         query=(*_QUERY[action], _PRETTY) if action != "connect" else (),
+        is_custom=resource.is_custom,
     )
 
 

@@ -121,7 +121,8 @@ def _answer(operation: Operation, content: Any) -> JSON:
         return {"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}}
     group, version, _ = operation.gvk
     name = "meta/v1/Status" if operation.answer == "Status" else f"{group}/{version}/{operation.answer}"
-    return {"description": "OK", "content": content(name, READ_TYPES)}
+    kinds_of_answer = tuple(t for t in operation.produces if t in READ_TYPES)
+    return {"description": "OK", "content": content(name, kinds_of_answer)}
 
 
 def digest(body: bytes) -> str:

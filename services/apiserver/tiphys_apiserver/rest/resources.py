@@ -195,7 +195,7 @@ class Resources:
     async def _read(self, exchange: Exchange, call: Call, served: Served) -> Any:
         media = body_media(exchange.headers.get("Content-Type", ""))
         info = served.info
-        if media is Media.PROTOBUF and info.list_message is None:
+        if media is Media.PROTOBUF and info.is_custom:
             raise UnsupportedMediaType.of((Media.JSON.value, Media.YAML.value))
         body = await exchange.body()
         return decode_object(info.message, body, media, call, api_version=info.api_version, kind=info.kind)
@@ -206,5 +206,5 @@ class Resources:
 
 
 def _format(exchange: Exchange, served: Served | None = None) -> Format:
-    protobuf = served is None or served.info.list_message is not None
+    protobuf = served is None or not served.info.is_custom
     return choose_format(exchange.headers.get("Accept", ""), protobuf=protobuf)
