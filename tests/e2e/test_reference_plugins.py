@@ -37,7 +37,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """One node with a network of the user's own."""
     own = tmp_path / "own.conflist"
     own.write_text(json.dumps(NETWORK))
-    found = Cluster(unique_name("e2e-own-"), tmp_path / "home", 7000)
+    found = Cluster(unique_name("e2e-own-"), tmp_path / "home", 15500)
     try:
         found.up(f"--pod-network-cidr={RANGE}", f"--cni-conf={own}", f"--cni-bin-dir={PLUGINS}")
         yield found
@@ -69,3 +69,18 @@ def test_F16_F18_reference_plugins_and_a_range_of_the_users_choice_serve_pods(cl
     kubectl("delete", "pod", "server", "visitor", "--timeout=60s")
     kept = Path("/var/lib/cni/networks/own")
     eventually(lambda: "10.60." not in cluster.inside("node-1", "ls", str(kept)))
+
+
+def test_F23_node_without_its_network_configuration_is_not_ready_and_says_why(cluster: Cluster) -> None:
+    kubectl, folder = cluster.kubectl(), cluster.home / "nodes" / "node-1" / "cni" / "net.d"
+    written = folder / "10-tiphys.conflist"
+    written.rename(folder / "taken-away")
+
+    def ready() -> str:
+        path = '{.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].message}'
+        return kubectl("get", "node", "node-1", "-o", f"jsonpath={path}")
+
+    eventually(lambda: ready().startswith("False"))
+    assert f"no network configuration list in {folder}" in ready()
+    (folder / "taken-away").rename(written)
+    eventually(lambda: ready().startswith("True"))

@@ -14,7 +14,7 @@ from tiphys_cni import configuration, conflist
 from tiphys_cni.install import install
 from tiphys_cni.listener import Listener
 from tiphys_cni.options import Options
-from tiphys_cni.servicer import servicer
+from tiphys_cni.servicer import Place, servicer
 from tiphys_cni.turns import Turns
 from tiphys_component import log
 from tiphys_component.app import StartupError, run, start_loop
@@ -38,10 +38,17 @@ class CniService:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             turns = Turns()
             start_loop(group, Listener(options.socket, turns).run(), "listener")
-            face = Server(unix_address(grpc_socket), None, (servicer(options.conf_dir, turns),), flag="--grpc-socket")
+            face = Server(unix_address(grpc_socket), None, (servicer(self._place(), turns),), flag="--grpc-socket")
             start_loop(group, face.run(), "grpc face")
             if options.conf_dir is not None:
                 start_loop(group, self._follow(stack, options.conf_dir), "network configuration")
+
+    def _place(self) -> Place:
+        options = self._options
+        if options.network != "flannel":
+            return Place(options.conf_dir, options.bin_dir)
+        waits_for = f"the flannel service has not written {options.subnet_file}"
+        return Place(options.conf_dir, options.bin_dir, waits_for)
 
     async def _follow(self, stack: AsyncExitStack, folder: Path) -> None:
         options = self._options

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from tiphys.cni.v1 import cni_pb2, cni_pb2_grpc
-from tiphys_cni import conflist, garbage
+from tiphys_cni import conflist, garbage, readiness
 from tiphys_cni.turns import Turns
 from tiphys_component.rpc import Servicer
 from tiphys_sdk.cni.conf import Attachment
+from tiphys_sdk.cni.spec import ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the node's network is: the folder of the configuration list, None where we write none; and of plugins.
+
+    waits_for says for what the list waits while it isn't there.
+    """
+
+    conf_dir: Path | None
+    bin_dir: Path | None = None
+    waits_for: str = "the node's pod range is not known yet"
 
 
 class CniServicer(cni_pb2_grpc.CniServiceServicer):
-    """Serves tiphys.cni.v1.CniService. conf_dir has the configuration list that we write; None where we write none."""
+    """Serves tiphys.cni.v1.CniService."""
 
-    def __init__(self, conf_dir: Path | None, turns: Turns) -> None:
-        self._conf_dir = conf_dir
+    def __init__(self, place: Place, turns: Turns) -> None:
+        self._place = place
+        self._conf_dir = place.conf_dir
         self._turns = turns
 
     async def ListAttachments(
@@ -45,6 +60,21 @@ class CniServicer(cni_pb2_grpc.CniServiceServicer):
         await asyncio.to_thread(garbage.collect, network, _attachments(request.valid))
         after = await asyncio.to_thread(garbage.kept, network)
         return cni_pb2.CollectGarbageResponse(removed=len(before - after))
+
+    async def GetStatus(
+        self,
+        request: cni_pb2.GetStatusRequest,
+        context: grpc.aio.ServicerContext[cni_pb2.GetStatusRequest, cni_pb2.GetStatusResponse],
+    ) -> cni_pb2.GetStatusResponse:
+        """Does what the verb STATUS does."""
+        place = self._place
+        if place.conf_dir is None:
+            return cni_pb2.GetStatusResponse(ready=True)
+        found = await asyncio.to_thread(readiness.trouble, place.conf_dir, place.bin_dir, place.waits_for)
+        if found is None:
+            return cni_pb2.GetStatusResponse(ready=True)
+        is_ready = found.code == ErrorCode.ADDRESSES_EXHAUSTED
+        return cni_pb2.GetStatusResponse(ready=is_ready, message=found.message, code=found.code)
 
     def _attachments(self, name: str) -> list[cni_pb2.Attachment]:
         own = conflist.read(self._conf_dir) if self._conf_dir is not None else None
@@ -72,8 +102,8 @@ def _attachments(named: Iterable[cni_pb2.Attachment]) -> list[Attachment]:
     return [Attachment(one.container_id, one.ifname) for one in named]
 
 
-def servicer(conf_dir: Path | None, turns: Turns) -> Servicer:
+def servicer(place: Place, turns: Turns) -> Servicer:
     """What the server registers; turns are those of the listener."""
     name = cni_pb2.DESCRIPTOR.services_by_name["CniService"].full_name
-    made = CniServicer(conf_dir, turns)
+    made = CniServicer(place, turns)
     return Servicer((name,), lambda server: cni_pb2_grpc.add_CniServiceServicer_to_server(made, server))

@@ -26,6 +26,7 @@ from tiphys_kubelet.csi.assembly import CsiSupport
 from tiphys_kubelet.csi.volume_stats import VolumeStats
 from tiphys_kubelet.machine import read_machine
 from tiphys_kubelet.network_garbage import NetworkGarbage
+from tiphys_kubelet.network_status import NetworkStatus
 from tiphys_kubelet.node_lease import NodeLease
 from tiphys_kubelet.node_status import NodeIdentity, NodeReporter
 from tiphys_kubelet.objects import ObjectCache, ObjectKey, Referenced, mounts_by_driver
@@ -246,6 +247,7 @@ class Kubelet:
             relisted_at=lambda: self.lifecycle.relisted_at,
             on_node=self._node_changed,
             devices=self.devices.counts,
+            network_trouble=None if options.cni_socket is None else NetworkStatus(options.cni_socket).trouble,
         )
 
     def _server_parts(self) -> ServerParts:

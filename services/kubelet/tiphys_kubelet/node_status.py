@@ -9,7 +9,7 @@ Source: the documented conditions, with Kubernetes' reasons and messages.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -159,6 +159,12 @@ def runtime_trouble(status: cri.RuntimeStatus) -> list[str]:
     return found
 
 
+def plugin_trouble(said: str) -> str:
+    """What a runtime would tell of a network plugin that says that it is not ready."""
+    text = f"NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: {said}"
+    return f"container runtime network not ready: {text}"
+
+
 def status_change(before: NodeStatus, after: NodeStatus) -> dict[str, Any]:
     """What a strategic merge must be given; empty when only heartbeats differ. Pure."""
     old, new = to_json(before, with_type_meta=False), to_json(after, with_type_meta=False)
@@ -196,6 +202,7 @@ class NodeReporter:
         relisted_at: Callable[[], float],
         on_node: Callable[[Node], None] = lambda node: None,
         devices: Callable[[], Mapping[str, tuple[int, int]]] = dict,
+        network_trouble: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self._identity = identity
         self._machine = machine
@@ -207,6 +214,7 @@ class NodeReporter:
         self._relisted_at = relisted_at
         self._on_node = on_node
         self._devices = devices
+        self._network_trouble = network_trouble
         self._wake = asyncio.Event()
         # Our copy of the node is older than what somebody else wrote.
         self._stale = False
@@ -305,6 +313,8 @@ class NodeReporter:
             told = await self._runtime.version()
             version = f"{told.runtime_name}://{told.runtime_version.removeprefix('v')}"
             trouble += runtime_trouble(await self._runtime.status())
+            if self._network_trouble is not None and (said := await self._network_trouble()):
+                trouble.append(plugin_trouble(said))
             images = tuple(await self._images.list_images())
         except CRIError as err:
             trouble.append(f"container runtime is down: {err.message}")

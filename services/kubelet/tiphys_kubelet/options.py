@@ -35,7 +35,9 @@ class Options(ServingOptions):
         "--container-runtime-endpoint", default="unix:///run/containerd/containerd.sock", help="socket of the runtime"
     )
     cni_socket: Path | None = flag(
-        "--cni-socket", default=None, help="gRPC socket of the node's CNI service, to have it free what is left over"
+        "--cni-socket",
+        default=None,
+        help="gRPC socket of the node's CNI service, to ask for its state and have it free what is left over",
     )
     image_service_endpoint: str = flag(
         "--image-service-endpoint", default="", help="socket of the image service, if it is another"

@@ -221,7 +221,7 @@ for number in range(254):
     assert json.loads(error)["msg"] == "no IP addresses left in range 10.77.0.1-10.77.0.254"
     assert json.loads(error)["code"] == 101
     code, told = node.call("STATUS", "host-local", "", conf | {"cniVersion": "1.1.0"})
-    assert (code, told["code"]) == (1, 50)
+    assert (code, told["code"]) == (1, 101)
 
 
 @pytest.mark.parametrize(

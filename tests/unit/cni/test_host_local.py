@@ -45,7 +45,7 @@ def test_F19_an_empty_range_is_a_clear_error_and_keeps_nothing(tmp_path: Path) -
         host_local.check(call(tmp_path, "late"))
     with pytest.raises(CNIError) as caught:
         host_local.status(call(tmp_path))
-    assert caught.value.code == ErrorCode.PLUGIN_NOT_AVAILABLE
+    assert caught.value.code == ErrorCode.ADDRESSES_EXHAUSTED
 
 
 def test_the_same_container_gets_the_same_address_again(tmp_path: Path) -> None:

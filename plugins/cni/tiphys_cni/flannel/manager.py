@@ -25,6 +25,7 @@ from tiphys_cni.flannel.subnet import SubnetEnv
 from tiphys_component.app import start_loop
 from tiphys_component.backoff import Backoff
 from tiphys_component.clock import Clock
+from tiphys_component.inotify import FolderWatch
 from tiphys_component.log import get_logger
 from tiphys_component.metrics import Registry
 from tiphys_component.proc import CommandError
@@ -120,8 +121,19 @@ class Manager:
             async with asyncio.TaskGroup() as group:
                 start_loop(group, self.follow(), "leases")
                 start_loop(group, monitor.run(), "kernel monitor")
+                start_loop(group, self._guard_subnet_file(), "subnet file")
         finally:
             await self._backend.close()
+
+    async def _guard_subnet_file(self) -> None:
+        """Without the file no pod could be attached: written again where somebody takes it away."""
+        folder = self._config.subnet_file.parent
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        with FolderWatch(folder) as watch:
+            while True:
+                await watch.wait()
+                if not await asyncio.to_thread(self._config.subnet_file.exists):
+                    self._wake.set()
 
     async def follow(self) -> None:
         """Does a round whenever something wakes it, and again after one that failed. Runs until cancelled."""

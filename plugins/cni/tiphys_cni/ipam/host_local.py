@@ -134,14 +134,14 @@ def check(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """Fails where no address is left."""
+    """Fails where no address is left: with a code of its own, as containers that have one are well."""
     store = _store(call)
     with store.locked():
         taken = store.taken()
         for ranges in range_sets(call.conf.get("ipam", {})):
             if all(a in taken or a == r.gateway for r, a in candidates(ranges, None)):
                 span = ", ".join(f"{r.first}-{r.last}" for r in ranges)
-                raise CNIError(ErrorCode.PLUGIN_NOT_AVAILABLE, f"no IP addresses left in range {span}")
+                raise CNIError(ErrorCode.ADDRESSES_EXHAUSTED, f"no IP addresses left in range {span}")
 
 
 def collect(call: Call) -> None:
