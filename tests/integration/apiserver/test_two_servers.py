@@ -157,3 +157,31 @@ async def test_A54_servers_restarted_one_by_one_fail_no_request(member: EtcdMemb
         stored = (await staying.http("GET", CONFIG_MAPS)).json()["items"]
     assert set(statuses) == {201}
     assert len(stored) == statuses[201]
+
+
+def service(name: str, **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"ports": [{"port": 80}], **spec}}
+
+
+async def test_G1_two_servers_give_no_address_and_no_port_to_two_services(member: EtcdMember) -> None:
+    options = {**over(member), "service_cluster_ip_range": "10.0.0.0/28"}
+    async with running_server(**options) as one, running_server(**options) as other:
+        pair = (one, other)
+        statuses: list[int] = []
+
+        async def create(number: int) -> None:
+            body = service(f"s{number}", type="NodePort")
+            statuses.append((await pair[number % 2].http("POST", SERVICES, body)).status)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(create(number))
+        made = (await one.http("GET", SERVICES)).json()["items"]
+        assert sorted(statuses) == [201] * 14 + [422] * 6
+        assert len({item["spec"]["clusterIP"] for item in made}) == 14
+        assert len({item["spec"]["ports"][0]["nodePort"] for item in made}) == 14
+        # What is deleted at one server can be had at the other at once.
+        gone = made[0]
+        assert (await one.http("DELETE", f"{SERVICES}/{gone['metadata']['name']}")).status == 200
+        wanted = service("again", clusterIP=gone["spec"]["clusterIP"])
+        assert (await other.http("POST", SERVICES, wanted)).status == 201

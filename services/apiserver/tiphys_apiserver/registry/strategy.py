@@ -31,6 +31,7 @@ from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.authentication.interface import SERVER_USER, UserInfo
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.selectable import FieldReader
+from tiphys_apiserver.storage.interface import Store
 from tiphys_component.clock import Clock
 
 # Ends what a begin_ step opened: True when the write was stored, False when it was not.
@@ -55,6 +56,8 @@ class Environment:
     objects: ObjectAccess
     service_cluster_ip_range: str = "10.96.0.0/12"
     service_node_port_range: tuple[int, int] = (30000, 32767)
+    # The store where other servers may write to it too; None where this server is alone.
+    shared_store: Store | None = None
 
 
 @dataclass(slots=True)

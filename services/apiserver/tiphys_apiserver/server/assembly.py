@@ -123,7 +123,13 @@ def assemble(base: Foundation) -> Assembly:
     scheme = load_default()
     objects = RegistryAccess(clock)
     environment = Environment(
-        clock, base.new_uid, rng, objects, options.service_cluster_ip_range, options.node_port_range()
+        clock,
+        base.new_uid,
+        rng,
+        objects,
+        options.service_cluster_ip_range,
+        options.node_port_range(),
+        base.store if options.store == "etcd" else None,
     )
     table = ResourceTable(scheme, base.store, environment)
     objects.attach(table)

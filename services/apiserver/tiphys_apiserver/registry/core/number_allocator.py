@@ -60,6 +60,10 @@ class NumberAllocator:
         """Give a number back; giving it back twice does nothing."""
         self._taken.discard(number)
 
+    def clear(self) -> None:
+        """Count nothing as taken."""
+        self._taken.clear()
+
     def _find(self, low: int, high: int) -> int | None:
         """A free number from low to below high, None where there is none."""
         if low >= high:

@@ -8,19 +8,26 @@ from google.protobuf.message import Message
 
 from tiphys.api.core.v1.service_pb2 import Service
 from tiphys_apimachinery import validation
-from tiphys_apimachinery.errors import FieldError, Invalid
+from tiphys_apimachinery.errors import FieldError, Invalid, NotFound
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.registry.core.service_allocation import (
     EXTERNAL_NAME,
     NODE_PORT_TYPES,
     AllocationError,
+    Reservations,
     ServiceResources,
     held_by,
+    items_of,
     wants_health_port,
     wants_node_ports,
 )
+from tiphys_apiserver.registry.core.service_claims import Claims, Owner, StoreClaims
 from tiphys_apiserver.registry.core.service_validation import validate_service, validate_service_update
 from tiphys_apiserver.registry.strategy import Environment, Finish, Strategy, WriteContext
+from tiphys_component.log import get_logger
+
+_log = get_logger(__name__)
+Held = tuple[frozenset[str], frozenset[int]]
 
 _AFFINITY_TIMEOUT_S = 10800
 
@@ -33,11 +40,23 @@ class ServiceStrategy(Strategy):
         self._resources = ServiceResources(
             environment.service_cluster_ip_range, environment.service_node_port_range, environment.rng
         )
+        store = environment.shared_store
+        self._claims: Claims | None = None if store is None else StoreClaims(store, environment.clock, self._is_held)
+        # Reservations of writes that have not ended.
+        self._under_way: set[Reservations] = set()
 
     async def start(self) -> None:
         """Count what stored services hold as taken."""
-        for service in await self.environment.objects.list(Service):
-            self._resources.adopt(service)
+        services = await self.environment.objects.list(Service)
+        self._resources.count_anew(services, ())
+        if self._claims is None:
+            return
+        known = await self._claims.owners()
+        for service in services:
+            # Those of a store that was another server's, or this one's before it shared it.
+            items = [item for item in items_of(*held_by(service)) if known.get(item) != service.metadata.uid]
+            if items and await self._claims.take(items, owner_of(service)):
+                _log.error("address or port has two services", service=_name_of(service))
 
     def validate_name(self, name: str) -> list[str]:
         """A DNS label that begins with a letter: it becomes part of names of variables."""
@@ -62,7 +81,7 @@ class ServiceStrategy(Strategy):
 
     async def begin_create(self, ctx: WriteContext, obj: Message) -> Finish | None:
         """Reserve address and node ports."""
-        return self._reserve(obj, None)
+        return await self._reserve(ctx, obj, None)
 
     def prepare_for_update(self, ctx: WriteContext, new: Any, old: Any) -> None:
         """Keep what was allocated where the caller does not speak of it."""
@@ -83,27 +102,86 @@ class ServiceStrategy(Strategy):
 
     async def begin_update(self, ctx: WriteContext, new: Any, old: Any) -> Finish | None:
         """Reserve what is new; release after the write what is no longer used."""
-        return self._reserve(new, old)
+        return await self._reserve(ctx, new, old)
 
     async def after_delete(self, ctx: WriteContext, obj: Any) -> None:
         """Give back what it held."""
-        self._resources.release(*held_by(obj))
+        held = held_by(obj)
+        self._resources.release(*held)
+        if self._claims is not None:
+            await self._claims.give_back(items_of(*held), owner_of(obj))
 
-    def _reserve(self, new: Any, old: Any | None) -> Finish:
+    async def _reserve(self, ctx: WriteContext, new: Any, old: Any | None) -> Finish:
         before = held_by(old) if old is not None else (frozenset(), frozenset())
-        try:
-            taken = self._resources.fill(new, before)
-        except AllocationError as err:
-            raise Invalid.of("Service", new.metadata.name, [err.error]) from err
+        claims = None if ctx.dry_run else self._claims
+        taken = await self._take(new, before, claims)
+        self._under_way.add(taken)
         after = held_by(new)
 
         async def finish(stored: bool) -> None:
+            self._under_way.discard(taken)
             if stored:
-                self._resources.release(before[0] - after[0], before[1] - after[1])
+                given = (before[0] - after[0], before[1] - after[1])
+                self._resources.release(*given)
+                dropped = items_of(*given)
             else:
                 taken.release()
+                dropped = taken.items
+            if claims is not None:
+                await claims.give_back(dropped, owner_of(new))
 
         return finish
+
+    async def _take(self, new: Any, before: Held, claims: Claims | None) -> Reservations:
+        """Reserve, here and among all servers. Raises Invalid, ServiceUnavailable."""
+        wanted = type(new)()
+        wanted.CopyFrom(new)
+        fresh = claims is None
+        while True:
+            try:
+                taken = self._resources.fill(new, before)
+            except AllocationError as err:
+                if fresh:
+                    raise Invalid.of("Service", new.metadata.name, [err.error]) from err
+                # What is in the way may have been given back at another server.
+                await self._count_anew()
+                fresh = True
+                new.spec.CopyFrom(wanted.spec)
+                continue
+            if claims is None:
+                return taken
+            lost = await self._claim(taken, new, claims)
+            if not lost:
+                return taken
+            self._resources.mark(
+                [address for address in taken.addresses if address in lost],
+                [port for port in taken.ports if str(port) in lost],
+            )
+            # One that was asked for is refused now, and another is chosen in place of one that was not.
+            fresh = True
+            new.spec.CopyFrom(wanted.spec)
+
+    async def _claim(self, taken: Reservations, new: Any, claims: Claims) -> set[str]:
+        """Make a reservation known to all servers; what others have, and then nothing stays reserved."""
+        lost: set[str] | None = None
+        try:
+            lost = await claims.take(taken.items, owner_of(new))
+        finally:
+            if lost is None or lost:
+                taken.release()
+                await claims.give_back([item for item in taken.items if item not in (lost or ())], owner_of(new))
+        return lost
+
+    async def _count_anew(self) -> None:
+        services = await self.environment.objects.list(Service)
+        self._resources.count_anew(services, self._under_way)
+
+    async def _is_held(self, owner: Owner, item: str) -> bool:
+        try:
+            service: Any = await self.environment.objects.get(Service, owner.name, owner.namespace)
+        except NotFound:
+            return False
+        return bool(service.metadata.uid == owner.uid) and item in items_of(*held_by(service))
 
     def _default_families(self, spec: Any) -> None:
         if spec.type == EXTERNAL_NAME:
@@ -112,6 +190,16 @@ class ServiceStrategy(Strategy):
             spec.ipFamilyPolicy = "SingleStack"
         if not spec.ipFamilies:
             spec.ipFamilies.append(self._resources.ip_family)
+
+
+def owner_of(service: Any) -> Owner:
+    """The service as the owner of what it holds."""
+    metadata = service.metadata
+    return Owner(metadata.uid, metadata.namespace, metadata.name)
+
+
+def _name_of(service: Any) -> str:
+    return f"{service.metadata.namespace}/{service.metadata.name}"
 
 
 def default_service(spec: Any) -> None:

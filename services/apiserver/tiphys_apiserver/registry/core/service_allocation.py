@@ -41,6 +41,11 @@ class Reservations:
         """Give everything back."""
         self._resources.release(self.addresses, self.ports)
 
+    @property
+    def items(self) -> list[str]:
+        """Everything as text."""
+        return items_of(self.addresses, self.ports)
+
 
 class ServiceResources:
     """All cluster addresses and node ports of the cluster, as this server knows them."""
@@ -63,7 +68,10 @@ class ServiceResources:
 
     def adopt(self, service: Any) -> None:
         """Count what a stored service has as taken; for the start of the server."""
-        addresses, ports = held_by(service)
+        self.mark(*held_by(service))
+
+    def mark(self, addresses: Iterable[str], ports: Iterable[int]) -> None:
+        """Count these as taken, if they are not yet."""
         for address in addresses:
             number = self._address_number(address)
             if number is not None and number not in self._addresses:
@@ -71,6 +79,15 @@ class ServiceResources:
         for port in ports:
             if self._first_port <= port <= self._last_port and port - self._first_port not in self._ports:
                 self._ports.reserve(port - self._first_port)
+
+    def count_anew(self, services: Iterable[Any], under_way: Iterable[Reservations]) -> None:
+        """Forget what was taken but for what these services have and these writes have reserved."""
+        self._addresses.clear()
+        self._ports.clear()
+        for service in services:
+            self.adopt(service)
+        for taken in under_way:
+            self.mark(taken.addresses, taken.ports)
 
     def release(self, addresses: Iterable[str], ports: Iterable[int]) -> None:
         """Give back addresses and ports; those outside the ranges were never ours."""
@@ -181,6 +198,11 @@ class ServiceResources:
             self._ports.reserve(port - self._first_port)
         except Taken:
             raise AllocationError(FieldError.invalid(path, port, "provided port is already allocated")) from None
+
+
+def items_of(addresses: Iterable[str], ports: Iterable[int]) -> list[str]:
+    """Addresses and ports as text."""
+    return [*addresses, *map(str, ports)]
 
 
 def wants_node_ports(spec: Any) -> bool:
