@@ -222,6 +222,10 @@ class Client:
         """Store obj's status and nothing else of it; raises as update does."""
         return await self._update(obj, "UpdateStatus", subresource="status")
 
+    async def update_subresource(self, obj: MessageT, subresource: str) -> MessageT:
+        """Store what of obj belongs to a subresource (approval, resize); raises as update does."""
+        return await self._update(obj, "Update", subresource=subresource)
+
     async def _update(self, obj: MessageT, method: str, *, subresource: str = "", dry_run: bool = False) -> MessageT:
         request = wire_pb2.UpdateRequest(
             namespace=_namespace(obj),

@@ -58,6 +58,15 @@ class Options(ServingOptions):
     root_ca_file: Path | None = flag(
         "--root-ca-file", default=None, help="certificates for kube-root-ca.crt; the kubeconfig's authority without"
     )
+    cluster_signing_cert_file: Path | None = flag(
+        "--cluster-signing-cert-file", default=None, help="certificate of the authority that signs requests"
+    )
+    cluster_signing_key_file: Path | None = flag(
+        "--cluster-signing-key-file", default=None, help="key of that authority; without it nothing is signed"
+    )
+    cluster_signing_duration_s: float = flag(
+        "--cluster-signing-duration", default=8760 * 3600.0, duration=True, help="longest life of what is signed"
+    )
     node_monitor_grace_period_s: float = flag(
         "--node-monitor-grace-period", default=50.0, duration=True, help="silence after which a node counts as lost"
     )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from tiphys_controller_manager.controllers.attachdetach.controller import AttachDetachController
+from tiphys_controller_manager.controllers.bootstrap_token.cleaning import TokenCleaner
+from tiphys_controller_manager.controllers.certificates.approving import CertificateApprover
+from tiphys_controller_manager.controllers.certificates.cleaning import CertificateCleaner
+from tiphys_controller_manager.controllers.certificates.signing import CertificateSigner
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
 from tiphys_controller_manager.controllers.endpoints.controller import EndpointsController
 from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
@@ -125,5 +129,28 @@ def _cleaning_controllers(options: Options) -> tuple[ControllerSpec, ...]:
             aliases=("garbagecollector",),
         ),
         ControllerSpec("pod-garbage-collector-controller", PodGarbageCollector, aliases=("podgc",)),
+        *_certificates(options),
         ControllerSpec("resourcequota-controller", ResourceQuotaController, _QUOTAS, aliases=("resourcequota",)),
+    )
+
+
+def _certificates(options: Options) -> tuple[ControllerSpec, ...]:
+    return (
+        ControllerSpec(
+            "certificatesigningrequest-approving-controller",
+            CertificateApprover,
+            aliases=("csrapproving",),
+            event_source="certificate-controller",
+        ),
+        ControllerSpec(
+            "certificatesigningrequest-signing-controller",
+            CertificateSigner,
+            aliases=("csrsigning",),
+            # Without the authority's key there is nothing that it could do.
+            on_by_default=options.cluster_signing_key_file is not None,
+            event_source="certificate-controller",
+        ),
+        ControllerSpec("certificatesigningrequest-cleaner-controller", CertificateCleaner, aliases=("csrcleaner",)),
+        # Off where nobody asks for it, as in Kubernetes: it watches every Secret.
+        ControllerSpec("token-cleaner-controller", TokenCleaner, on_by_default=False, aliases=("tokencleaner",)),
     )

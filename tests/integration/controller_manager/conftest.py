@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,22 +86,34 @@ def issue(server: RunningServer, user: str) -> None:
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
     """A server and a manager that leads."""
-    async with running_server() as server:
-        issue(server, USER)
-        options = Options(
-            kubeconfig=Path("unused"),
-            secure_port=0,
-            grpc_port=0,
-            cluster_cidr=("10.244.0.0/16",),
-            service_cluster_ip_range=("10.96.0.0/12",),
-        )
-        manager = ControllerManager(options, config=config_of(server, USER))
-        client = Client(GrpcTransport(config_of(server, "admin")))
-        task = asyncio.create_task(manager.run(), name="controller manager")
-        try:
-            yield Cluster(server, client, manager)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            await client.close()
+    async with running_server() as server, cluster_of(server) as running:
+        yield running
+
+
+@asynccontextmanager
+async def cluster_of(
+    server: RunningServer, *, controllers: tuple[str, ...] = ("*",), signs: bool = False
+) -> AsyncIterator[Cluster]:
+    """A manager that leads on a server; with signs it has the authority's key."""
+    issue(server, USER)
+    folder = server.pki.folder
+    options = Options(
+        kubeconfig=Path("unused"),
+        secure_port=0,
+        grpc_port=0,
+        controllers=controllers,
+        cluster_cidr=("10.244.0.0/16",),
+        service_cluster_ip_range=("10.96.0.0/12",),
+        cluster_signing_cert_file=folder / "ca.crt" if signs else None,
+        cluster_signing_key_file=folder / "ca.key" if signs else None,
+    )
+    manager = ControllerManager(options, config=config_of(server, USER))
+    client = Client(GrpcTransport(config_of(server, "admin")))
+    task = asyncio.create_task(manager.run(), name="controller manager")
+    try:
+        yield Cluster(server, client, manager)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await client.close()

@@ -75,7 +75,7 @@ NAMESPACED_BINDINGS = (
     ),
     bind_role("kube-system", "system:controller:bootstrap-signer", service_account("bootstrap-signer")),
     bind_role("kube-system", "system:controller:cloud-provider", service_account("cloud-provider")),
-    bind_role("kube-system", "system:controller:token-cleaner", service_account("token-cleaner")),
+    bind_role("kube-system", "system:controller:token-cleaner", service_account("token-cleaner"), _CONTROLLER_MANAGER),
     bind_role(
         "kube-system",
         "system::leader-locking-kube-controller-manager",

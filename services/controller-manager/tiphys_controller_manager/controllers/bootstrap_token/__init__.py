@@ -1,0 +1,1 @@
+"""Bootstrap tokens: expired ones are deleted, and cluster-info is signed with the others."""
