@@ -50,7 +50,8 @@ verify: dev ## what is generated and committed must be fresh
 	$(BIN)/python -m hack.protogen
 	$(BIN)/python -m hack.update_rooms
 	$(BIN)/python -m hack.update_docs
-	git diff --exit-code -- protos docs/reference '*README.md'
+	$(BIN)/python -m hack.update_rows
+	git diff --exit-code -- protos docs/reference docs/rows.md '*README.md'
 	@test -z "$$(git status --porcelain -- docs/reference)" || { git status --short -- docs/reference; exit 1; }
 
 .PHONY: system

@@ -1,0 +1,74 @@
+"""Writes docs/rows.md anew: which features have tests that carry their name, and where; `make verify` wants it fresh.
+
+A test that proves a row of the list of features is named for it: `test_A11_…`. What is listed runs in `make test` (or,
+where it is marked slow, in `make test-long`), so a row with tests in this table is one whose tests pass.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "rows.md"
+_NAME = re.compile(r"test_([A-M][0-9]+)_")
+_HEAD = """# What works, row by row
+
+Made by `python -m hack.update_rows` from `hack/rows.yaml` and from the names of the tests: a test that proves a row
+carries its name. Do not edit it. A row without tests is not done, or not yet shown.
+"""
+
+
+def main() -> int:
+    """Write the page; returns the exit code."""
+    features: Mapping[str, Mapping[str, Any]] = yaml.safe_load((ROOT / "hack" / "rows.yaml").read_text())
+    PAGE.write_text(page(features, named_tests()))
+    return 0
+
+
+def named_tests() -> dict[str, dict[str, int]]:
+    """For each row the test files, relative to docs/, with how many tests of it they hold."""
+    found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name in _functions(ast.parse(path.read_text())):
+            match = _NAME.match(name)
+            if match:
+                found[match[1]][path.relative_to(ROOT).as_posix()] += 1
+    return found
+
+
+def _functions(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.name
+
+
+def page(features: Mapping[str, Mapping[str, Any]], tests: Mapping[str, Mapping[str, int]]) -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    for letter, section in features.items():
+        rows: Mapping[str, str] = section["rows"]
+        shown = sum(row in tests for row in rows)
+        parts.append(
+            f"\n## {letter}. {section['title']} ({shown} of {len(rows)})\n\n| row | feature | tests |\n|---|---|---|\n"
+        )
+        for row, title in rows.items():
+            parts.append(f"| {row} | {title.replace('|', '/')} | {_links(tests.get(row, {}))} |\n")
+    return "".join(parts)
+
+
+def _links(files: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"[{Path(name).stem.removeprefix('test_')}](../{name})" + (f" ({count})" if count > 1 else "")
+        for name, count in files.items()
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
