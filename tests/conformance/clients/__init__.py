@@ -1,0 +1,1 @@
+"""Client libraries that others wrote, each with its ordinary operations against a running server."""
