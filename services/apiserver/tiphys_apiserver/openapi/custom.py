@@ -38,7 +38,7 @@ def schema_name(info: CustomInfo) -> str:
     return ".".join((*reversed(info.group.split(".")), info.version, info.kind))
 
 
-def digest(infos: Iterable[CustomInfo]) -> str:
+def facts_of(infos: Iterable[CustomInfo]) -> str:
     """Changes with anything that the document of these resources shows."""
     found = hashlib.sha512()
     for info in infos:
@@ -48,41 +48,50 @@ def digest(infos: Iterable[CustomInfo]) -> str:
     return found.hexdigest().upper()
 
 
-def document_v2(infos: Iterable[CustomInfo], kinds: Mapping[str, Descriptor]) -> tuple[JSON, JSON]:
-    """Paths and definitions that the resources add to the document of version 2."""
-    paths: JSON = {}
-    definitions: JSON = {}
-    for info in infos:
-        known = {**kinds, **_names(info)}
-        for operation in operations_of(info):
-            paths.setdefault(operation.path, {})[operation.method] = v2.operation_of(operation, known)
-        definitions |= _schemas(info, _as_v2(orjson.loads(info.schema.text)), "#/definitions/", is_v3=False)
-    for path, item in paths.items():
-        item["parameters"] = v2.path_parameters(path)
-    return paths, definitions
+class CustomDocuments:
+    """Writes the documents. `kinds` has the message of each kind that operations name beside the custom ones."""
 
+    def __init__(self, kinds: Mapping[str, Descriptor], comments: Comments, *, release: str) -> None:
+        self._kinds = kinds
+        self._comments = comments
+        self._release = release
+        # Schemas of messages that every document has: metadata, Status, DeleteOptions.
+        self._schemas: dict[str, JSON] = {}
 
-def document_v3(
-    infos: Iterable[CustomInfo], kinds: Mapping[str, Descriptor], comments: Comments, *, release: str
-) -> JSON:
-    """The document of one group-version of version 3."""
-    paths: JSON = {}
-    schemas: JSON = {}
-    roots: dict[str, Any] = {}
-    for info in infos:
-        known = {**kinds, **_names(info)}
-        for operation in operations_of(info):
-            paths.setdefault(operation.path, {})[operation.method] = v3.operation_of(operation, known, roots)
-        schemas |= _schemas(info, orjson.loads(info.schema.text), "#/components/schemas/", is_v3=True)
-    for path, item in paths.items():
-        item["parameters"] = v3.path_parameters(path)
-    for message in (meta_pb2.ObjectMeta, meta_pb2.ListMeta):
-        roots[message.DESCRIPTOR.full_name] = descriptor_of(message)
-    known_roots = [root for root in roots.values() if not isinstance(root, _Named)]
-    schemas |= {
-        definition_name(name): v3.schema_of(message, comments) for name, message in reachable(known_roots).items()
-    }
-    return v3.whole(paths, dict(sorted(schemas.items())), release)
+    def v2(self, infos: Iterable[CustomInfo]) -> JSON:
+        """What the resources add to the document of version 2."""
+        paths: JSON = {}
+        definitions: JSON = {}
+        for info in infos:
+            known = {**self._kinds, **_names(info)}
+            for operation in operations_of(info):
+                paths.setdefault(operation.path, {})[operation.method] = v2.operation_of(operation, known)
+            definitions |= _schemas(info, _as_v2(orjson.loads(info.schema.text)), "#/definitions/", is_v3=False)
+        for path, item in paths.items():
+            item["parameters"] = v2.path_parameters(path)
+        head = {"swagger": "2.0", "info": {"title": "Kubernetes", "version": self._release}}
+        return {**head, "paths": paths, "definitions": definitions}
+
+    def v3(self, infos: Iterable[CustomInfo]) -> JSON:
+        """The document of one group-version of version 3."""
+        paths: JSON = {}
+        schemas: JSON = {}
+        roots: dict[str, Any] = {}
+        for info in infos:
+            known = {**self._kinds, **_names(info)}
+            for operation in operations_of(info):
+                paths.setdefault(operation.path, {})[operation.method] = v3.operation_of(operation, known, roots)
+            schemas |= _schemas(info, orjson.loads(info.schema.text), "#/components/schemas/", is_v3=True)
+        for path, item in paths.items():
+            item["parameters"] = v3.path_parameters(path)
+        for message in (meta_pb2.ObjectMeta, meta_pb2.ListMeta):
+            roots[message.DESCRIPTOR.full_name] = descriptor_of(message)
+        described = [root for root in roots.values() if not isinstance(root, _Named)]
+        for full_name, descriptor in reachable(described).items():
+            if full_name not in self._schemas:
+                self._schemas[full_name] = v3.schema_of(descriptor, self._comments)
+            schemas[definition_name(full_name)] = self._schemas[full_name]
+        return v3.whole(paths, dict(sorted(schemas.items())), self._release)
 
 
 def _names(info: CustomInfo) -> dict[str, Any]:

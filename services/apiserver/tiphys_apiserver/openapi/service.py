@@ -15,7 +15,8 @@ from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.schema import descriptor_of
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme
 from tiphys_apiserver.crd.info import CustomInfo
-from tiphys_apiserver.openapi import custom, v2, v3
+from tiphys_apiserver.openapi import v2, v3
+from tiphys_apiserver.openapi.custom import CustomDocuments, facts_of
 from tiphys_apiserver.openapi.schemas import JSON, load_comments
 
 _META_KINDS: tuple[type[Message], ...] = (meta_pb2.DeleteOptions, meta_pb2.Status, meta_pb2.Patch)
@@ -66,6 +67,9 @@ class OpenAPIService:
         self._built: dict[str, bytes] = {}
         self._added: dict[str, bytes] = {}
         self._added_at = 0
+        self._writer: CustomDocuments | None = None
+        # By digest of what a document of custom resources shows: the hash of its bytes.
+        self._hashes: dict[str, str] = {}
 
     async def v2_json(self) -> bytes:
         """Version 2 as JSON."""
@@ -73,11 +77,15 @@ class OpenAPIService:
         infos = self._infos()
         if not infos:
             return document
-        paths = await self._with("v2.paths", lambda: orjson.dumps(self._added_v2(infos)[0]))
-        definitions = await self._with("v2.definitions", lambda: orjson.dumps(self._added_v2(infos)[1]))
-        # The members stand in this order: what is added goes to the end of each, between its braces.
-        head, middle, tail = document.partition(b'},"definitions":{')
-        return b"".join((head, b",", paths[1:-1], middle, tail[:-2], b",", definitions[1:-1], b"}}"))
+
+        def merged() -> bytes:
+            added = self._customs().v2(infos)
+            paths, definitions = orjson.dumps(added["paths"]), orjson.dumps(added["definitions"])
+            # The members stand in this order: what is added goes to the end of each, between its braces.
+            head, middle, tail = document.partition(b'},"definitions":{')
+            return b"".join((head, b",", paths[1:-1], middle, tail[:-2], b",", definitions[1:-1], b"}}"))
+
+        return await self._with("v2.json", merged)
 
     async def v2_protobuf(self) -> bytes:
         """Version 2 as openapi.v2 protobuf, which is what kubectl reads."""
@@ -86,31 +94,37 @@ class OpenAPIService:
         if not infos:
             return document
 
-        def added() -> bytes:
-            paths, definitions = self._added_v2(infos)
-            head = {"swagger": "2.0", "info": {"title": "Kubernetes", "version": self._release}}
-            return v2.to_protobuf({**head, "paths": paths, "definitions": definitions})
-
         # Messages of protobuf merge when one is put behind the other.
-        return document + await self._with("v2.pb", added)
+        return await self._with("v2.pb", lambda: document + v2.to_protobuf(self._customs().v2(infos)))
 
     async def v3_index(self) -> bytes:
-        """Where the documents of version 3 are. Builds all but those of custom resources: their hashes are in it."""
+        """Where the documents of version 3 are. Builds all of them: their hashes are in it."""
         digests = {place: v3.digest(await self.v3(*place)) for place in self._places()}
-        for place, infos in self._custom_places().items():
-            digests.setdefault(place, custom.digest(infos))
-        return await self._with("v3", lambda: orjson.dumps(v3.index(digests)))
+        places = {place: infos for place, infos in self._custom_places().items() if place not in digests}
+
+        def build() -> bytes:
+            # Those of thousands of custom resources are not kept: few are ever read.
+            known = {facts_of(infos): infos for infos in places.values()}
+            self._hashes = {
+                facts: self._hashes.get(facts) or v3.digest(v3.encode(self._customs().v3(infos)))
+                for facts, infos in known.items()
+            }
+            added = {place: self._hashes[facts_of(infos)] for place, infos in places.items()}
+            return orjson.dumps(v3.index(digests | added))
+
+        return await self._with("v3", build)
 
     async def v3(self, group: str, version: str) -> bytes:
         """Version 3 of one group-version. Raises KeyError where there is none."""
         if (group, version) in self._places():
             return await self._once(f"v3/{group}/{version}", partial(self._document_v3, group, version))
         infos = self._custom_places()[group, version]
+        return await self._with(f"v3/{group}/{version}", lambda: v3.encode(self._customs().v3(infos)))
 
-        def build() -> bytes:
-            return v3.encode(custom.document_v3(infos, self._kinds(), load_comments(), release=self._release))
-
-        return await self._with(f"v3/{group}/{version}", build)
+    def _customs(self) -> CustomDocuments:
+        if self._writer is None:
+            self._writer = CustomDocuments(self._kinds(), load_comments(), release=self._release)
+        return self._writer
 
     async def _once(self, name: str, build: Callable[[], bytes]) -> bytes:
         async with self._lock:
@@ -137,9 +151,6 @@ class OpenAPIService:
         for info in self._infos():
             found.setdefault((info.group, info.version), []).append(info)
         return found
-
-    def _added_v2(self, infos: list[CustomInfo]) -> tuple[JSON, JSON]:
-        return custom.document_v2(infos, self._kinds())
 
     def _places(self) -> dict[tuple[str, str], None]:
         return {(r.group, r.version): None for r in self._scheme.resources()}
