@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shlex
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import IO, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # A command that was killed must be reaped within this, or the kernel holds it in an uninterruptible wait.
 _REAP_TIMEOUT_S = 5.0
+_PIECE_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +55,11 @@ async def run_command(
     The command is killed when it takes longer than timeout_s, and when the caller is cancelled. Raises CommandError if
     it can't be started or takes too long, and, unless check is false, if it ends with a code other than zero.
     """
-    pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL if stdin is None else pipe,
-            stdout=pipe,
-            stderr=pipe,
-            env=None if env is None else dict(env),
-            cwd=cwd,
-        )
-    except OSError as err:
-        raise CommandError(argv, f"cannot start: {err.strerror or err}") from err
+    process = _start(argv, stdin, env, cwd)
     try:
         async with asyncio.timeout(timeout_s):
-            stdout, stderr = await process.communicate(stdin)
+            stdout, stderr = await _outputs(process)
+            await _wait_end(process)
     except TimeoutError as err:
         raise CommandError(argv, f"killed after {timeout_s:g} s") from err
     finally:
@@ -78,14 +72,85 @@ async def run_command(
     return result
 
 
-async def _reap(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
+def _start(
+    argv: Sequence[str], stdin: bytes | None, env: Mapping[str, str] | None, cwd: Path | str | None
+) -> subprocess.Popen[bytes]:
+    """Starts the command; returns once it is executed. Raises CommandError.
+
+    Not by the loop: uvloop forks, and a fork runs what gRPC has registered for it, beside gRPC's own threads. A child
+    of a service was seen to die of signal 11 there, before it executed anything. Popen uses vfork, which runs nothing.
+    The input is a file in memory: nobody has to write while the command runs.
+    """
+    with ExitStack() as files:
+        given: IO[bytes] | int = subprocess.DEVNULL
+        if stdin is not None:
+            given = files.enter_context(open(os.memfd_create("stdin"), "w+b"))
+            given.write(stdin)
+            given.seek(0)
         try:
-            process.kill()
-        except ProcessLookupError:
-            return
-        async with asyncio.timeout(_REAP_TIMEOUT_S):
-            await process.wait()
+            return subprocess.Popen(
+                list(argv),
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+            )
+        except OSError as err:
+            raise CommandError(argv, f"cannot start: {err.strerror or err}") from err
+
+
+async def _outputs(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """All that the command writes, until nobody can write any more."""
+    async with asyncio.TaskGroup() as group:
+        stdout = group.create_task(_read(process.stdout), name="stdout")
+        stderr = group.create_task(_read(process.stderr), name="stderr")
+    return stdout.result(), stderr.result()
+
+
+async def _read(pipe: IO[bytes] | None) -> bytes:
+    assert pipe is not None
+    # Not by a transport: uvloop's closes the descriptor, and so does the pipe, by when another may have its number.
+    loop, ready, data = asyncio.get_running_loop(), asyncio.Event(), bytearray()
+    os.set_blocking(pipe.fileno(), False)
+    loop.add_reader(pipe.fileno(), ready.set)
+    try:
+        while True:
+            await ready.wait()
+            ready.clear()
+            try:
+                piece = os.read(pipe.fileno(), _PIECE_BYTES)
+            except BlockingIOError:
+                continue
+            if not piece:
+                return bytes(data)
+            data += piece
+    finally:
+        loop.remove_reader(pipe.fileno())
+
+
+async def _wait_end(process: subprocess.Popen[bytes]) -> None:
+    ended, loop, pidfd = asyncio.Event(), asyncio.get_running_loop(), os.pidfd_open(process.pid)
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+    process.wait()
+
+
+async def _reap(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.kill()
+        # To kill asks first whether it has ended, which reaps it: then it has no number any more.
+        if process.returncode is None:
+            async with asyncio.timeout(_REAP_TIMEOUT_S):
+                await _wait_end(process)
+    finally:
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 async def to_thread(func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

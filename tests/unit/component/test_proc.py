@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 
 import pytest
 
@@ -40,6 +41,33 @@ async def test_cancelled_caller_kills_the_command() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 5)
+
+
+async def test_large_input_and_output_pass_at_once() -> None:
+    data = bytes(range(256)) * 4096
+    result = await run_command(["sh", "-c", "cat; echo well >&2"], timeout_s=5, stdin=data)
+    assert (result.stdout, result.stderr) == (data, b"well\n")
+
+
+async def test_a_grandchild_that_keeps_the_outputs_open_does_not_outlast_the_time() -> None:
+    with pytest.raises(CommandError, match=r"killed after 0\.05 s"):
+        await run_command(["sh", "-c", "sleep 0.2 & exit 0"], timeout_s=0.05)
+
+
+async def test_commands_leave_no_descriptor_behind() -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    await run_command(["cat"], timeout_s=5, stdin=b"hello")
+    with pytest.raises(CommandError):
+        await run_command(["sleep", "60"], timeout_s=0.01)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+async def test_starting_a_command_runs_nothing_that_is_registered_for_forks() -> None:
+    # gRPC registers such handlers in C; Python's own are gone through in the same way.
+    forks: list[str] = []
+    os.register_at_fork(before=lambda: forks.append("fork"))
+    await run_command(["true"], timeout_s=5)
+    assert forks == []
 
 
 async def test_blocking_work_goes_to_a_thread() -> None:
