@@ -20,10 +20,22 @@ import orjson
 
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.apiserver.v1 import custom_pb2
-from tiphys_apimachinery.patch.typed import Shape
+from tiphys_apimachinery.patch.typed import UNKNOWN, Shape
 
 _FIELDS: Mapping[str, None] = MappingProxyType({"metadata": None, "spec": None, "status": None})
+# Behind it come version, plural and group of a custom resource.
+SERVICES = "tiphys.apiserver.custom."
 TYPE_MEMBERS = frozenset({"apiVersion", "kind", "metadata"})
+
+
+class Unchecked:
+    """The schema of a client that leaves it to the server to check."""
+
+    shape = UNKNOWN
+
+    def read(self, content: Mapping[str, Any], unknown: list[str]) -> dict[str, Any]:
+        """The content as it is."""
+        return dict(content)
 
 
 class Schema(Protocol):
@@ -48,11 +60,18 @@ class DynamicKind:
     kind: str
     schema: Schema
     has_status: bool = False
+    plural: str = ""
+    namespaced: bool = True
 
     @property
     def api_version(self) -> str:
         """Group and version as objects name them."""
         return f"{self.group}/{self.version}"
+
+    @property
+    def service(self) -> str:
+        """Full name of the gRPC service of the resource, whose messages are those of tiphys.apiserver.v1."""
+        return f"{SERVICES}{self.version}.{self.plural}.{self.group}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from tiphys.options.v1 import options_pb2
+from tiphys_apimachinery.dynamic import DynamicKind, DynamicObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,24 @@ def service_name(file: str, version: str, kind: str) -> str:
 
 def facts_of(cls: type[Message]) -> ResourceFacts:
     """The facts of an API message class; raises TypeError for a message that is no API object."""
+    made: Any = cls
+    if issubclass(made, DynamicObject):
+        return _of_custom(made.KIND)
     return _read(cls.DESCRIPTOR)
+
+
+def _of_custom(kind: DynamicKind) -> ResourceFacts:
+    """The facts of a kind that was defined at run time."""
+    return ResourceFacts(
+        service=kind.service,
+        group=kind.group,
+        version=kind.version,
+        kind=kind.kind,
+        plural=kind.plural,
+        namespaced=kind.namespaced,
+        subresources=frozenset({"status"} if kind.has_status else ()),
+        selectable_fields=(),
+    )
 
 
 @functools.cache

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
+import orjson
 import pytest
 
 from tests.support.apiserver import Reply, RunningServer, running_server
+from tiphys.apiserver.v1 import custom_pb2, wire_pb2
 
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _BASE = "/apis/stable.example.com/v1/namespaces/default/crontabs"
@@ -284,6 +287,28 @@ async def test_A37_a_definition_is_published(server: RunningServer) -> None:
     old = (await server.http("GET", "/openapi/v2")).json()
     assert "com.example.stable.v1.CronTab" in old["definitions"]
     assert f"{_BASE.replace('default', '{namespace}')}/{{name}}/scale" in old["paths"]
+
+
+async def test_A37_custom_objects_are_served_over_grpc(server: RunningServer) -> None:
+    service = "custom.v1.crontabs.stable.example.com"
+    sent = custom_pb2.CustomObject(json=orjson.dumps({"spec": {"cronSpec": "*", "other": 1}}))
+    sent.metadata.name = "one"
+    request = wire_pb2.CreateRequest(namespace="default", object=sent.SerializeToString())
+    reply = wire_pb2.CreateResponse.FromString(await server.grpc(service, "Create", request))
+    made = custom_pb2.CustomObject.FromString(reply.object)
+    assert (made.api_version, made.kind, made.metadata.generation) == ("stable.example.com/v1", "CronTab", 1)
+    assert orjson.loads(made.json) == {"spec": {"cronSpec": "*", "replicas": 1}}
+    listed = wire_pb2.ListResponse.FromString(await server.grpc(service, "List", wire_pb2.ListRequest()))
+    assert len(listed.items) == 1
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await server.grpc(service, "Create", wire_pb2.CreateRequest(namespace="default", object=b""), user="alice")
+    assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    for faulty in (b"[]", b"{"):
+        sent.json = faulty
+        request = wire_pb2.CreateRequest(namespace="default", object=sent.SerializeToString())
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.grpc(service, "Create", request)
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_A37_rules_of_access_hold_for_custom_objects(server: RunningServer) -> None:

@@ -81,7 +81,7 @@ def info_of(crd: Any, version: Any, schema: VersionSchema, *, storage_version: s
     spec = crd.spec
     names = crd.status.acceptedNames if crd.status.acceptedNames.plural else spec.names
     doors = version.subresources
-    kind = DynamicKind(spec.group, version.name, names.kind, schema, has_status=doors.HasField("status"))
+    kind = DynamicKind(spec.group, version.name, names.kind, schema, doors.HasField("status"), names.plural)
     fields = [field.jsonPath for field in version.selectableFields]
     return CustomInfo(
         group=spec.group,

@@ -17,6 +17,9 @@ from tiphys_apiserver.registry.table import ResourceTable, Served
 from tiphys_apiserver.storage.cacher import Cacher
 from tiphys_apiserver.storage.interface import Store
 from tiphys_apiserver.storage.objects import CachedObject, ObjectFormat
+from tiphys_component.log import get_logger
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,10 @@ class Kinds:
         found: list[Served] = []
         for version in crd.spec.versions:
             if not version.served:
+                continue
+            if version.name != stored.name and crd.spec.conversion.strategy == "Webhook":
+                # Nobody converts these yet, and an object shown unconverted would be a lie.
+                _log.warning("version needs a conversion webhook: not served", definition=crd.metadata.name)
                 continue
             if version.name == stored.name:
                 found.append(Served(home, store, None))

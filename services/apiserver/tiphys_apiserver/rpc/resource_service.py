@@ -12,6 +12,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.apiserver.v1 import wire_pb2
+from tiphys_apimachinery.codec.json_codec import FieldSink, from_json, strict_error
+from tiphys_apimachinery.dynamic import DynamicObject
 from tiphys_apimachinery.errors import APIError, BadRequest, RequestEntityTooLarge
 from tiphys_apiserver.audit.bodies import Wire
 from tiphys_apiserver.endpoints import create as creating
@@ -242,9 +244,11 @@ class ResourceService:
 def decode_message(cls: type[Message], version: str, kind: str, raw: bytes, field_validation: str) -> Any:
     """The message in bytes. Raises BadRequest, with Strict also for fields that the schema does not have."""
     try:
-        obj = cls.FromString(raw)
+        obj: Any = cls.FromString(raw)
     except DecodeError as err:
         raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {err}') from err
+    if isinstance(obj, DynamicObject):
+        return _pruned(obj, field_validation)
     if field_validation == "Strict":
         unknown = sorted(set(_unknown_fields(obj, "")))
         if unknown:
@@ -253,6 +257,23 @@ def decode_message(cls: type[Message], version: str, kind: str, raw: bytes, fiel
                 f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {text}'
             )
     return obj
+
+
+def _pruned(obj: DynamicObject, field_validation: str) -> DynamicObject:
+    """A custom object without what its schema does not know. Raises BadRequest as decode_message does."""
+    cls: Any = type(obj)
+    sink = FieldSink()
+    try:
+        document = {"metadata": None, **obj.content}
+    except (ValueError, TypeError) as err:
+        kind = obj.KIND.kind
+        raise BadRequest(f'{kind} in version "{obj.KIND.version}" cannot be handled as a {kind}: {err}') from err
+    read: DynamicObject = from_json(cls, document, sink)
+    read.metadata.CopyFrom(obj.metadata)
+    error = strict_error(cls, sink) if field_validation == "Strict" else None
+    if error is not None:
+        raise error
+    return read
 
 
 def _unknown_fields(message: Any, path: str) -> list[str]:

@@ -10,6 +10,7 @@ import grpc
 
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.options import Options
+from tiphys_apiserver.rpc.custom_services import CustomServices
 from tiphys_apiserver.rpc.errors import map_error
 from tiphys_apiserver.rpc.pod_streams import PodStreamMethods
 from tiphys_apiserver.rpc.resource_service import ResourceService
@@ -93,7 +94,7 @@ async def start_rpc(parts: Assembly, options: Options, serving: TLSFiles) -> Rpc
 
     def register(server: Any) -> None:
         handlers = [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
-        server.add_generic_rpc_handlers(handlers)
+        server.add_generic_rpc_handlers([*handlers, CustomServices(parts.hall, parts.chain)])
 
     # Python's gRPC either requires a client certificate or does not ask for one. So callers with certificates and
     # callers with bearer tokens have a port each; without an authority to check certificates by, one serves all.

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from tiphys.api.apiextensions.v1.apiextensions_pb2 import CustomResourceDefinition
 from tiphys.api.core.v1 import namespace_pb2, pod_pb2
 from tiphys.apiserver.v1 import wire_pb2
 from tiphys_apimachinery.errors import APIError, MethodNotAllowed, NotFound
@@ -18,6 +19,7 @@ from tiphys_apimachinery.meta import is_being_deleted, set_condition, time_now
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme
 from tiphys_client.client import Client
 from tiphys_client.controller import RequeueAfter
+from tiphys_controller_manager import custom_kinds
 from tiphys_controller_manager.controllers.namespace.plan import Remains, conditions
 from tiphys_controller_manager.frame import Context, Watch, own_key
 from tiphys_controller_manager.pods import seconds
@@ -112,18 +114,40 @@ class Emptier:
             except APIError as err:
                 remains.errors.append(f"{info.group_resource}: {err}")
             if info.message is pod_pb2.Pod and not remains.is_empty:
-                break
+                return remains
+        await self._empty_custom(namespace, remains, now)
         return remains
 
+    async def _empty_custom(self, namespace: str, remains: Remains, now: float) -> None:
+        """The same for kinds that were defined at run time."""
+        try:
+            definitions = (await self._client.list(CustomResourceDefinition)).items
+        except (NotFound, MethodNotAllowed):
+            return
+        except APIError as err:
+            remains.errors.append(f"customresourcedefinitions: {err}")
+            return
+        for cls in custom_kinds.namespaced(definitions):
+            name = f"{cls.KIND.plural}.{cls.KIND.group}"
+            try:
+                await self._empty_class(cls, name, namespace, remains=remains, now=now)
+            except (NotFound, MethodNotAllowed):
+                continue
+            except APIError as err:
+                remains.errors.append(f"{name}: {err}")
+
     async def _empty_one(self, info: ResourceInfo, namespace: str, remains: Remains, now: float) -> None:
-        left = await self._list(info.message, namespace)
+        await self._empty_class(info.message, info.group_resource, namespace, remains=remains, now=now)
+
+    async def _empty_class(self, cls: Any, name: str, namespace: str, *, remains: Remains, now: float) -> None:
+        left = await self._list(cls, namespace)
         if not left:
             return
         if any(not is_being_deleted(obj) for obj in left):
-            await self._client.delete_collection(info.message, namespace)
-            left = await self._list(info.message, namespace)
+            await self._client.delete_collection(cls, namespace)
+            left = await self._list(cls, namespace)
         if left:
-            remains.counts[info.group_resource] = len(left)
+            remains.counts[name] = len(left)
         for obj in left:
             for finalizer in obj.metadata.finalizers:
                 remains.finalizers[finalizer] = remains.finalizers.get(finalizer, 0) + 1
