@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from tiphys_apimachinery.errors import APIError
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rest.exchange import Answer
+from tiphys_apiserver.rest.long_list import LONG, LongList
 from tiphys_apiserver.rest.negotiate import JSON_FORMAT, PARTIAL, PARTIAL_LIST, TABLE, Format, Media
 from tiphys_apiserver.rest.watch_stream import chunked
 from tiphys_apiserver.storage.cacher import CachedList
@@ -115,6 +117,8 @@ class Renderer:
         if media_format.media is Media.YAML:
             document = {**orjson.loads(head), "items": [orjson.loads(obj.json()) for obj in page.items]}
             return document_answer(document, media_format)
+        if len(page.items) >= LONG:
+            return LongList(head[:-1] + b',"items":[', page.items)
         pieces = [head[:-1], b',"items":[']
         for obj in page.items:
             pieces.append(obj.json())
@@ -215,9 +219,15 @@ def list_raw(page: CachedList) -> list[bytes]:
     pieces = [b"\x0a", varint(len(metadata)), metadata]
     for obj in page.items:
         raw = obj.raw
-        pieces.append(b"\x12" + varint(len(raw)))
+        pieces.append(_item_head(len(raw)))
         pieces.append(raw)
     return pieces
+
+
+@lru_cache(maxsize=4096)
+def _item_head(size: int) -> bytes:
+    """What stands before an item; the objects of a list are of few sizes."""
+    return b"\x12" + varint(size)
 
 
 def _protobuf_list(api_version: str, kind: str, page: CachedList) -> list[bytes]:
@@ -232,6 +242,9 @@ def _protobuf_list(api_version: str, kind: str, page: CachedList) -> list[bytes]
 async def compressed(answer: Answer, accept_encoding: str) -> Answer:
     """The answer gzipped, if it is large and the client takes that; the work is done in a thread."""
     if "gzip" not in accept_encoding:
+        return answer
+    if isinstance(answer, LongList):
+        answer.compress()
         return answer
     body = answer.body
     size = len(body) if isinstance(body, bytes) else sum(map(len, body))

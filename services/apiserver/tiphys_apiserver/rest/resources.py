@@ -19,6 +19,7 @@ from tiphys_apiserver.endpoints.update import OBJECT_SUBRESOURCES
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rest.decode import decode_object, read_delete_options
 from tiphys_apiserver.rest.exchange import Answer, Exchange
+from tiphys_apiserver.rest.long_list import LongList
 from tiphys_apiserver.rest.negotiate import Format, Media, body_media, choose_format
 from tiphys_apiserver.rest.read_options import list_query, read_patch
 from tiphys_apiserver.rest.render import Renderer, compressed, message_answer
@@ -126,6 +127,9 @@ class Resources:
         media_format = _format(exchange, served)
         page = await listing.list_objects(served, call, list_query(exchange))
         answer = self._renderer.list(served, page, media_format, exchange.query.get("includeObject", ""))
+        if isinstance(answer, LongList):
+            answer.hold(call.seat)
+            call.seat = None
         return await compressed(answer, exchange.headers.get("Accept-Encoding", ""))
 
     async def _watch(self, exchange: Exchange, call: Call, served: Served) -> WatchResponse:

@@ -73,6 +73,11 @@ class CachedObject:
             self._format.hot_json_bytes += len(text)
         return text
 
+    def fleeting_json(self) -> bytes:
+        """The same, not kept if it has to be made: for lists so long that keeping it would cost more than it saves."""
+        text = self._json
+        return self._format.to_json(self.raw) if text is None else text
+
     def enveloped(self) -> bytes:
         """The object as Kubernetes' protobuf body, k8s and a zero byte in front."""
         return self._format.enveloped(self.raw)
