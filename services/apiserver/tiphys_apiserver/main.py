@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from tiphys_apiserver.encryption.build import build_encryption
 from tiphys_apiserver.options import Options
 from tiphys_apiserver.server.assembly import Assembly, Foundation, assemble
 from tiphys_apiserver.storage.compactor import Compactor
@@ -49,13 +50,15 @@ class ApiServer:
         options = self._options
         serving = _serving_files(options)
         tls = server_ssl_context(serving)
-        async with open_store(options, self._clock) as store:
+        async with open_store(options, self._clock) as opened:
+            metrics = Registry(process_metrics=True)
+            encrypted = build_encryption(options, opened, self._clock, metrics)
+            store: Store = encrypted or opened
             health = Health()
             _add_store_check(health, store)
             set_ready = health.gate("poststarthook/bootstrap")
             stopping = _Stopping()
             health.add_readiness("shutdown", stopping.check)
-            metrics = Registry(process_metrics=True)
             base = Foundation(
                 options=options,
                 store=store,
@@ -71,6 +74,8 @@ class ApiServer:
                 parts.table.start(group)
                 parts.aggregator.start(group, parts.table)
                 start_loop(group, Compactor(store, self._clock).run(), "compaction")
+                if encrypted is not None:
+                    start_loop(group, encrypted.run(), "encryption")
                 if parts.auditor is not None:
                     start_loop(group, parts.auditor.trail.run(), "audit log")
                 await parts.rest.listen(options.hosts(), options.secure_port, tls)

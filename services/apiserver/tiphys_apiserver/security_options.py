@@ -88,6 +88,16 @@ class SecurityOptions(LogOptions):
         "--authorization-webhook-version", default="v1beta1", help="version of the SubjectAccessReviews it is asked"
     )
 
+    # -- what lies encrypted in the store
+    encryption_provider_config: Path | None = flag(
+        "--encryption-provider-config",
+        default=None,
+        help="EncryptionConfiguration: what is encrypted, by which keys",
+    )
+    encryption_provider_config_automatic_reload: bool = flag(
+        "--encryption-provider-config-automatic-reload", default=False, help="look each minute whether it has changed"
+    )
+
     # -- what is noted
     audit_policy_file: Path | None = flag(
         "--audit-policy-file", default=None, help="audit.k8s.io/v1 Policy: of which requests how much is noted"

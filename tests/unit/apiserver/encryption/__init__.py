@@ -1,0 +1,1 @@
+"""Tests of tiphys_apiserver.encryption."""
