@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ from tiphys_kubelet.volumes.registry import default_plugins
 # The API server's own identity towards kubelets.
 API_SERVER_CLIENT = "kube-apiserver-kubelet-client"
 HEALTHY_RELIST_S = 180.0
+_MOST_UNTOLD = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Kubelet:
         self._options = options
         self._outside = outside
         self._node: Node | None = None
+        self._untold: deque[tuple[str, str]] = deque(maxlen=_MOST_UNTOLD)
         client, clock = outside.client, outside.clock
         self.recorder = EventRecorder(client, "kubelet", clock=clock, host=options.node_name)
         self.events = PodEvents(self.recorder)
@@ -322,9 +325,14 @@ class Kubelet:
     def _device_trouble(self, reason: str, message: str) -> None:
         if self._node is not None:
             self.events.event(self._node, "Warning", reason, message)
+        else:
+            # What is found at the start is told once there is a Node to tell it of.
+            self._untold.append((reason, message))
 
     def _node_changed(self, node: Node) -> None:
         self._node = node
+        while self._untold:
+            self._device_trouble(*self._untold.popleft())
 
     def _count_pods(self) -> float:
         return float(sum(any(box.ready for box in pod.sandboxes) for pod in self.lifecycle.observations()))

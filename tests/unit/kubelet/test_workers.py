@@ -309,3 +309,15 @@ async def test_pod_waits_for_its_claim_says_so_when_it_takes_long_and_starts_the
         here.client.seed(volume, claim)
         # No time passes: the change itself brings the pod on.
         await here.until(lambda: is_running(here))
+
+
+async def test_a_corrupt_device_checkpoint_is_told_of_once_there_is_a_node(tmp_path: Path) -> None:
+    (tmp_path / "device-plugins").mkdir()
+    (tmp_path / "device-plugins" / "kubelet_internal_checkpoint").write_text("rubbish")
+    async with world(tmp_path) as here:
+
+        def is_told() -> bool:
+            events = [Event.FromString(raw) for _, raw in here.client.server.store.select(EVENTS)]
+            return any(event.reason == "CorruptDeviceCheckpoint" for event in events)
+
+        await here.until(is_told)

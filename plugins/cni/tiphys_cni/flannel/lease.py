@@ -63,13 +63,17 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the Nodes say. own is this node's subnet, None with the problem told; refused tells why, by node."""
+    """What the Nodes say. own is this node's subnet, None with the problem told; refused tells why, by node.
+
+    is_refused: the problem is that this node's own range can't be used, not that there is none yet.
+    """
 
     own: IPv4Network | None
     problem: str
     announced: Mapping[str, str]
     peers: tuple[Lease, ...]
     refused: Mapping[str, str]
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,7 @@ def survey(claims: Iterable[Claim], own: str, network: IPv4Network) -> Survey:
         announced=mine.announced if mine is not None else {},
         peers=tuple(sorted(peers, key=lambda lease: lease.node)),
         refused={name: why for name, why in refused.items() if name != own},
+        is_refused=not held and own in refused,
     )
 
 

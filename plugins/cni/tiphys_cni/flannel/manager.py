@@ -202,8 +202,7 @@ class Manager:
     def _say_absent(self, found: Survey) -> None:
         if found.problem != self.survey.problem:
             _log.warning("no lease", node=self._config.node, reason=found.problem)
-            node = self._nodes.get(self._config.node)
-            if node is not None and node.spec.podCIDR:
+            if found.is_refused:
                 self._event(found.problem)
         # What was held goes on working; it is only told that the Node no longer says so.
         self.survey = found

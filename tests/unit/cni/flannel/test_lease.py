@@ -107,6 +107,8 @@ def test_nodes_that_have_announced_nothing_are_no_peers() -> None:
 def test_own_lease_that_can_not_be_had(nodes: list[Node], problem: str) -> None:
     found = survey(nodes, "a", NETWORK)
     assert (found.own, found.problem) == (None, problem)
+    # A range that is still to come is no range that is refused.
+    assert found.is_refused == ("10." in problem)
 
 
 def test_younger_of_two_is_refused_whatever_the_order() -> None:

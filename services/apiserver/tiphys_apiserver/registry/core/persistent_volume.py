@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from tiphys_apimachinery.codec.json_codec import to_json
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.meta import to_time
 from tiphys_apiserver.registry.core.resource_validation import parse
@@ -37,7 +38,9 @@ class PersistentVolumeStrategy(Strategy):
     def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         """The same, and the source stays."""
         errors = super().validate_update(ctx, new, old) + list(_faults(new))
-        if new.spec.persistentVolumeSource != old.spec.persistentVolumeSource:
+        # As they are read and written: a field that was set to its empty value is one that is not there.
+        sources = [to_json(volume.spec.persistentVolumeSource) for volume in (new, old)]
+        if sources[0] != sources[1]:
             errors.append(
                 FieldError.forbidden(
                     "spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation"
