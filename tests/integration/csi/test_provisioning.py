@@ -6,12 +6,12 @@ import asyncio
 import time
 
 from tests.integration.csi.conftest import Claim, PersistentVolume, Storage
+from tests.support.promptness import PROMPTLY_S
 from tiphys_csi.companion.provisioning import CLAIM_FINALIZER
 from tiphys_csi.hostpath.rules import TOPOLOGY_KEY
 
 SELECTED = "volume.kubernetes.io__selected-node"
 # The figure of the design for a claim that need not wait for a pod.
-_CLAIM_TO_BOUND_S = 0.3
 
 
 async def _all_gone(storage: Storage) -> bool:
@@ -59,8 +59,7 @@ async def test_claim_to_bound_takes_at_most_three_tenths_of_a_second(storage: St
         await storage.add_claim(f"data-{number}")
         await storage.bound(f"data-{number}")
         took.append(time.monotonic() - began)
-    # The best of five: the machine that runs the tests has other work too.
-    assert min(took) <= _CLAIM_TO_BOUND_S, took
+    assert min(took) <= PROMPTLY_S, took
 
 
 async def test_waiting_class_is_provisioned_on_the_selected_node_only(storage: Storage) -> None:
