@@ -52,9 +52,11 @@ async def operator(server: RunningServer, kubeconfig: Path) -> AsyncIterator[Run
 
 async def _until(ask: Callable[[], Awaitable[Reply]], good: Callable[[Reply], bool]) -> Any:
     async with asyncio.timeout(30):
-        while not good(reply := await ask()):
+        while True:
+            reply = await ask()
+            if good(reply):
+                return reply.json()
             await asyncio.sleep(0.1)
-    return reply.json()
 
 
 async def test_J6_a_kopf_operator_creates_changes_and_clears_up(operator: RunningServer) -> None:

@@ -93,6 +93,12 @@ async def test_eviction_spends_the_budget_and_deletes(server: RunningServer) -> 
     assert list(budget["status"]["disruptedPods"]) == ["p"]
 
 
+async def test_eviction_in_the_version_of_old_kubectls_is_taken(server: RunningServer) -> None:
+    await running_pod_with_budget(server, 1)
+    reply = await server.http("POST", f"{PODS}/p/eviction", {**EVICTION, "apiVersion": "policy/v1beta1"})
+    assert reply.status == 201, reply.body
+
+
 async def test_eviction_against_the_budget_is_refused_for_now(server: RunningServer) -> None:
     await running_pod_with_budget(server, 0)
     reply = await server.http("POST", f"{PODS}/p/eviction", EVICTION)

@@ -16,6 +16,10 @@ from tiphys_apiserver.server.call import Call
 
 STRICT, WARN, IGNORE = "Strict", "Warn", "Ignore"
 
+# Kinds in versions that are no longer served, and are the same in another: clients of old still send them.
+# Source: kubernetes pkg/registry/core/pod/storage/eviction.go, AcceptsGroupVersion.
+_STILL_TAKEN = {("policy/v1beta1", "Eviction"): "policy/v1"}
+
 
 def decode_object(cls: type[Message], body: bytes, media: Media, call: Call, *, api_version: str, kind: str) -> Any:
     """The object in a body. Raises BadRequest for what can't be read, is another kind, or has unknown
@@ -40,6 +44,7 @@ def check_kind(document: dict[str, Any], api_version: str, kind: str) -> None:
     """Raise BadRequest when a document says that it is something else; one that says nothing passes."""
     said_kind = document.get("kind") or kind
     said_version = document.get("apiVersion") or api_version
+    said_version = _STILL_TAKEN.get((said_version, said_kind), said_version)
     if said_kind == kind and said_version == api_version:
         return
     if said_kind == kind:

@@ -133,7 +133,9 @@ class KubeletProxy:
 def choose_container(pod: Any, wanted: str) -> str:
     """The container that a request means. Raises BadRequest where that is not clear."""
     names = [one.name for one in pod.spec.containers]
-    others = [one.name for one in pod.spec.initContainers] + [one.name for one in pod.spec.ephemeralContainers]
+    others = [one.name for one in pod.spec.initContainers] + [
+        one.ephemeralContainerCommon.name for one in pod.spec.ephemeralContainers
+    ]
     name = pod.metadata.name
     if wanted:
         if wanted not in names and wanted not in others:
