@@ -20,13 +20,16 @@ _Key = tuple[type[Message], str, str, str]
 
 
 class SharedInformers:
-    """Makes informers before run(), each once, and runs them together."""
+    """Makes informers before run(), each once, and runs them together; begin() and end() are for what comes later."""
 
     def __init__(self, client: Client, clock: Clock) -> None:
         self._client = client
         self._clock = clock
         self._informers: dict[_Key, Informer[Any, Any]] = {}
         self._projections: dict[_Key, Callable[[Any], Any] | None] = {}
+        self._group: asyncio.TaskGroup | None = None
+        # Of kinds that came after run() began: nobody's readiness waits for these.
+        self._late: dict[type[Message], tuple[Informer[Any, Any], asyncio.Task[Any]]] = {}
 
     def informer(
         self,
@@ -70,8 +73,25 @@ class SharedInformers:
     async def run(self) -> None:
         """Run every informer asked for until cancelled."""
         async with asyncio.TaskGroup() as group:
+            self._group = group
             for (cls, *_scope), informer in self._informers.items():
                 start_loop(group, informer.run(), f"informer {cls.DESCRIPTOR.name}")
+
+    def begin(self, cls: type[MessageT]) -> Informer[MessageT, Any]:
+        """A running informer of a kind that came after run() began, the same until end(). Raises RuntimeError."""
+        if self._group is None:
+            raise RuntimeError("the informers do not run yet")
+        if cls not in self._late:
+            made: Informer[Any, Any] = Informer(self._client, cls, clock=self._clock)
+            task = start_loop(self._group, made.run(), f"informer {cls.DESCRIPTOR.name}")
+            self._late[cls] = (made, task)
+        return self._late[cls][0]
+
+    def end(self, cls: type[Message]) -> None:
+        """Stop the informer of a kind that has gone."""
+        found = self._late.pop(cls, None)
+        if found is not None:
+            found[1].cancel()
 
     async def wait_synced(self) -> None:
         """Return when all have their first list."""

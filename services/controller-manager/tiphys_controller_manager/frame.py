@@ -144,6 +144,14 @@ class Informers:
             self._asked.append(informer)
         return informer
 
+    def begin(self, cls: type[MessageT]) -> Informer[MessageT, Any]:
+        """A running informer of a kind that came late; nobody waits for it. Each class belongs to one controller."""
+        return self._shared.begin(cls)
+
+    def end(self, cls: type[Message]) -> None:
+        """Stop the informer of a kind that has gone."""
+        self._shared.end(cls)
+
     async def wait_synced(self) -> None:
         """Return when all that were asked for have their first list."""
         for informer in self._asked:

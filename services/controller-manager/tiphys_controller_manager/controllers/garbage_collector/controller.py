@@ -12,11 +12,15 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from tiphys.api.apiextensions.v1.apiextensions_pb2 import CustomResourceDefinition
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.apiserver.v1 import wire_pb2
+from tiphys_apimachinery.codec import json_codec
+from tiphys_apimachinery.dynamic import DynamicObject
 from tiphys_apimachinery.errors import NotFound
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme
 from tiphys_component.log import get_logger
+from tiphys_controller_manager.controllers.garbage_collector.custom import CustomKinds
 from tiphys_controller_manager.controllers.garbage_collector.graph import (
     FOREGROUND_FINALIZER,
     ORPHAN_FINALIZER,
@@ -51,6 +55,7 @@ class GarbageCollector:
         self._scheme = context.scheme
         self._graph = Graph()
         self._watched = collectable(context.scheme)
+        self._custom = CustomKinds(context.informers, self._observe, context.queue.add)
         # Owners that the server says do not exist; a uid never comes back.
         self._absent: OrderedDict[str, None] = OrderedDict()
         self._log = get_logger("garbage-collector-controller")
@@ -59,7 +64,8 @@ class GarbageCollector:
 
     def watches(self) -> Iterable[Watch]:
         """Every resource whose objects can be deleted, but for events."""
-        return tuple(Watch(info.message, self._observer(info)) for info in self._watched)
+        watched = [Watch(info.message, self._observer(info)) for info in self._watched]
+        return (*watched, Watch(CustomResourceDefinition, self._custom.definition))
 
     def first_keys(self) -> Iterable[str]:
         """None: what was seen has said where to look."""
@@ -83,14 +89,14 @@ class GarbageCollector:
     def _observer(self, info: ResourceInfo) -> Callable[[Any, Any], Iterable[str]]:
         api_version, kind = info.api_version, info.kind
 
-        def observe(old: Any, new: Any) -> Iterable[str]:
-            if new is None:
-                uid = old.metadata.uid
-                self._note_absent(uid)
-                return self._graph.remove(uid)
-            return self._graph.put(facts_of(new, api_version, kind))
+        return lambda old, new: self._observe(old, new, api_version, kind)
 
-        return observe
+    def _observe(self, old: Any, new: Any, api_version: str, kind: str) -> Iterable[str]:
+        if new is None:
+            uid = old.metadata.uid
+            self._note_absent(uid)
+            return self._graph.remove(uid)
+        return self._graph.put(facts_of(new, api_version, kind))
 
     async def _verify(self, identity: Identity) -> None:
         """Ask the server about an owner that no informer has shown."""
@@ -125,12 +131,12 @@ class GarbageCollector:
     async def _owner_state(self, identity: Identity, owner: OwnerRef) -> OwnerState:
         if owner.uid in self._absent:
             return OwnerState.ABSENT
-        info = self._scheme.by_kind(owner.api_version, owner.kind)
-        if info is None or (info.namespaced and not identity.namespace):
+        found_kind = self._kind(owner.api_version, owner.kind)
+        if found_kind is None or (found_kind[1] and not identity.namespace):
             # A kind that nobody knows, or an owner in no particular namespace: it can't be looked up, so it stands.
             self._log.warning("owner can't be looked up", kind=owner.kind, owner=owner.name, dependent=identity.name)
             return OwnerState.SOLID
-        namespace = identity.namespace if info.namespaced else ""
+        namespace = identity.namespace if found_kind[1] else ""
         found = await self._live(Identity(owner.api_version, owner.kind, namespace, owner.name, owner.uid))
         state = owner_state(owner, found)
         if state is OwnerState.ABSENT:
@@ -154,7 +160,10 @@ class GarbageCollector:
                 await self._drop_owners(cls, item.identity, (facts.identity.uid,))
         await self._drop_finalizer(facts.identity, ORPHAN_FINALIZER)
 
-    async def _drop_owners(self, cls: type[Message], identity: Identity, uids: tuple[str, ...]) -> None:
+    async def _drop_owners(self, cls: type[Any], identity: Identity, uids: tuple[str, ...]) -> None:
+        if issubclass(cls, DynamicObject):
+            await self._change_owners(cls, identity, lambda owner: None if owner["uid"] in uids else owner)
+            return
         references = [{"$patch": "delete", "uid": uid} for uid in uids]
         patch = {"metadata": {"uid": identity.uid, "ownerReferences": references}}
         try:
@@ -162,7 +171,7 @@ class GarbageCollector:
         except NotFound:
             return
 
-    async def _unblock(self, cls: type[Message], obj: Any) -> Any:
+    async def _unblock(self, cls: type[Any], obj: Any) -> Any:
         """Have no owner wait for this object."""
         metadata = obj.metadata
         references = [
@@ -172,8 +181,24 @@ class GarbageCollector:
         ]
         if not references:
             return obj
+        if issubclass(cls, DynamicObject):
+            identity = Identity("", "", metadata.namespace, metadata.name, metadata.uid)
+            return await self._change_owners(cls, identity, lambda owner: {**owner, "blockOwnerDeletion": False})
         patch = {"metadata": {"uid": metadata.uid, "ownerReferences": references}}
         return await self._client.patch(cls, metadata.name, metadata.namespace, patch, type="strategic")
+
+    async def _change_owners(self, cls: type[Any], identity: Identity, change: Callable[[Any], Any | None]) -> Any:
+        """Change each reference of a custom object to an owner: no contract says how lists of its kind merge."""
+        obj = await self._get(cls, identity)
+        if obj is None or obj.metadata.uid != identity.uid:
+            return obj
+        owners = json_codec.to_json(obj.metadata, with_type_meta=False).get("ownerReferences", [])
+        kept = [changed for owner in owners if (changed := change(owner)) is not None]
+        patch = {"metadata": {"resourceVersion": obj.metadata.resourceVersion, "ownerReferences": kept}}
+        try:
+            return await self._client.patch(cls, identity.name, identity.namespace, patch)
+        except NotFound:
+            return None
 
     async def _drop_finalizer(self, identity: Identity, finalizer: str) -> None:
         cls = self._class_of(identity)
@@ -207,13 +232,14 @@ class GarbageCollector:
 
     async def _live(self, identity: Identity) -> Facts | None:
         """What the server has under a name, read past every cache of ours."""
-        info = self._scheme.by_kind(identity.api_version, identity.kind)
-        if info is None:
+        found = self._kind(identity.api_version, identity.kind)
+        if found is None:
             # It can't be looked up: as good as there, unchanged.
             return Facts(identity)
-        namespace = identity.namespace if info.namespaced else ""
+        cls, is_namespaced = found
+        namespace = identity.namespace if is_namespaced else ""
         try:
-            obj: Any = await self._client.get(info.message, identity.name, namespace)
+            obj: Any = await self._client.get(cls, identity.name, namespace)
         except NotFound:
             return None
         return facts_of(obj, identity.api_version, identity.kind)
@@ -225,8 +251,16 @@ class GarbageCollector:
             return None
 
     def _class_of(self, identity: Identity) -> type[Message] | None:
-        info = self._scheme.by_kind(identity.api_version, identity.kind)
-        return info.message if info is not None else None
+        found = self._kind(identity.api_version, identity.kind)
+        return found[0] if found is not None else None
+
+    def _kind(self, api_version: str, kind: str) -> tuple[type[Any], bool] | None:
+        """The class of a kind, and whether its objects are in namespaces."""
+        info = self._scheme.by_kind(api_version, kind)
+        if info is not None:
+            return info.message, info.namespaced
+        custom = self._custom.find(api_version, kind)
+        return (custom, custom.KIND.namespaced) if custom is not None else None
 
     def _note_absent(self, uid: str) -> None:
         self._absent[uid] = None
