@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tiphys_apimachinery.errors import Expired, InternalError, ServiceUnavailable, Timeout
+from tiphys_apimachinery.errors import Expired, InternalError, RequestEntityTooLarge, ServiceUnavailable, Timeout
 from tiphys_apiserver.storage.interface import (
     Compacted,
     FutureRevision,
@@ -14,6 +14,7 @@ from tiphys_apiserver.storage.interface import (
     StoreClosed,
     StoreFull,
     StoreUnavailable,
+    ValueTooLarge,
 )
 
 
@@ -21,15 +22,17 @@ from tiphys_apiserver.storage.interface import (
 def storage_errors() -> Iterator[None]:
     """Translate the store's errors that no caller handles by itself (KeyExists and its like pass untouched).
 
-    Raises Expired, Timeout, ServiceUnavailable or InternalError from the store's error.
+    Raises Expired, Timeout, ServiceUnavailable, RequestEntityTooLarge or InternalError from the store's error.
     """
     try:
         yield
-    except (Compacted, FutureRevision, OutcomeUnknown, StoreUnavailable, StoreClosed) as err:
+    except (Compacted, FutureRevision, OutcomeUnknown, StoreUnavailable, StoreClosed, ValueTooLarge) as err:
         raise translate(err) from err
 
 
-def translate(err: StorageError) -> Expired | Timeout | ServiceUnavailable | InternalError:
+def translate(
+    err: StorageError,
+) -> Expired | Timeout | ServiceUnavailable | RequestEntityTooLarge | InternalError:
     """The error of the API that says the same."""
     match err:
         case Compacted():
@@ -38,6 +41,8 @@ def translate(err: StorageError) -> Expired | Timeout | ServiceUnavailable | Int
             return Timeout.of(f"Too large resource version: current: {err.revision}", 1)
         case OutcomeUnknown():
             return Timeout.of(f"the store did not answer in time, the write may have happened: {err}")
+        case ValueTooLarge():
+            return RequestEntityTooLarge.of(str(err))
         case StoreFull():
             return ServiceUnavailable(f"the store has no space left, free some: {err}")
         case StoreUnavailable() | StoreClosed():

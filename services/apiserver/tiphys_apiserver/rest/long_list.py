@@ -6,6 +6,7 @@ length; of a long one the first bytes go out at once, and no more than two slice
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,6 +25,8 @@ _SLICE = 64
 # Slices of one step of compression, which is a call of a thread.
 _GZIP_SLICES = 8
 _GZIP_LEVEL = 1
+# Longest time for one list: its seats are not another's meanwhile. Source: kube-apiserver --request-timeout.
+_LIMIT_S = 60.0
 # zlib's number for the gzip format with the largest window.
 _GZIP_FORMAT = 31
 
@@ -72,7 +75,12 @@ class LongList(Answer):
     async def prepare(self, request: BaseRequest) -> None:
         """Write everything. Raises ConnectionResetError when the client has gone."""
         try:
-            await self._write(request)
+            async with asyncio.timeout(_LIMIT_S):
+                await self._write(request)
+        except TimeoutError as err:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the client reads too slowly") from err
         finally:
             self._free()
 

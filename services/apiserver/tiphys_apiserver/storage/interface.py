@@ -14,6 +14,7 @@ Errors::
       OutcomeUnknown             a write may have happened or not (connection lost); read before trying again
       StoreUnavailable           nothing was done, a later try may succeed (locked, no leader, time-out)
         StoreFull                no space: free some, reads still work
+      ValueTooLarge                a write: the store takes no value of this size; nothing was written
       StoreInUse                 another server holds the file; at opening only
       StoreDamaged               the data is not readable or of a newer layout; at opening only
       StoreClosed                the store was closed
@@ -84,6 +85,10 @@ class StoreUnavailable(StorageError):
 
 class StoreFull(StoreUnavailable):
     """There is no space left to write to; nothing acknowledged is lost, and reads go on."""
+
+
+class ValueTooLarge(StorageError):
+    """The store takes no value of this size; nothing was written."""
 
 
 class StoreInUse(StorageError):

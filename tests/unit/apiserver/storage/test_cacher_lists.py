@@ -82,7 +82,7 @@ async def test_unknown_field_is_refused(cacher: Cacher) -> None:
         await cacher.list(selection(fields="spec.color=red"))
 
 
-async def test_list_right_after_a_write_sees_it_with_its_version(store: MemoryStore, cacher: Cacher) -> None:
+async def test_A15_list_right_after_a_write_sees_it_with_its_version(store: MemoryStore, cacher: Cacher) -> None:
     revision = await store.create(key("one"), pod_value("one"))
     found = await cacher.list(Selection())
     assert found.revision == revision
@@ -106,7 +106,7 @@ async def test_get_finds_the_newest_and_knows_the_absent(store: MemoryStore, cac
         await cacher.get("a", "one", resource_version=str(revision + 5))
 
 
-async def test_list_revision_moves_on_with_other_resources(store: MemoryStore, cacher: Cacher) -> None:
+async def test_A15_list_revision_moves_on_with_other_resources(store: MemoryStore, cacher: Cacher) -> None:
     await make_pods(store)
     other = await store.create("/registry/minions/n1", b"not a pod")
     assert (await cacher.list(Selection())).revision == other
@@ -122,7 +122,7 @@ async def test_unreadable_value_is_left_out_and_hides_nothing_else(store: Memory
 # -- pages
 
 
-async def test_pages_show_the_state_of_the_first_while_writers_go_on(store: MemoryStore, cacher: Cacher) -> None:
+async def test_A16_pages_show_the_state_of_the_first_while_writers_go_on(store: MemoryStore, cacher: Cacher) -> None:
     made = {name: await store.create(key(name), pod_value(name)) for name in "abcdefg"}
     first = await cacher.list(Selection(), ListQuery(limit=3))
     assert names(first) == ["a/a", "a/b", "a/c"]
@@ -148,7 +148,7 @@ async def test_pages_with_a_selector_are_full_and_do_not_count(store: MemoryStor
     assert names(second) == ["a/p7"]
 
 
-async def test_page_older_than_memory_comes_from_the_store(store: MemoryStore, cacher: Cacher) -> None:
+async def test_A16_page_older_than_memory_comes_from_the_store(store: MemoryStore, cacher: Cacher) -> None:
     for name in "abcdef":
         await store.create(key(name), pod_value(name))
     first = await cacher.list(Selection(), ListQuery(limit=2))
@@ -160,7 +160,7 @@ async def test_page_older_than_memory_comes_from_the_store(store: MemoryStore, c
     assert second.revision == first.revision
 
 
-async def test_page_older_than_the_store_is_expired_with_a_token_to_go_on(store: MemoryStore, cacher: Cacher) -> None:
+async def test_A20_page_older_than_the_store_is_expired_with_a_new_token(store: MemoryStore, cacher: Cacher) -> None:
     for name in "abcdef":
         await store.create(key(name), pod_value(name))
     first = await cacher.list(Selection(), ListQuery(limit=2))
@@ -216,7 +216,7 @@ async def test_A19_resource_version_and_match_choose_the_state(
             await cacher.list(Selection(), query)
 
 
-async def test_exact_version_that_is_forgotten_is_expired(store: MemoryStore, cacher: Cacher) -> None:
+async def test_A19_exact_version_that_is_forgotten_is_expired(store: MemoryStore, cacher: Cacher) -> None:
     old = await store.create(key("one"), pod_value("one"))
     for number in range(30):
         await store.create(key(f"x{number:02}"), pod_value(f"x{number:02}"))

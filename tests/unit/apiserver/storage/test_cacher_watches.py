@@ -72,7 +72,9 @@ async def test_A11_watch_resumes_exactly_after_a_version(store: MemoryStore, cac
         assert told(await take(stream, 2)) == [("MODIFIED", "one", second), ("DELETED", "one", third)]
 
 
-async def test_object_entering_and_leaving_a_selection_is_added_and_deleted(store: MemoryStore, cacher: Cacher) -> None:
+async def test_A10_object_entering_or_leaving_a_selection_is_added_or_deleted(
+    store: MemoryStore, cacher: Cacher
+) -> None:
     first = await store.create(key("one"), pod_value("one", node="n0"))
     with await cacher.stream(selection(fields="spec.nodeName=n1")) as stream:
         entered = await store.update(key("one"), pod_value("one", node="n1"), expected_revision=first)
@@ -109,7 +111,7 @@ async def test_watcher_hears_only_of_what_it_chose(store: MemoryStore, cacher: C
         assert len(await take(everything, 2)) == 2
 
 
-async def test_version_too_old_is_expired(store: MemoryStore, cacher: Cacher) -> None:
+async def test_A11_version_too_old_is_expired(store: MemoryStore, cacher: Cacher) -> None:
     first = await store.create(key("x"), pod_value("x"))
     for number in range(60):
         await store.create(key(f"p{number}"), pod_value(f"p{number}"))
@@ -196,7 +198,7 @@ async def test_paused_watcher_gets_what_it_missed_in_order(store: MemoryStore, c
     assert [event.object.rv for event in sink.events] == [*revisions, later]
 
 
-async def test_watcher_too_slow_is_expired_and_the_others_go_on(store: MemoryStore, cacher: Cacher) -> None:
+async def test_A10_watcher_too_slow_is_expired_and_the_others_go_on(store: MemoryStore, cacher: Cacher) -> None:
     slow, fast = Recorder(), Recorder()
     subscription = await cacher.watch(Selection(), slow)
     await cacher.watch(Selection(), fast)
@@ -298,7 +300,7 @@ async def test_closed_store_ends_watches_without_error(store: MemoryStore, cache
 # -- frames
 
 
-async def test_frame_is_made_once_for_all_watchers(store: MemoryStore, cacher: Cacher, dumps: CountingJson) -> None:
+async def test_A13_frame_is_made_once_for_all_watchers(store: MemoryStore, cacher: Cacher, dumps: CountingJson) -> None:
     class Writing(Recorder):
         def deliver(self, batch: EventBatch) -> None:
             super().deliver(batch)
@@ -315,7 +317,7 @@ async def test_frame_is_made_once_for_all_watchers(store: MemoryStore, cacher: C
     assert all(sink.frames[0] is sinks[0].frames[0] for sink in sinks)
 
 
-async def test_json_of_a_version_is_made_once_for_lists_and_watches(
+async def test_A13_json_of_a_version_is_made_once_for_lists_and_watches(
     store: MemoryStore, cacher: Cacher, dumps: CountingJson
 ) -> None:
     await store.create(key("one"), pod_value("one"))
@@ -364,7 +366,7 @@ async def test_A11_watch_goes_on_after_the_server_was_restarted(store: MemorySto
             assert told(await take(stream, 2)) == [("ADDED", "two", second), ("DELETED", "one", third)]
 
 
-async def test_after_compaction_and_restart_old_versions_are_expired(store: MemoryStore, clock: FakeClock) -> None:
+async def test_A11_after_compaction_and_restart_old_versions_are_expired(store: MemoryStore, clock: FakeClock) -> None:
     first = await store.create(key("one"), pod_value("one"))
     second = await store.create(key("two"), pod_value("two"))
     await store.compact(second)

@@ -23,9 +23,13 @@ from tiphys_apiserver.storage.interface import (
     KeyMissing,
     KeyValue,
     ListPage,
+    OutcomeUnknown,
     RevisionMismatch,
     StorageError,
     StoreClosed,
+    StoreFull,
+    StoreUnavailable,
+    ValueTooLarge,
     Watch,
 )
 from tiphys_component.clock import Clock
@@ -35,6 +39,8 @@ _log = get_logger(__name__)
 
 # Keys of one answer where the caller wants all: a list of everything would be one message of hundreds of megabytes.
 _PAGE = 2000
+# etcd takes requests up to this as it is shipped. Source: etcd's --max-request-bytes, 1.5 MiB, with room for the rest.
+_LARGE_BYTES = 1400 * 1024
 # From these versions on a progress answer never overtakes events (etcd issue 15220) and comes also where there was no
 # event before it (17507). Source: the minimum that kube-apiserver asks for, storage/etcd3 feature support.
 _TRUSTED_PROGRESS = ((3, 4, 31), (3, 5, 13))
@@ -186,6 +192,12 @@ class EtcdStore:
             request.failure.add(request_range=rpc_pb2.RangeRequest(key=raw))
         try:
             return await self._transact(request)
+        except StorageError as err:
+            # Refused by etcd, or by the wire before it, each in its own way; both may have been told to take more.
+            known = isinstance(err, StoreFull) or not isinstance(err, (OutcomeUnknown, StoreClosed, StoreUnavailable))
+            if known and len(value) > _LARGE_BYTES:
+                raise ValueTooLarge(f"the object is too large for etcd: {len(value)} bytes as it is stored") from err
+            raise
         except grpc.aio.AioRpcError as err:
             if err.code() is not grpc.StatusCode.NOT_FOUND or not lease:
                 raise StorageError(f"etcd refuses a write of {key}: {err.details()}") from err
