@@ -27,7 +27,7 @@ def config_map(name: str, **data: str) -> dict[str, Any]:
 async def test_A18_fifty_writers_lose_no_update(server: RunningServer) -> None:
     """Over gRPC, as a thousand refusals take long over connections of their own."""
     await server.http("POST", CONFIG_MAPS, config_map("counter", n="0"))
-    name = {"namespace": "default", "name": "counter"}
+    name: dict[str, Any] = {"namespace": "default", "name": "counter"}
 
     async def add() -> None:
         while True:
@@ -113,7 +113,7 @@ async def test_A53_object_too_large_for_the_store_is_refused_in_clear_words(tmp_
     member.start()
     try:
         async with running_server(store="etcd", etcd_servers=(f"http://{member.endpoint}",)) as server:
-            big = {"metadata": {"name": "big"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+            big: Any = {"metadata": {"name": "big"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
             big["spec"]["containers"][0]["args"] = ["x" * (400 * KIB)] * 4
             await server.http("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
             reply = await server.http("POST", "/api/v1/namespaces/default/pods", big)
