@@ -106,6 +106,11 @@ class ResourceInfo:
         return False
 
     @property
+    def deprecation(self) -> str:
+        """What every caller is warned of; empty for most."""
+        return ""
+
+    @property
     def stored_version(self) -> str:
         """The version that objects are stored in, where one kind is served in several."""
         return self.version

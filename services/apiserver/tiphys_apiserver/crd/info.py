@@ -46,7 +46,7 @@ class CustomInfo(ResourceInfo):
     scale: ScalePaths | None = None
     # Steps to each of selectable_fields.
     field_paths: tuple[tuple[Any, ...], ...] = ()
-    deprecation: str = ""
+    warning: str = ""
     # The version that all versions are stored in.
     storage_version: str = ""
 
@@ -54,6 +54,11 @@ class CustomInfo(ResourceInfo):
     def is_custom(self) -> bool:
         """Whether the kind was defined at run time."""
         return True
+
+    @property
+    def deprecation(self) -> str:
+        """What every caller is warned of."""
+        return self.warning
 
     @property
     def stored_version(self) -> str:
@@ -111,7 +116,7 @@ def info_of(crd: Any, version: Any, schema: VersionSchema, *, storage_version: s
         printer=columns.cells_of(version.additionalPrinterColumns),
         scale=_scale_paths(doors.scale) if doors.HasField("scale") else None,
         field_paths=tuple(json_path.parse(path) for path in fields),
-        deprecation=_deprecation(crd, version),
+        warning=_deprecation(crd, version),
         storage_version=storage_version,
     )
 

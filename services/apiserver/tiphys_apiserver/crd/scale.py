@@ -11,11 +11,11 @@ from tiphys_apiserver.crd.info import CustomInfo, ScalePaths
 _MAX_REPLICAS = 2**31 - 1
 
 
-def read(scale: Any, obj: Any, info: CustomInfo) -> Any:
-    """Fill a Scale from the object. Raises InternalError where the object has no wanted replicas."""
+def read(scale: Any, obj: Any, info: CustomInfo, *, may_lack: bool) -> Any:
+    """Fill a Scale from the object. Raises InternalError where it has no wanted replicas and may not lack them."""
     paths = _paths(info)
     wanted = json_path.first(paths.spec_replicas, obj.content)
-    if wanted is None:
+    if wanted is None and not may_lack:
         path = "." + ".".join(paths.spec_replicas)
         raise InternalError(f'the spec replicas field "{path}" does not exist')
     scale.spec.replicas = _number(wanted)

@@ -45,6 +45,8 @@ class Hall:
         found = self.table.find(info.api_group, info.api_version, info.resource)
         if found is None or (found.info.namespaced != bool(info.namespace) and not _spans_namespaces(found, call)):
             raise NotFound.of_path()
+        if found.info.deprecation:
+            call.warn(found.info.deprecation)
         return found
 
     async def check_create(self, call: Call) -> None:

@@ -20,13 +20,16 @@ from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
 
 
-def scale_of(obj: Any, info: ResourceInfo) -> Any:
-    """The Scale that stands for an object with spec.replicas."""
+def scale_of(obj: Any, info: ResourceInfo, *, may_lack: bool = False) -> Any:
+    """The Scale that stands for an object with spec.replicas. A custom object may lack them where they are to be set.
+
+    Raises InternalError where they are needed and not there.
+    """
     scale: Any = autoscaling_pb2.Scale()
     for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp"):
         copy_field(scale.metadata, obj.metadata, name)
     if isinstance(info, CustomInfo):
-        return custom_scale.read(scale, obj, info)
+        return custom_scale.read(scale, obj, info, may_lack=may_lack)
     scale.spec.replicas = obj.spec.replicas
     scale.status.replicas = obj.status.replicas
     selector = obj.spec.selector
@@ -49,8 +52,8 @@ async def update_scale(hall: Hall, served: Served, call: Call, change: Callable[
     async def changed(obj: Any) -> Any:
         # The object may be stored in another version than the paths of replicas are of.
         shown = served.from_storage(obj)
-        current = scale_of(shown, served.info)
-        wanted = await change(scale_of(shown, served.info))
+        current = scale_of(shown, served.info, may_lack=True)
+        wanted = await change(scale_of(shown, served.info, may_lack=True))
         match_name(wanted.metadata, call.info.name, call.info.namespace)
         asked = wanted.metadata.resourceVersion
         if asked and asked != current.metadata.resourceVersion:

@@ -44,6 +44,8 @@ def check_kind(document: dict[str, Any], api_version: str, kind: str) -> None:
     """Raise BadRequest when a document says that it is something else; one that says nothing passes."""
     said_kind = document.get("kind") or kind
     said_version = document.get("apiVersion") or api_version
+    if not isinstance(said_kind, str) or not isinstance(said_version, str):
+        raise BadRequest("couldn't get version/kind; json parse error: apiVersion and kind must be strings")
     said_version = _STILL_TAKEN.get((said_version, said_kind), said_version)
     if said_kind == kind and said_version == api_version:
         return
