@@ -54,7 +54,7 @@ def _limited(name: str, shares: int, lendable: int, queues: tuple[int, int, int]
     return item
 
 
-def _schema(name: str, level: str, precedence: int, by: str, subjects: Sequence[_Subject]) -> Any:
+def _schema(name: str, level: str, precedence: int, *, by: str = "ByUser", subjects: Sequence[_Subject]) -> Any:
     item = FlowSchema()
     item.metadata.name = name
     item.metadata.annotations[AUTOUPDATE] = "true"
@@ -106,15 +106,15 @@ SUGGESTED_LEVELS = (
     _limited("global-default", 20, 50, (128, 6, 50)),
 )
 MANDATORY_SCHEMAS = (
-    _everything(_schema("exempt", "exempt", 1, "", (("Group", MASTERS),))),
-    _everything(_schema("catch-all", "catch-all", 10000, "ByUser", _EVERYBODY)),
+    _everything(_schema("exempt", "exempt", 1, by="", subjects=(("Group", MASTERS),))),
+    _everything(_schema("catch-all", "catch-all", 10000, subjects=_EVERYBODY)),
 )
 
 
 def _suggested_schemas() -> tuple[Any, ...]:
     lease_verbs = ("get", "create", "update")
     accounts = (("ServiceAccount", "*"),)
-    nodes = _schema("system-node-high", "node-high", 400, "ByUser", (_NODES,))
+    nodes = _schema("system-node-high", "node-high", 400, subjects=(_NODES,))
     _resources(nodes, _ALL, "", ("nodes", "nodes/status"), cluster=True)
     endpoint_controllers = (
         _CONTROLLER_MANAGER,
@@ -122,13 +122,13 @@ def _suggested_schemas() -> tuple[Any, ...]:
         ("ServiceAccount", "endpointslicemirroring-controller"),
     )
     system_leaders = _schema(
-        "system-leader-election", "leader-election", 100, "ByUser", (_CONTROLLER_MANAGER, _SCHEDULER, *accounts)
+        "system-leader-election", "leader-election", 100, subjects=(_CONTROLLER_MANAGER, _SCHEDULER, *accounts)
     )
-    workload_leaders = _schema("workload-leader-election", "leader-election", 200, "ByUser", accounts)
-    endpoints = _schema("endpoint-controller", "workload-high", 150, "ByUser", endpoint_controllers)
+    workload_leaders = _schema("workload-leader-election", "leader-election", 200, subjects=accounts)
+    endpoints = _schema("endpoint-controller", "workload-high", 150, subjects=endpoint_controllers)
     return (
         _paths(
-            _schema("probes", "exempt", 2, "", _EVERYBODY),
+            _schema("probes", "exempt", 2, by="", subjects=_EVERYBODY),
             ("get",),
             ("/healthz", "/readyz", "/livez"),
         ),
@@ -136,16 +136,14 @@ def _suggested_schemas() -> tuple[Any, ...]:
         _resources(endpoints, lease_verbs, "", ("endpoints",)),
         _resources(workload_leaders, lease_verbs, _LEASES, ("leases",)),
         _resources(nodes, _ALL, _LEASES, ("leases",)),
-        _everything(_schema("system-nodes", "system", 500, "ByUser", (_NODES,))),
+        _everything(_schema("system-nodes", "system", 500, subjects=(_NODES,))),
         _everything(
-            _schema("kube-controller-manager", "workload-high", 800, "ByNamespace", (_CONTROLLER_MANAGER,)),
+            _schema("kube-controller-manager", "workload-high", 800, by="ByNamespace", subjects=(_CONTROLLER_MANAGER,)),
         ),
-        _everything(_schema("kube-scheduler", "workload-high", 800, "ByNamespace", (_SCHEDULER,))),
-        _everything(_schema("kube-system-service-accounts", "workload-high", 900, "ByNamespace", accounts)),
-        _everything(
-            _schema("service-accounts", "workload-low", 9000, "ByUser", (("Group", "system:serviceaccounts"),))
-        ),
-        _everything(_schema("global-default", "global-default", 9900, "ByUser", _EVERYBODY)),
+        _everything(_schema("kube-scheduler", "workload-high", 800, by="ByNamespace", subjects=(_SCHEDULER,))),
+        _everything(_schema("kube-system-service-accounts", "workload-high", 900, by="ByNamespace", subjects=accounts)),
+        _everything(_schema("service-accounts", "workload-low", 9000, subjects=(("Group", "system:serviceaccounts"),))),
+        _everything(_schema("global-default", "global-default", 9900, subjects=_EVERYBODY)),
     )
 
 
