@@ -11,7 +11,12 @@ from hack.protogen.render import Writer
 from hack.protogen.services import render as render_service
 
 OUT = ROOT / "protos" / "tiphys"
-BY_HAND = ("apiserver/v1/wire.proto", "thirdparty/containerd/mount.proto")
+BY_HAND = (
+    "apiserver/v1/custom.proto",
+    "apiserver/v1/wire.proto",
+    "thirdparty/containerd/mount.proto",
+    "thirdparty/kms/v2/api.proto",
+)
 
 
 def served_by_kind(packages: dict[str, Package]) -> dict[tuple[str, str, str], list[Record]]:

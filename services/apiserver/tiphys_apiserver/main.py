@@ -7,10 +7,10 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import grpc
 
-from tiphys_apiserver.encryption.build import build_encryption
 from tiphys_apiserver.options import Options
 from tiphys_apiserver.server.assembly import Assembly, Foundation, assemble
 from tiphys_apiserver.storage.compactor import Compactor
@@ -23,6 +23,9 @@ from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_component.proc import quiet_collector
 from tiphys_component.tls import TLSFiles, client_ssl_context, grpc_channel_credentials, server_ssl_context
+
+if TYPE_CHECKING:
+    from tiphys_apiserver.encryption.store import EncryptedStore
 
 NAME = "kube-apiserver"
 _log = log.get_logger(NAME)
@@ -52,7 +55,7 @@ class ApiServer:
         tls = server_ssl_context(serving)
         async with open_store(options, self._clock) as opened:
             metrics = Registry(process_metrics=True)
-            encrypted = build_encryption(options, opened, self._clock, metrics)
+            encrypted = _encrypted(options, opened, self._clock, metrics)
             store: Store = encrypted or opened
             health = Health()
             _add_store_check(health, store)
@@ -192,6 +195,15 @@ async def open_store(options: Options, clock: Clock) -> AsyncIterator[Store]:
         yield sqlite
     finally:
         await sqlite.close()
+
+
+def _encrypted(options: Options, store: Store, clock: Clock, metrics: Registry) -> EncryptedStore | None:
+    """The store with encryption in front; None, and nothing imported, where none is asked for."""
+    if options.encryption_provider_config is None:
+        return None
+    from tiphys_apiserver.encryption.build import build_encryption
+
+    return build_encryption(options, options.encryption_provider_config, store, clock=clock, metrics=metrics)
 
 
 def _etcd_credentials(options: Options) -> grpc.ChannelCredentials | None:

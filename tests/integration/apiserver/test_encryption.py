@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 
 from tests.support.apiserver import RunningServer, running_server
+from tiphys.thirdparty.kms.v2 import api_pb2
 from tiphys_apiserver.storage.sqlite.store import SqliteStore
 from tiphys_component.clock import SystemClock
 
@@ -112,3 +116,88 @@ async def test_H17_value_whose_key_is_lost_is_left_out_and_hides_nothing_else(tm
     both = _options(tmp_path, _provider("aesgcm", "key2", "key1"))
     async with running_server(**both) as server:
         assert set(await _passwords(server)) == {"kept", "lost"}
+
+
+class _Kms:
+    """A KMS plugin in a few lines, over the published contract. It "seals" by turning bytes over."""
+
+    def __init__(self) -> None:
+        self.key_id = "one"
+        self.asked: list[str] = []
+
+    async def status(self, request: Any, context: Any) -> api_pb2.StatusResponse:
+        return api_pb2.StatusResponse(version="v2", healthz="ok", key_id=self.key_id)
+
+    async def encrypt(self, request: Any, context: Any) -> api_pb2.EncryptResponse:
+        self.asked.append("Encrypt")
+        sealed = bytes(byte ^ 0xFF for byte in request.plaintext)
+        return api_pb2.EncryptResponse(ciphertext=sealed, key_id=self.key_id, annotations={"a.b": b"1"})
+
+    async def decrypt(self, request: Any, context: Any) -> api_pb2.DecryptResponse:
+        self.asked.append("Decrypt")
+        assert dict(request.annotations) == {"a.b": b"1"}
+        return api_pb2.DecryptResponse(plaintext=bytes(byte ^ 0xFF for byte in request.ciphertext))
+
+    def handler(self) -> Any:
+        def unary(method: Any, request: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(
+                method,
+                request_deserializer=request.FromString,
+                response_serializer=lambda made: made.SerializeToString(),
+            )
+
+        methods = {
+            "Status": unary(self.status, api_pb2.StatusRequest),
+            "Encrypt": unary(self.encrypt, api_pb2.EncryptRequest),
+            "Decrypt": unary(self.decrypt, api_pb2.DecryptRequest),
+        }
+        return grpc.method_handlers_generic_handler("v2.KeyManagementService", methods)
+
+
+@asynccontextmanager
+async def _running(plugin: _Kms, socket: Path) -> AsyncIterator[None]:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((plugin.handler(),))
+    server.add_insecure_port(f"unix:{socket}")
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(None)
+
+
+def _kms(socket: Path) -> dict[str, Any]:
+    return {"kms": {"apiVersion": "v2", "name": "mine", "endpoint": f"unix://{socket}", "timeout": "2s"}}
+
+
+async def test_H17_kms_plugin_keeps_the_key_and_is_asked_once_for_many_objects(tmp_path: Path) -> None:
+    plugin, socket = _Kms(), tmp_path / "kms.sock"
+    options = _options(tmp_path, _kms(socket), {"identity": {}})
+    async with _running(plugin, socket):
+        async with running_server(**options) as server:
+            for name in ("a", "b", "c"):
+                await _create(server, name)
+            assert len(await _passwords(server)) == 3
+        assert plugin.asked == ["Encrypt"]
+        stored = await _stored(tmp_path)
+        assert all(value.startswith(b"k8s:enc:kms:v2:mine:") for value in stored.values())
+        assert b"hunter2" not in _all_files(tmp_path)
+        plugin.asked.clear()
+        async with running_server(**options) as server:
+            assert len(await _passwords(server)) == 3
+        assert plugin.asked == ["Decrypt"]
+
+
+async def test_H17_write_is_refused_while_the_kms_plugin_is_away(tmp_path: Path) -> None:
+    plugin, socket = _Kms(), tmp_path / "kms.sock"
+    async with running_server(**_options(tmp_path, _kms(socket), {"identity": {}})) as server:
+        body = {"metadata": {"name": "a"}}
+        refused = await server.http("POST", _SECRETS, body)
+        assert refused.status == 503
+        assert (await server.http("POST", "/api/v1/namespaces/default/configmaps", body)).status == 201
+        async with _running(plugin, socket):
+            async with asyncio.timeout(8):
+                while True:
+                    if (await server.http("POST", _SECRETS, body)).status == 201:
+                        break
+                    await asyncio.sleep(0.1)

@@ -1,15 +1,13 @@
-"""Builds the encryption that the options ask for."""
+"""Builds the encryption that the options ask for. Imported only where they do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tiphys_apimachinery.scheme import load_default
 from tiphys_apiserver.encryption.configuration import Configuration, ConfigurationError, read_configuration
+from tiphys_apiserver.encryption.kms import make_kms
 from tiphys_apiserver.encryption.store import EncryptedStore
-from tiphys_apiserver.encryption.transformers import Transformer
 from tiphys_apiserver.security_options import SecurityOptions
 from tiphys_apiserver.storage.interface import Store
 from tiphys_component.app import StartupError
@@ -21,12 +19,11 @@ _FLAG = "--encryption-provider-config"
 _log = get_logger(__name__)
 
 
-def build_encryption(options: SecurityOptions, store: Store, clock: Clock, metrics: Registry) -> EncryptedStore | None:
-    """The store with encryption in front, None where none is asked for. Raises StartupError."""
-    path = options.encryption_provider_config
-    if path is None:
-        return None
-    file = _File(path, watched=options.encryption_provider_config_automatic_reload)
+def build_encryption(
+    options: SecurityOptions, path: Path, store: Store, *, clock: Clock, metrics: Registry
+) -> EncryptedStore:
+    """The store with encryption in front, as the file at path says. Raises StartupError."""
+    file = _File(path, clock, watched=options.encryption_provider_config_automatic_reload)
     try:
         configuration = file.read()
     except OSError as err:
@@ -39,7 +36,8 @@ def build_encryption(options: SecurityOptions, store: Store, clock: Clock, metri
 class _File:
     """The configuration's file, read again when it changes if that is wanted."""
 
-    def __init__(self, path: Path, *, watched: bool) -> None:
+    def __init__(self, path: Path, clock: Clock, *, watched: bool) -> None:
+        self._clock = clock
         self._path = path
         self._watched = watched
         self._content = b""
@@ -47,7 +45,7 @@ class _File:
     def read(self) -> Configuration:
         """What it says. Raises OSError and ConfigurationError."""
         self._content = self._path.read_bytes()
-        return read_configuration(self._content, load_default(), _make_kms)
+        return read_configuration(self._content, load_default(), lambda settings: make_kms(settings, self._clock))
 
     def changed(self) -> Configuration | None:
         """What it says now, None where that is the same or can't be used."""
@@ -61,7 +59,3 @@ class _File:
             # The one in use goes on; who changes the file sees why.
             _log.error("encryption configuration can't be reloaded", path=str(self._path), err=str(err))
             return None
-
-
-def _make_kms(settings: Mapping[str, Any]) -> Transformer:
-    raise ConfigurationError("kms is not offered here yet, use aesgcm")

@@ -77,6 +77,12 @@ class Configuration:
                 return rule.transformers
         return None
 
+    async def close(self) -> None:
+        """Free what the providers hold."""
+        for rule in self.rules:
+            for way in rule.transformers.ways:
+                await way.close()
+
     def prefixes(self) -> list[str]:
         """Where encrypted values of built-in kinds lie."""
         return [prefix for prefix, _ in self._table]
@@ -127,7 +133,10 @@ def _ways(provider: Any, where: str, make_kms: MakeKms) -> list[Transformer]:
     if kind == "aesgcm":
         return [AesGcm(name, key) for name, key in _keys(settings, where)]
     if kind == "kms":
-        return [make_kms(settings)]
+        try:
+            return [make_kms(settings)]
+        except ValueError as err:
+            raise ConfigurationError(f"{where}: {err}") from err
     if kind == "secretbox":
         raise ConfigurationError(f"{where}: secretbox is not offered here, use aesgcm or kms")
     raise ConfigurationError(f"{where}: {kind!r} is not of identity, aescbc, aesgcm, kms")

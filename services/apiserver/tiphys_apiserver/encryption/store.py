@@ -58,14 +58,18 @@ class EncryptedStore:
 
     async def run(self) -> None:
         """Write anew what another key has written, now and whenever the configuration changes."""
-        await self._rewrite()
-        while True:
-            await self._clock.sleep(_RELOAD_S)
-            changed = await to_thread(self._reload)
-            if changed is not None:
-                self._configuration = changed
-                _log.info("encryption configuration reloaded")
-                await self._rewrite()
+        try:
+            await self._rewrite()
+            while True:
+                await self._clock.sleep(_RELOAD_S)
+                changed = await to_thread(self._reload)
+                if changed is not None:
+                    before, self._configuration = self._configuration, changed
+                    _log.info("encryption configuration reloaded")
+                    await self._rewrite()
+                    await before.close()
+        finally:
+            await self._configuration.close()
 
     async def _rewrite(self) -> None:
         try:

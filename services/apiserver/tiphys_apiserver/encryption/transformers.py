@@ -41,11 +41,30 @@ class Transformer(Protocol):
         ...
 
     async def decrypt(self, data: bytes, context: bytes) -> bytes:
-        """The data of a value without its prefix. Raises Undecryptable."""
+        """The data of a value without its prefix. Raises Undecryptable, and StoreUnavailable if a later try may do."""
+        ...
+
+    def is_stale(self, data: bytes) -> bool:
+        """Whether a value without its prefix should be written anew, though it can be read."""
+        ...
+
+    async def close(self) -> None:
+        """Free what is held."""
         ...
 
 
-class Identity:
+class _OfOneKey:
+    """What local ways have in common."""
+
+    def is_stale(self, data: bytes) -> bool:
+        """No: one key writes all."""
+        return False
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class Identity(_OfOneKey):
     """Leaves everything as it is; reads what was written before there was encryption."""
 
     prefix = b""
@@ -61,7 +80,7 @@ class Identity:
         return data
 
 
-class AesCbc:
+class AesCbc(_OfOneKey):
     """AES-CBC with PKCS #7 padding. It does not notice changes; AES-GCM does."""
 
     def __init__(self, name: str, key: bytes) -> None:
@@ -90,7 +109,7 @@ class AesCbc:
             raise Undecryptable("the padding is wrong: another key, or damage") from err
 
 
-class AesGcm:
+class AesGcm(_OfOneKey):
     """AES-GCM with a random nonce, bound to the value's place in the store. Change the key before 2^32 writes."""
 
     def __init__(self, name: str, key: bytes) -> None:
@@ -136,5 +155,6 @@ class Transformers:
         """The data, and whether it should be written anew as another way writes now. Raises Undecryptable."""
         for index, way in enumerate(self.ways):
             if value.startswith(way.prefix) and (way.prefix or not value.startswith(ENCRYPTED)):
-                return await way.decrypt(value[len(way.prefix) :], context), index > 0
+                data = value[len(way.prefix) :]
+                return await way.decrypt(data, context), index > 0 or way.is_stale(data)
         raise Undecryptable("no provider of the configuration reads it")
