@@ -6,6 +6,7 @@ pkg/apis/flowcontrol/bootstrap.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,14 +153,20 @@ SUGGESTED_SCHEMAS = _suggested_schemas()
 
 async def ensure_flow_control(objects: ObjectAccess) -> None:
     """Create what is missing, and bring back what was changed, unless its owner has said that the change is to stay."""
-    for item in (*MANDATORY_LEVELS, *SUGGESTED_LEVELS, *MANDATORY_SCHEMAS, *SUGGESTED_SCHEMAS):
-        cls: Any = type(item)
-        stored: Any = objects.get_nowait(cls, item.metadata.name)
-        if stored is None:
-            try:
-                await objects.create(item)
-            except AlreadyExists:
-                # Another server of the cluster was quicker.
-                continue
-        elif stored.spec != item.spec and stored.metadata.annotations.get(AUTOUPDATE, "") == "true":
-            await objects.modify(cls, item.metadata.name, "", lambda found, item=item: found.spec.CopyFrom(item.spec))  # type: ignore[misc]
+    # In flight together: the store commits them as one.
+    async with asyncio.TaskGroup() as group:
+        for item in (*MANDATORY_LEVELS, *SUGGESTED_LEVELS, *MANDATORY_SCHEMAS, *SUGGESTED_SCHEMAS):
+            group.create_task(_ensure(objects, item))
+
+
+async def _ensure(objects: ObjectAccess, item: Any) -> None:
+    cls: Any = type(item)
+    stored: Any = objects.get_nowait(cls, item.metadata.name)
+    if stored is None:
+        try:
+            await objects.create(item)
+        except AlreadyExists:
+            # Another server of the cluster was quicker.
+            return
+    elif stored.spec != item.spec and stored.metadata.annotations.get(AUTOUPDATE, "") == "true":
+        await objects.modify(cls, item.metadata.name, "", lambda found: found.spec.CopyFrom(item.spec))
