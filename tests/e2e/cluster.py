@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from tests.support.ports import free_port_offset
 
 ROOT = Path(__file__).resolve().parents[2]
 TIPHYS = Path(sys.executable).with_name("tiphys")
@@ -74,8 +76,8 @@ class Cluster:
 
     name: str
     home: Path
-    port_offset: int
     store: str = "sqlite"
+    port_offset: int = field(default_factory=free_port_offset)
 
     @property
     def kubeconfig(self) -> Path:

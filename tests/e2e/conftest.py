@@ -14,8 +14,7 @@ from tests.e2e.cluster import MANIFESTS, VERSIONS, Cluster, Kubectl, unique_name
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one node."""
     home: Path = tmp_path_factory.mktemp(f"home-{request.param}") / "home"
-    offset = {"sqlite": 3000, "etcd": 4000}[request.param]
-    found = Cluster(unique_name(f"e2e-{request.param}-"), home, offset, request.param)
+    found = Cluster(unique_name(f"e2e-{request.param}-"), home, request.param)
     try:
         found.up()
         yield found

@@ -33,7 +33,7 @@ def processes(name: str) -> list[str]:
 
 def test_down_leaves_nothing(tmp_path: Path) -> None:
     before = traces()
-    cluster = Cluster(unique_name("clean"), tmp_path / "home", 5000)
+    cluster = Cluster(unique_name("clean"), tmp_path / "home")
     try:
         assert "export KUBECONFIG=" in cluster.up("--nodes=2", "--fake=gpu:2")
         kubectl = cluster.kubectl()

@@ -21,7 +21,7 @@ GPU = "nvidia.com/gpu"
 @pytest.fixture(scope="module")
 def gpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one node with two simulated GPUs."""
-    cluster = Cluster(unique_name("e2e-dev-"), tmp_path_factory.mktemp("dev") / "home", 26000)
+    cluster = Cluster(unique_name("e2e-dev-"), tmp_path_factory.mktemp("dev") / "home")
     try:
         cluster.up("--fake=gpu:2")
         yield cluster

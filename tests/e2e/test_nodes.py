@@ -31,7 +31,7 @@ spec:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes, with a Deployment spread over them."""
-    found = Cluster(unique_name("e2e-nodes-"), tmp_path_factory.mktemp("home-nodes") / "home", 6000)
+    found = Cluster(unique_name("e2e-nodes-"), tmp_path_factory.mktemp("home-nodes") / "home")
     try:
         found.up("--nodes=3")
         kubectl = found.kubectl()

@@ -37,7 +37,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """One node with a network of the user's own."""
     own = tmp_path / "own.conflist"
     own.write_text(json.dumps(NETWORK))
-    found = Cluster(unique_name("e2e-own-"), tmp_path / "home", 15500)
+    found = Cluster(unique_name("e2e-own-"), tmp_path / "home")
     try:
         found.up(f"--pod-network-cidr={RANGE}", f"--cni-conf={own}", f"--cni-bin-dir={PLUGINS}")
         yield found

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import free_port_offset
 from tiphys_cluster import cgroups, network
 from tiphys_cluster.choices import kept_settings
 from tiphys_cluster.layout import Layout
@@ -33,7 +34,6 @@ pytestmark = [
 _COMMAND_TIMEOUT_S = 120.0
 _WAIT_S = 40.0
 # Below the ports that the kernel gives to clients, where any process may sit.
-_PORT_OFFSET = 15000 + os.getpid() % 50 * 100
 POD = """
 apiVersion: v1
 kind: Pod
@@ -136,7 +136,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
     if request.param == "etcd" and shutil.which("etcd") is None:
         pytest.skip("needs etcd")
     run_root = Path("/run/tiphys-up-test") / str(os.getpid())
-    cluster = Cluster(f"up-{os.getpid()}-{request.param}", tmp_path / "home", run_root, _PORT_OFFSET)
+    cluster = Cluster(f"up-{os.getpid()}-{request.param}", tmp_path / "home", run_root, free_port_offset())
     try:
         cluster.up("--store", request.param)
         yield cluster
