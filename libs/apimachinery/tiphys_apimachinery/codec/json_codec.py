@@ -163,7 +163,7 @@ def _dynamic_from_json(cls: Any, data: Any, sink: FieldSink | None) -> Any:
         raise _not_a_kind(kind.version, kind.kind, "exceeded max depth")
     found = FieldSink()
     try:
-        metadata = from_json(meta_pb2.ObjectMeta, data.get("metadata") or {}, found)
+        metadata = from_json(meta_pb2.ObjectMeta, {} if data.get("metadata") is None else data["metadata"], found)
     except BadRequest as err:
         raise _not_a_kind(kind.version, kind.kind, f"metadata: {err.message}") from err
     unknown = [f"metadata.{path}" for path in found.unknown]

@@ -83,11 +83,13 @@ def _fills(node: Node) -> bool:
 def prune(node: Node, value: Any, path: str, unknown: list[str]) -> Any:
     """A copy of the value without what the schema does not know; the paths of that are added to unknown."""
     if isinstance(value, dict):
-        return {
-            name: member
-            for name, given in value.items()
-            if (member := _prune_member(node, name, given, f"{path}.{name}" if path else name, unknown)) is not MISSING
-        }
+        kept = {}
+        for name, given in value.items():
+            where = f"{path}.{name}" if path else name
+            member = _prune_member(node, name, given, path=where, unknown=unknown)
+            if member is not MISSING:
+                kept[name] = member
+        return kept
     if isinstance(value, list):
         if node.items is None:
             # A list without schema of its items lies below unknown fields that are kept.
@@ -96,8 +98,7 @@ def prune(node: Node, value: Any, path: str, unknown: list[str]) -> Any:
     return value
 
 
-# Its arguments are the place, and who is told.
-def _prune_member(node: Node, name: str, value: Any, path: str, unknown: list[str]) -> Any:
+def _prune_member(node: Node, name: str, value: Any, *, path: str, unknown: list[str]) -> Any:
     known = node.properties.get(name)
     if known is not None:
         return prune(known, value, path, unknown)

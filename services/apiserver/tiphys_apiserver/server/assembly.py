@@ -164,12 +164,7 @@ def assemble(base: Foundation) -> Assembly:
     aggregator = Aggregator(objects, resolve, egress=egress, files=files, clock=clock)
     resources = Resources(hall, Renderer(clock), subresources, rng.random, elsewhere=aggregator.serve)
     paths = PlainPaths(aggregator.document)
-    add_basic_paths(paths, base.health, base.metrics)
-    add_swagger_page(paths)
-    fixed = [info for info in scheme.resources() if is_served(info, hall)]
-    catalog = Catalog(fixed, lambda: [served.info for served in table.custom()], lambda: table.generation)
-    add_discovery_paths(paths, catalog, f"{options.advertise_address or options.bind_address[0]}:{options.secure_port}")
-    add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION, custom=CustomKinds(table)))
+    _add_documents(paths, base, scheme, hall)
     _add_issuer(paths, options, authentication)
     counted = RequestMetrics(base.metrics)
     unchecked = Chain(_ServerItself(), AlwaysAllow(), flow, auditor=auditor)
@@ -202,6 +197,17 @@ def _flow_control(base: Foundation, objects: RegistryAccess, table: ResourceTabl
         return MaxInFlight(reading, mutating)
     metrics = FlowMetrics(base.metrics)
     return PriorityAndFairness(reading + mutating, objects, base.clock, count=table.count, metrics=metrics)
+
+
+def _add_documents(paths: PlainPaths, base: Foundation, scheme: Scheme, hall: Hall) -> None:
+    """Health, discovery and OpenAPI."""
+    options, table = base.options, hall.table
+    add_basic_paths(paths, base.health, base.metrics)
+    add_swagger_page(paths)
+    fixed = [info for info in scheme.resources() if is_served(info, hall)]
+    catalog = Catalog(fixed, lambda: [served.info for served in table.custom()], lambda: table.generation)
+    add_discovery_paths(paths, catalog, f"{options.advertise_address or options.bind_address[0]}:{options.secure_port}")
+    add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION, custom=CustomKinds(table)))
 
 
 def _component_status_info(scheme: Scheme) -> ResourceInfo:
