@@ -91,7 +91,7 @@ def _default(field: dataclasses.Field[Any], is_duration: bool) -> str:
     if value in (None, "", ()):
         return ""
     if is_duration:
-        text = f"{value:g}s"
+        text = f"{int(value)}s" if value == int(value) else f"{value:g}s"
         assert parse_duration(text) == value
     elif isinstance(value, bool):
         text = str(value).lower()
