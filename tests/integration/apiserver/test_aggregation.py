@@ -249,14 +249,27 @@ async def test_A40_a_certificate_of_another_authority_is_refused(site: Site) -> 
     assert (await site.server.http("GET", f"{BASE}/namespaces/default/pears")).status == 200
 
 
-async def test_A40_an_apiservice_without_a_service_is_this_servers_own(site: Site) -> None:
-    local = {
-        "metadata": {"name": "v1.apps"},
-        "spec": {"group": "apps", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1},
-    }
-    made = await site.server.http("POST", "/apis/apiregistration.k8s.io/v1/apiservices", local)
-    assert made.json()["status"]["conditions"][0]["reason"] == "Local"
+async def test_A40_this_servers_own_group_versions_are_listed_as_local(site: Site) -> None:
+    listed = (await site.server.http("GET", "/apis/apiregistration.k8s.io/v1/apiservices")).json()["items"]
+    found = {item["metadata"]["name"]: item for item in listed}
+    assert {"v1.", "v1.apps", "v2.autoscaling", "v1.rbac.authorization.k8s.io"} <= found.keys()
+    assert found["v1.apps"]["status"]["conditions"][0]["reason"] == "Local"
+    assert found["v1."]["spec"]["groupPriorityMinimum"] > found["v1.apps"]["spec"]["groupPriorityMinimum"]
     assert (await site.server.http("GET", "/apis/apps/v1/namespaces/default/deployments")).status == 200
+
+
+async def test_A40_extension_servers_find_whom_to_believe(files: Files) -> None:
+    front = {
+        "requestheader_client_ca_file": files.folder / "front-ca.crt",
+        "requestheader_allowed_names": ("front-proxy-client",),
+    }
+    async with running_server(**front) as server:
+        path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+        data = (await server.http("GET", path)).json()["data"]
+    assert data["requestheader-client-ca-file"] == (files.folder / "front-ca.crt").read_text()
+    assert data["client-ca-file"] == (shared_pki().folder / "ca.crt").read_text()
+    assert json.loads(data["requestheader-allowed-names"]) == ["front-proxy-client"]
+    assert json.loads(data["requestheader-username-headers"]) == ["X-Remote-User"]
 
 
 @pytest.mark.parametrize(

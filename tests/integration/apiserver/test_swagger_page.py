@@ -34,7 +34,7 @@ async def test_A42_the_page_reads_this_servers_operations(server: RunningServer)
 async def test_A42_without_the_slash_it_leads_to_the_page(server: RunningServer) -> None:
     reply = await server.http("GET", "/swagger-ui")
     assert (reply.status, reply.header("Location")) == (301, ["/swagger-ui/"])
-    assert "/swagger-ui" in (await server.http("GET", "/")).json()["paths"]
+    assert "/swagger-ui/" in (await server.http("GET", "/")).json()["paths"]
 
 
 @pytest.mark.parametrize("name", ["../__init__.py", "%2e%2e/%2e%2e/__init__.py", "index.j2", "swagger-ui.js.map"])

@@ -47,9 +47,10 @@ _HEADERS = [
 def add_swagger_page(paths: PlainPaths) -> None:
     """Serve the page and its parts to whoever may read these paths; its files are read when they are first asked."""
 
-    async def root(exchange: Exchange) -> Answer:
-        if not exchange.path.endswith("/"):
-            return Answer(301, b"", _TYPES["index.html"], [("Location", f"{_PATH}/")])
+    async def folder(_exchange: Exchange) -> Answer:
+        return Answer(301, b"", _TYPES["index.html"], [("Location", f"{_PATH}/")])
+
+    async def page(_exchange: Exchange) -> Answer:
         return await _file("index.html")
 
     async def part(exchange: Exchange) -> Answer:
@@ -58,7 +59,8 @@ def add_swagger_page(paths: PlainPaths) -> None:
             raise NotFound.of_path()
         return await _file(name)
 
-    paths.add(_PATH, root)
+    paths.add(_PATH, folder, listed=False)
+    paths.add(f"{_PATH}/", page)
     paths.add_under(f"{_PATH}/", part)
 
 

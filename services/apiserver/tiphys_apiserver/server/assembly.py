@@ -15,6 +15,7 @@ from tiphys_apiserver.admission.webhooks.caller import WebhookCaller
 from tiphys_apiserver.admission.webhooks.services import ServiceAddresses
 from tiphys_apiserver.aggregation.aggregator import Aggregator
 from tiphys_apiserver.aggregation.client import ClientFiles
+from tiphys_apiserver.aggregation.published import publish_authentication, publish_local
 from tiphys_apiserver.audit.auditor import Auditor
 from tiphys_apiserver.audit.build import build_auditor
 from tiphys_apiserver.authentication.anonymous import AnonymousFallback
@@ -85,6 +86,7 @@ class Assembly:
     definitions: Registrar
     clients: tuple[ReviewClient, ...]
     clock: Clock
+    options: Options
     advertise: Callable[[int], KubernetesService | None]
     kubernetes_service: KubernetesService | None = None
     rpc: Any = None
@@ -93,6 +95,9 @@ class Assembly:
         """Make what a cluster must have, once the caches are filled."""
         self.kubernetes_service = self.advertise(secure_port)
         await bootstrap(self.objects, self.kubernetes_service)
+        await publish_authentication(self.objects, self.options)
+        served = (info for info in self.scheme.resources() if is_served(info, self.hall))
+        await publish_local(self.objects, [(info.group, info.version) for info in served])
 
 
 class _ServerItself:
@@ -186,6 +191,7 @@ def assemble(base: Foundation) -> Assembly:
         definitions=Registrar(table, Kinds(base.store, environment), objects, clock),
         clients=(*authentication.clients, *authorization.clients),
         clock=clock,
+        options=options,
         advertise=lambda port: _kubernetes_service(options, objects, clock, port),
     )
 
