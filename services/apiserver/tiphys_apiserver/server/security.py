@@ -72,7 +72,7 @@ def build_authentication(options: Options, objects: ObjectAccess, clock: Clock) 
     if options.client_ca_file is not None:
         pem = _read(options.client_ca_file, "--client-ca-file")
         try:
-            authenticators.append(X509Authenticator(pem, clock))
+            authenticators.append(X509Authenticator(pem, clock, reread=options.client_ca_file.read_bytes))
         except ValueError as err:
             raise _unusable(options.client_ca_file, "--client-ca-file", str(err)) from err
     if options.token_auth_file is not None:
@@ -114,7 +114,7 @@ def build_authentication(options: Options, objects: ObjectAccess, clock: Clock) 
 def _front_proxies(options: Options, path: Path, clock: Clock) -> Authenticator:
     flag = "--requestheader-client-ca-file"
     try:
-        proxies = X509Authenticator(_read(path, flag), clock)
+        proxies = X509Authenticator(_read(path, flag), clock, reread=path.read_bytes)
     except ValueError as err:
         raise _unusable(path, flag, str(err)) from err
     headers = RequestHeaders(

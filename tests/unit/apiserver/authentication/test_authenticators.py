@@ -15,7 +15,7 @@ from tiphys_apiserver.authentication.token_file import TokenFileAuthenticator, T
 from tiphys_apiserver.authentication.union import UnionAuthenticator
 from tiphys_apiserver.authentication.x509 import X509Authenticator
 from tiphys_component.certificates import CertificateAuthority
-from tiphys_component.clock import SystemClock
+from tiphys_component.clock import FakeClock, SystemClock
 
 CA = CertificateAuthority.create("ours")
 
@@ -42,6 +42,27 @@ async def test_known_certificate_is_the_same_user_again() -> None:
     authenticator = certificates()
     first = await authenticator.authenticate(Credentials(peer_certificate_der=ANN))
     assert await authenticator.authenticate(Credentials(peer_certificate_der=ANN)) is first
+
+
+async def test_H21_authorities_are_read_anew_and_the_old_ones_end_to_be_believed() -> None:
+    other = CertificateAuthority.create("new", now=FakeClock().now())
+    clock = FakeClock(SystemClock().now())
+    file = [CA.cert_pem]
+    authenticator = X509Authenticator(CA.cert_pem, clock, reread=lambda: file[0])
+    of_new = der(other.issue("eva", client=True).cert_pem)
+    assert await authenticator.authenticate(Credentials(peer_certificate_der=ANN)) is not None
+    with pytest.raises(Unauthorized):
+        await authenticator.authenticate(Credentials(peer_certificate_der=of_new))
+
+    file[0] = b"half writ"
+    clock.advance(1)
+    assert await authenticator.authenticate(Credentials(peer_certificate_der=ANN)) is not None
+    file[0] = other.cert_pem
+    clock.advance(1)
+
+    assert await authenticator.authenticate(Credentials(peer_certificate_der=of_new)) is not None
+    with pytest.raises(Unauthorized):
+        await authenticator.authenticate(Credentials(peer_certificate_der=ANN))
 
 
 @pytest.mark.parametrize(
