@@ -1,4 +1,4 @@
-"""The loop: wait for a change of the Nodes or of the kernel, work out which leases stand, have the back end apply them.
+"""The loop: wait for a change of leases or of the kernel, work out which leases stand, have the back end apply them.
 
 Level, not edge: each round compares everything, so that it makes no difference which message woke it, what a life
 before left behind, and what was missed meanwhile.
@@ -14,14 +14,12 @@ from pathlib import Path
 
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys_apimachinery.errors import APIError
-from tiphys_client.client import Client
-from tiphys_client.informer import Informer
-from tiphys_client.recorder import EventRecorder
 from tiphys_cni.flannel import lease
 from tiphys_cni.flannel.backend.interface import Backend, BackendError
-from tiphys_cni.flannel.lease import Claim, Lease, LeaseError, Survey
+from tiphys_cni.flannel.lease import Lease, LeaseError, Survey
 from tiphys_cni.flannel.monitor import Monitor
 from tiphys_cni.flannel.subnet import SubnetEnv
+from tiphys_cni.flannel.subnet_manager import SubnetManager
 from tiphys_component.app import start_loop
 from tiphys_component.backoff import Backoff
 from tiphys_component.clock import Clock
@@ -52,23 +50,19 @@ class Manager:
         self,
         config: Config,
         backend: Backend,
-        client: Client,
-        nodes: Informer[Node, Claim],
+        leases: SubnetManager,
         *,
         prepare: Callable[[], Awaitable[None]],
         clock: Clock,
         registry: Registry,
-        events: EventRecorder,
     ) -> None:
         """`prepare` makes the node ready for any back end; once it has succeeded, only prepare_again has it called."""
         self._config = config
         self._backend = backend
-        self._client = client
-        self._nodes = nodes
+        self._leases = leases
         self._prepare = prepare
         self._is_prepared = False
         self._clock = clock
-        self._events = events
         self._rounds = registry.counter(
             "flannel_syncs_total", "Comparisons of the kernel with the leases.", ("result",)
         )
@@ -80,7 +74,7 @@ class Manager:
         self.survey = Survey(None, "the Nodes are not known yet", {}, (), {})
         self.refused: Mapping[str, str] = {}
         self.mtu = 0
-        nodes.add_handler(self._on_node, self._on_node_update, self._on_node)
+        leases.on_change(self._wake.set)
 
     @property
     def backend(self) -> Backend:
@@ -105,17 +99,8 @@ class Manager:
         self._is_prepared = False
         self._wake.set()
 
-    def _on_node(self, _node: Node) -> None:
-        self._wake.set()
-
-    def _on_node_update(self, old: Node, new: Node) -> None:
-        # A node's status changes often and says nothing of leases.
-        notes = (old.metadata.annotations, new.metadata.annotations)
-        if old.spec != new.spec or any(notes[0].get(key) != notes[1].get(key) for key in _ANNOTATIONS):
-            self._wake.set()
-
     async def run(self) -> None:
-        """Follows Nodes and kernel until cancelled; the informer is run by the caller."""
+        """Follows leases and kernel until cancelled; what keeps the leases is run by the caller."""
         monitor = Monitor(self._wake.set, lambda: self._backend.devices, lambda: self._backend.overlay)
         try:
             async with asyncio.TaskGroup() as group:
@@ -137,7 +122,7 @@ class Manager:
 
     async def follow(self) -> None:
         """Does a round whenever something wakes it, and again after one that failed. Runs until cancelled."""
-        await self._nodes.wait_synced()
+        await self._leases.wait_synced()
         backoff = Backoff(base_s=0.1, cap_s=5.0)
         self._wake.set()
         while True:
@@ -161,9 +146,7 @@ class Manager:
         Raises OSError, BackendError, CommandError; and APIError where all is in place but could not be announced.
         """
         async with self._lock:
-            read = map(self._nodes.projection, self._nodes.keys())
-            claims = [claim for claim in read if claim is not None]
-            found = await asyncio.to_thread(lease.survey, claims, self._config.node, self._config.network)
+            found = await self._leases.survey()
             if found.own is None:
                 self._say_absent(found)
                 return 0
@@ -193,17 +176,14 @@ class Manager:
             _log.info("subnet held", subnet=str(subnet), mtu=mtu, backend=self._backend.name)
 
     async def _announce(self, found: Survey) -> None:
-        wanted = self._backend.announce().annotations()
-        if all(found.announced.get(key) == value for key, value in wanted.items()):
-            return
-        await self._client.patch(Node, self._config.node, "", {"metadata": {"annotations": wanted}})
-        _log.info("lease announced", node=self._config.node, backend=self._backend.name)
+        if await self._leases.announce(found, self._backend.announce()):
+            _log.info("lease announced", node=self._config.node, backend=self._backend.name)
 
     def _say_absent(self, found: Survey) -> None:
         if found.problem != self.survey.problem:
             _log.warning("no lease", node=self._config.node, reason=found.problem)
             if found.is_refused:
-                self._event(found.problem)
+                self._leases.warn(found.problem)
         # What was held goes on working; it is only told that the Node no longer says so.
         self.survey = found
 
@@ -211,21 +191,13 @@ class Manager:
         for name, why in refused.items():
             if self.refused.get(name) != why:
                 _log.error("lease refused", node=name, reason=why)
-                self._event(why)
+                self._leases.warn(why)
         for name in self.refused.keys() - refused.keys():
             _log.info("lease no longer refused", node=name)
         self.survey, self.refused, self.mtu = found, refused, mtu
         kept = sum(peer.node not in refused for peer in found.peers)
         self._peers.labels("used").set(kept)
         self._peers.labels("refused").set(len(refused))
-
-    def _event(self, message: str) -> None:
-        node = self._nodes.get(self._config.node)
-        if node is not None:
-            self._events.event(node, "Warning", "LeaseRefused", message)
-
-
-_ANNOTATIONS = (lease.BACKEND_TYPE, lease.BACKEND_DATA, lease.PUBLIC_IP, lease.KUBE_SUBNET_MANAGER)
 
 
 def _announced(found: Survey) -> Mapping[str, object]:

@@ -17,7 +17,17 @@ from tiphys_component.serving import ServingOptions
 class Options(ServingOptions):
     """flannel: holds the node's subnet and carries packets to the subnets of the other nodes."""
 
-    kubeconfig: Path = flag("--kubeconfig", help="how to reach the API server")
+    subnet_manager: Literal["kube", "etcd"] = flag(
+        "--subnet-manager", default="kube", help="where leases are kept: at the Nodes, or in etcd without Kubernetes"
+    )
+    kubeconfig: Path | None = flag("--kubeconfig", default=None, help="how to reach the API server; needed for kube")
+    etcd_endpoints: tuple[str, ...] = flag(
+        "--etcd-endpoints", default=("http://127.0.0.1:2379",), help="members of etcd, for etcd"
+    )
+    etcd_prefix: str = flag("--etcd-prefix", default="/coreos.com/network", help="what keys in etcd begin with")
+    etcd_cafile: Path | None = flag("--etcd-cafile", default=None, help="authority of etcd's certificate, PEM")
+    etcd_certfile: Path | None = flag("--etcd-certfile", default=None, help="certificate for etcd, PEM")
+    etcd_keyfile: Path | None = flag("--etcd-keyfile", default=None, help="its key, PEM")
     node_name: str = flag("--node-name", help="name of this node")
     backend: Literal["vxlan", "host-gw", "udp"] = flag(
         "--backend", default="vxlan", help="how packets get to other nodes"
@@ -38,6 +48,10 @@ class Options(ServingOptions):
     def __post_init__(self) -> None:
         """Raises ValueError naming the flag."""
         self.settings()
+        if self.subnet_manager == "kube" and self.kubeconfig is None:
+            raise ValueError("--kubeconfig: needed with --subnet-manager=kube")
+        if self.subnet_manager == "etcd" and not self.node_ip:
+            raise ValueError("--node-ip: needed with --subnet-manager=etcd, whose leases are known by it")
         for name, value, last in (("--vni", self.vni, 2**24 - 1), ("--port", self.port, 2**16 - 1)):
             if not 0 <= value <= last:
                 raise ValueError(f"{name}: {value} is not between 0 and {last}")

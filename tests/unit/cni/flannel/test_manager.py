@@ -19,6 +19,7 @@ from tiphys_client.recorder import EventRecorder
 from tiphys_cni.flannel.backend.interface import Applied, Opened
 from tiphys_cni.flannel.lease import Announcement, Lease, claim_of
 from tiphys_cni.flannel.manager import Config, Manager
+from tiphys_cni.flannel.subnet_manager import KubeSubnetManager
 from tiphys_component.clock import FakeClock
 from tiphys_component.metrics import Registry
 
@@ -99,7 +100,8 @@ async def running(folder: Path, *nodes: Node, backend: NotingBackend | None = No
 
     chosen = backend or NotingBackend()
     config = Config("a", NETWORK, folder / "subnet.env", ip_masq=True)
-    manager = Manager(config, chosen, client, informer, prepare=prepare, clock=clock, registry=registry, events=events)
+    leases = KubeSubnetManager(client, informer, events, node="a", network=NETWORK)
+    manager = Manager(config, chosen, leases, prepare=prepare, clock=clock, registry=registry)
     bench = Bench(clock, client, chosen, manager, registry, config.subnet_file, prepared)
     tasks = [asyncio.create_task(work) for work in (informer.run(), manager.follow())]
     try:

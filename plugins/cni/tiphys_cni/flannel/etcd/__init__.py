@@ -1,0 +1,1 @@
+"""Leases of subnets in etcd, as flannel keeps them without Kubernetes."""
