@@ -13,6 +13,7 @@ import grpc
 
 from tiphys_apiserver.options import Options
 from tiphys_apiserver.server.assembly import Assembly, Foundation, assemble
+from tiphys_apiserver.server.flow_control.dangling import DanglingConditions
 from tiphys_apiserver.storage.compactor import Compactor
 from tiphys_apiserver.storage.interface import StorageError, Store
 from tiphys_component import app, log
@@ -109,6 +110,8 @@ class ApiServer:
 
             parts.rpc = await start_rpc(parts, self._options, serving)
             self.grpc_port, self.grpc_token_port = parts.rpc.port, parts.rpc.token_port
+        conditions = DanglingConditions(parts.objects, self._clock)
+        start_loop(group, conditions.run(), "conditions of flow schemas")
         if parts.kubernetes_service is not None:
             start_loop(group, parts.kubernetes_service.run(), "kubernetes service")
 

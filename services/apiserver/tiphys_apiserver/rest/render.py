@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -29,6 +30,9 @@ from tiphys_component.proc import to_thread
 # Smaller answers are not worth the time. Source: apiserver pkg/endpoints/handlers/responsewriters, 128 KiB, level 1.
 GZIP_FROM_BYTES = 128 * 1024
 _GZIP_LEVEL = 1
+# zlib's number for the gzip format with the largest window.
+_GZIP_FORMAT = 31
+_GZIP_PIECES = 256
 
 
 def status_answer(error: APIError, media_format: Format = JSON_FORMAT) -> Answer:
@@ -257,5 +261,9 @@ async def compressed(answer: Answer, accept_encoding: str) -> Answer:
 
 
 def _gzip(body: bytes | Sequence[bytes]) -> bytes:
-    whole = body if isinstance(body, bytes) else b"".join(body)
-    return gzip.compress(whole, compresslevel=_GZIP_LEVEL, mtime=0)
+    if isinstance(body, bytes):
+        return gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0)
+    # Some pieces at a time: the whole of a list in one would be the largest thing in memory.
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+    packed = [packer.compress(b"".join(body[at : at + _GZIP_PIECES])) for at in range(0, len(body), _GZIP_PIECES)]
+    return b"".join([*packed, packer.flush()])
