@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -353,3 +355,32 @@ async def _until_allowed(server: RunningServer) -> Reply:
         while (reply := await server.http("GET", _BASE, user="alice")).status != 200:
             pass
     return reply
+
+
+@pytest.mark.slow
+async def test_A37_a_thousand_definitions_take_at_most_300_mb() -> None:
+    text = {"type": "string", "description": "Some words on what this field is about, as definitions have them."}
+    part = {"type": "object", "properties": {f"field{index}": text for index in range(8)}}
+    spec = {"type": "object", "properties": {f"part{index}": part for index in range(12)}}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    async with running_server() as server:
+        await server.http("GET", "/openapi/v2")
+        before = _resident_mb()
+        for index in range(1000):
+            plural, group = f"things{index}", f"g{index // 10}.example.com"
+            made = _definition(version)
+            made["metadata"]["name"] = f"{plural}.{group}"
+            made["spec"] |= {"group": group, "names": {"plural": plural, "kind": f"Thing{index}"}}
+            assert (await server.http("POST", _CRDS, made)).status == 201
+            path = f"/apis/{group}/v1/namespaces/default/{plural}"
+            thing = {"apiVersion": f"{group}/v1", "kind": f"Thing{index}", "metadata": {"name": "a"}}
+            await _until(server, path, lambda reply: reply.status == 200)
+            assert (await server.http("POST", path, thing)).status == 201
+        await server.http("GET", "/openapi/v2")
+        assert _resident_mb() - before < 300
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20

@@ -62,6 +62,7 @@ def test_a_changed_status_counts_as_wanted_where_it_has_no_door(has_status: bool
 
 def test_what_is_no_object_is_refused() -> None:
     cls = _class()
+    faulty: Any
     for faulty in ([], {"metadata": []}, {"metadata": {"name": 1}}):
         with pytest.raises(BadRequest):
             json_codec.from_json(cls, faulty)
