@@ -103,8 +103,8 @@ compose-down: ## take it away, with its data
 	$(COMPOSE) down --volumes
 
 .PHONY: containerd17
-containerd17: dev test-system $(CONTAINERD17)/containerd ## the runtime's client and the kubelet with containerd 1.7 instead of the machine's
-	PATH="$(abspath $(CONTAINERD17)):$$PATH" $(PYTEST) tests/conformance/cri tests/integration/kubelet -m containerd
+containerd17: dev test-system $(CONTAINERD17)/containerd ## runtime client, kubelet, CNI and devices with containerd 1.7 instead of the machine's
+	PATH="$(abspath $(CONTAINERD17)):$$PATH" $(PYTEST) tests/conformance/cri tests/integration/kubelet tests/integration/cni/test_containerd.py tests/integration/devices -m "containerd and not slow"
 
 .PHONY: test
 test: lint type contracts verify unit integration e2e compose-test ## everything that CI runs
