@@ -80,8 +80,8 @@ class ApiServer:
                 start_loop(group, Compactor(store, self._clock).run(), "compaction")
                 if encrypted is not None:
                     start_loop(group, encrypted.run(), "encryption")
-                if parts.auditor is not None:
-                    start_loop(group, parts.auditor.trail.run(), "audit log")
+                for trail in parts.auditor.trails if parts.auditor is not None else ():
+                    start_loop(group, trail.run(), "audit")
                 await parts.rest.listen(options.hosts(), options.secure_port, tls)
                 if options.insecure_port:
                     await parts.plain.listen(

@@ -105,6 +105,9 @@ class SecurityOptions(LogOptions):
     audit_log_path: str = flag(
         "--audit-log-path", default="", help="file of audit events, one line of JSON each; - is standard output"
     )
+    audit_webhook_config_file: Path | None = flag(
+        "--audit-webhook-config-file", default=None, help="kubeconfig of a service that is sent audit events"
+    )
     audit_log_maxsize: int = flag(
         "--audit-log-maxsize", default=100, help="megabytes at which the audit log is put aside; 0 is never"
     )

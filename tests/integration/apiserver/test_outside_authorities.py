@@ -1,4 +1,4 @@
-"""Rows H1, H2: users and rights that others vouch for, through both doors of a real server."""
+"""Rows H1, H2, H16: users and rights that others vouch for, and what others are told, by a real server."""
 
 from __future__ import annotations
 
@@ -207,3 +207,25 @@ async def test_H2_webhook_decides_where_the_others_have_no_opinion(tmp_path: Pat
             assert (await server.http("GET", f"{base}/pods", user="alice")).status == 200
             assert (await server.http("GET", f"{base}/secrets", user="alice")).status == 403
             assert (await server.http("GET", f"{base}/secrets")).status == 200
+
+
+async def test_H16_events_are_sent_to_a_webhook(tmp_path: Path) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def take(request: web.Request) -> Any:
+        events = await request.json()
+        assert (events["kind"], events["apiVersion"]) == ("EventList", "audit.k8s.io/v1")
+        sent.extend(events["items"])
+        return {}
+
+    (tmp_path / "policy.yaml").write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n")
+    async with _https({"/": take}) as url:
+        changes = {
+            "audit_policy_file": tmp_path / "policy.yaml",
+            "audit_webhook_config_file": _kubeconfig(tmp_path, url),
+        }
+        async with running_server(**changes) as server:
+            body = {"metadata": {"name": "a"}}
+            assert (await server.http("POST", "/api/v1/namespaces/default/configmaps", body)).status == 201
+    complete = [event for event in sent if event["stage"] == "ResponseComplete" and event["verb"] == "create"]
+    assert [event["objectRef"]["name"] for event in complete if event["objectRef"]["resource"] == "configmaps"] == ["a"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -172,7 +172,7 @@ class Record:
             return
         at = self._auditor.clock.now()
         managed = verdict.omit_managed_fields
-        self._auditor.trail.add(Draft(fields, verdict.level, stage, at, managed, request, response))
+        self._auditor.add(Draft(fields, verdict.level, stage, at, managed, request, response))
 
     def _finish(self, stage: Stage, fields: dict[str, Any], request: Any = None, response: Any = None) -> None:
         self._add(stage, fields, request, response)
@@ -198,9 +198,9 @@ def _response(result: Any) -> Any:
 class Auditor:
     """Notes requests as the policy says."""
 
-    def __init__(self, policy: Policy, trail: Trail, clock: Clock, new_uid: Callable[[], str]) -> None:
+    def __init__(self, policy: Policy, trails: Sequence[Trail], clock: Clock, new_uid: Callable[[], str]) -> None:
         self._policy = policy
-        self.trail = trail
+        self.trails = trails
         self.clock = clock
         self.new_uid = new_uid
 
@@ -209,7 +209,8 @@ class Auditor:
         verdict = self._policy.judge(call.user, call.info)
         if verdict.level is Level.NONE:
             return await endpoint()
-        await self.trail.wait_room()
+        for trail in self.trails:
+            await trail.wait_room()
         record = call.record = Record(self, call, verdict, call.user)
         record.received()
         if isinstance(call.door, Exchange):
@@ -230,6 +231,11 @@ class Auditor:
                 call.door.started = None
         record.answered(result)
         return result
+
+    def add(self, draft: Draft) -> None:
+        """Give an event to every trail."""
+        for trail in self.trails:
+            trail.add(draft)
 
     def refuse(self, call: Call, error: APIError) -> None:
         """Note a request whose caller was not authenticated."""

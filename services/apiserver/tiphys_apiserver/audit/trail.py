@@ -32,14 +32,26 @@ class Sink(Protocol):
         """Add lines. Raises OSError where they are lost."""
 
     def close(self) -> None:
-        """Write what is held back, and free everything."""
+        """Free everything; closing twice is fine, and a sink that others run may be tried once more after it."""
+
+
+class Counts:
+    """How many events were written, and lost, by all trails of a server."""
+
+    def __init__(self, metrics: Registry) -> None:
+        self.written = metrics.counter("apiserver_audit_event_total", "Audit events written.")
+        self.lost = metrics.counter("apiserver_audit_error_total", "Audit events that could not be written.")
 
 
 class Trail:
-    """Takes events in the loop and writes them outside of it."""
+    """Takes events in the loop and writes them outside of it.
 
-    def __init__(self, sinks: list[Sink], bodies: Bodies, metrics: Registry) -> None:
-        self._sinks = sinks
+    One that drops loses events while its queue is full instead of having requests wait: for a sink that others run.
+    """
+
+    def __init__(self, sink: Sink, bodies: Bodies, counts: Counts, *, drops: bool = False) -> None:
+        self._sink = sink
+        self._drops = drops
         self._bodies = bodies
         self._waiting: deque[Draft] = deque()
         self._filled = asyncio.Event()
@@ -48,8 +60,7 @@ class Trail:
         # Guards the sinks: the last writing of a trail that ends may meet the one before.
         self._lock = threading.Lock()
         self._broken = False
-        self._written = metrics.counter("apiserver_audit_event_total", "Audit events written to the log.")
-        self._lost = metrics.counter("apiserver_audit_error_total", "Audit events that could not be written.")
+        self._written, self._lost = counts.written, counts.lost
 
     async def wait_room(self) -> None:
         """Return when the queue is not full."""
@@ -57,9 +68,12 @@ class Trail:
 
     def add(self, draft: Draft) -> None:
         """Take an event; it must not be changed afterwards."""
+        if self._drops and len(self._waiting) >= QUEUE_LENGTH:
+            self._lose(1, "too many wait")
+            return
         self._waiting.append(draft)
         self._filled.set()
-        if len(self._waiting) >= QUEUE_LENGTH:
+        if not self._drops and len(self._waiting) >= QUEUE_LENGTH:
             self._has_room.clear()
 
     async def run(self) -> None:
@@ -69,7 +83,10 @@ class Trail:
                 await self._filled.wait()
                 await self._write_waiting()
         finally:
-            while self._waiting:
+            if self._drops:
+                # The service may be away: the server's end does not wait for it.
+                self._sink.close()
+            while self._waiting and not (self._drops and self._broken):
                 await self._write_waiting()
             await to_thread(self._close)
 
@@ -85,22 +102,20 @@ class Trail:
         with self._lock:
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             lines = [line(draft, self._bodies) for draft in batch]
-            for sink in self._sinks:
-                self._write_to(sink, lines)
-
-    def _write_to(self, sink: Sink, lines: list[bytes]) -> None:
-        try:
-            sink.write(lines)
-        except OSError as err:
-            self._lost.inc(len(lines))
-            if not self._broken:
-                _log.error("audit events are lost", count=len(lines), err=str(err))
-            self._broken = True
-            return
+            try:
+                self._sink.write(lines)
+            except OSError as err:
+                self._lose(len(lines), str(err))
+                return
         self._broken = False
         self._written.inc(len(lines))
 
+    def _lose(self, count: int, why: str) -> None:
+        self._lost.inc(count)
+        if not self._broken:
+            _log.error("audit events are lost", count=count, err=why)
+        self._broken = True
+
     def _close(self) -> None:
         with self._lock:
-            for sink in self._sinks:
-                sink.close()
+            self._sink.close()

@@ -13,7 +13,7 @@ from tiphys_apiserver.audit import trail as trail_module
 from tiphys_apiserver.audit.bodies import Bodies, Sent
 from tiphys_apiserver.audit.events import Draft
 from tiphys_apiserver.audit.policy import Level, Stage
-from tiphys_apiserver.audit.trail import Trail
+from tiphys_apiserver.audit.trail import Counts, Trail
 from tiphys_component.metrics import Registry
 
 
@@ -42,7 +42,7 @@ def _draft(number: int) -> Draft:
 
 
 def _trail(sink: _Sink) -> Trail:
-    return Trail([sink], Bodies(load_default()), Registry())
+    return Trail(sink, Bodies(load_default()), Counts(Registry()))
 
 
 async def test_events_left_at_the_end_are_written_and_the_log_is_closed() -> None:
@@ -96,7 +96,7 @@ async def test_log_that_cannot_be_written_is_counted_and_stops_nothing() -> None
     sink = _Sink()
     sink.fails = True
     metrics = Registry()
-    trail = Trail([sink], Bodies(load_default()), metrics)
+    trail = Trail(sink, Bodies(load_default()), Counts(metrics))
     task = asyncio.create_task(trail.run())
     trail.add(_draft(1))
     await asyncio.sleep(0)
@@ -105,3 +105,14 @@ async def test_log_that_cannot_be_written_is_counted_and_stops_nothing() -> None
 
     assert b"apiserver_audit_error_total 1.0" in metrics.render()
     assert sink.closed
+
+
+async def test_trail_that_drops_has_nobody_wait() -> None:
+    sink, metrics = _Sink(), Registry()
+    trail = Trail(sink, Bodies(load_default()), Counts(metrics), drops=True)
+    for number in range(trail_module.QUEUE_LENGTH + 7):
+        trail.add(_draft(number))
+
+    async with asyncio.timeout(1):
+        await trail.wait_room()
+    assert metrics.value("apiserver_audit_error_total") == 7
