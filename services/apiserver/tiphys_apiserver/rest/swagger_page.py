@@ -71,7 +71,6 @@ async def _file(name: str) -> Answer:
 
 @cache
 def _read(name: str) -> bytes:
-    # Imported here: it is wanted by those who open the page alone.
-    from swagger_ui_bundle import swagger_ui_path
-
-    return (files("swagger_ui_bundle") / "vendor" / swagger_ui_path.name / name).read_bytes()
+    # The package keeps one folder, named for the version of the page.
+    (folder,) = (files("swagger_ui_bundle") / "vendor").iterdir()
+    return (folder / name).read_bytes()

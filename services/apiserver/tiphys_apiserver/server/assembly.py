@@ -11,6 +11,7 @@ from typing import Any
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme, load_default
 from tiphys_apiserver.admission.answered import AdmittedAnswerer
 from tiphys_apiserver.admission.chain import build_chain
+from tiphys_apiserver.admission.interface import Admission
 from tiphys_apiserver.admission.webhooks.caller import WebhookCaller
 from tiphys_apiserver.admission.webhooks.services import ServiceAddresses
 from tiphys_apiserver.aggregation.aggregator import Aggregator
@@ -127,15 +128,7 @@ def assemble(base: Foundation) -> Assembly:
     options, clock, rng = base.options, base.clock, base.rng
     scheme = load_default()
     objects = RegistryAccess(clock)
-    environment = Environment(
-        clock,
-        base.new_uid,
-        rng,
-        objects,
-        options.service_cluster_ip_range,
-        options.node_port_range(),
-        base.store if options.store == "etcd" else None,
-    )
+    environment = _environment(base, objects)
     table = ResourceTable(scheme, base.store, environment)
     objects.attach(table)
     authentication = build_authentication(options, objects, clock)
@@ -154,10 +147,7 @@ def assemble(base: Foundation) -> Assembly:
         disabled=frozenset(options.disable_admission_plugins),
     )
     answerers = _answerers(base, objects, authentication, authorization)
-    tokens = answerers.get(("", "v1", "serviceaccounts/token"))
-    accounts = scheme.by_resource("", "v1", "serviceaccounts")
-    if tokens is not None and accounts is not None:
-        answerers["", "v1", "serviceaccounts/token"] = AdmittedAnswerer(tokens, admission, accounts, "token")
+    _admit_tokens(answerers, scheme, admission)
     statuses = ComponentStatuses(_component_status_info(scheme), objects, clock, base.store.revision)
     hall = Hall(table, admission, clock, answerers, component_statuses=statuses, authorizer=authorization.authorizer)
     flow = _flow_control(base, objects, table)
@@ -165,8 +155,7 @@ def assemble(base: Foundation) -> Assembly:
     chain = Chain(authentication.authenticator, authorization.authorizer, flow, auditor=auditor)
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls, egress=egress)
     subresources = Subresources(hall, scheme, objects, kubelets)
-    files = ClientFiles(options.proxy_client_cert_file, options.proxy_client_key_file)
-    aggregator = Aggregator(objects, resolve, egress=egress, files=files, clock=clock)
+    aggregator = Aggregator(objects, resolve, egress=egress, files=_client_files(options), clock=clock)
     resources = Resources(hall, Renderer(clock), subresources, rng.random, elsewhere=aggregator.serve)
     paths = PlainPaths(aggregator.document)
     _add_documents(paths, base, scheme, hall)
@@ -194,6 +183,31 @@ def assemble(base: Foundation) -> Assembly:
         options=options,
         advertise=lambda port: _kubernetes_service(options, objects, clock, port),
     )
+
+
+def _environment(base: Foundation, objects: RegistryAccess) -> Environment:
+    options = base.options
+    return Environment(
+        base.clock,
+        base.new_uid,
+        base.rng,
+        objects,
+        options.service_cluster_ip_range,
+        options.node_port_range(),
+        base.store if options.store == "etcd" else None,
+    )
+
+
+def _client_files(options: Options) -> ClientFiles:
+    return ClientFiles(options.proxy_client_cert_file, options.proxy_client_key_file)
+
+
+def _admit_tokens(answerers: dict[tuple[str, str, str], Answerer], scheme: Scheme, admission: Admission) -> None:
+    """Let admission see requests for tokens."""
+    tokens = answerers.get(("", "v1", "serviceaccounts/token"))
+    accounts = scheme.by_resource("", "v1", "serviceaccounts")
+    if tokens is not None and accounts is not None:
+        answerers["", "v1", "serviceaccounts/token"] = AdmittedAnswerer(tokens, admission, accounts, "token")
 
 
 def _flow_control(base: Foundation, objects: RegistryAccess, table: ResourceTable) -> FlowControl:
