@@ -59,7 +59,7 @@ async def _until(ask: Callable[[], Awaitable[Reply]], good: Callable[[Reply], bo
             await asyncio.sleep(0.1)
 
 
-async def test_J6_a_kopf_operator_creates_changes_and_clears_up(operator: RunningServer) -> None:
+async def test_a_kopf_operator_creates_changes_and_clears_up(operator: RunningServer) -> None:
     shelf = {"apiVersion": "example.com/v1", "kind": "Shelf", "metadata": {"name": "oak"}, "spec": {"books": 3}}
     assert (await operator.http("POST", SHELVES, shelf)).status == 201
     made = await _until(lambda: operator.http("GET", MAP), lambda reply: reply.status == 200)

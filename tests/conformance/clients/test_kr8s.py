@@ -21,7 +21,7 @@ async def api(kubeconfig: Path) -> AsyncIterator[kr8s.asyncio.Api]:
     await found._session.aclose()
 
 
-async def test_J5_objects_live_their_lives(api: kr8s.asyncio.Api) -> None:
+async def test_objects_live_their_lives(api: kr8s.asyncio.Api) -> None:
     version = await api.version()
     assert version["major"] == "1"
     made = await ConfigMap({"metadata": {"name": "a", "labels": {"x": "y"}}, "data": {"k": "v"}}, api=api)
@@ -40,7 +40,7 @@ async def test_J5_objects_live_their_lives(api: kr8s.asyncio.Api) -> None:
         await ConfigMap.get("a", namespace="default", api=api, timeout=1)
 
 
-async def test_J5_discovery_scale_and_watch(api: kr8s.asyncio.Api) -> None:
+async def test_discovery_scale_and_watch(api: kr8s.asyncio.Api) -> None:
     kinds = {resource["kind"] for resource in await api.api_resources()}
     assert {"Pod", "Deployment", "Role"} <= kinds
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}

@@ -50,7 +50,7 @@ def _objects(api: client.ApiClient) -> None:
     assert (gone.value.status, gone.value.reason) == (404, "Not Found")
 
 
-async def test_J5_objects_live_their_lives(api: client.ApiClient) -> None:
+async def test_objects_live_their_lives(api: client.ApiClient) -> None:
     await asyncio.to_thread(_objects, api)
 
 
@@ -73,7 +73,7 @@ def _deployment(api: client.ApiClient) -> None:
     assert not apps.list_namespaced_deployment("default").items
 
 
-async def test_J5_a_deployment_is_scaled(api: client.ApiClient) -> None:
+async def test_a_deployment_is_scaled(api: client.ApiClient) -> None:
     await asyncio.to_thread(_deployment, api)
 
 
@@ -88,7 +88,7 @@ def _watch(api: client.ApiClient) -> None:
     assert seen == [("MODIFIED", "a"), ("DELETED", "a")]
 
 
-async def test_J5_a_watch_goes_on_from_a_list(api: client.ApiClient) -> None:
+async def test_a_watch_goes_on_from_a_list(api: client.ApiClient) -> None:
     await asyncio.to_thread(_watch, api)
 
 
@@ -106,7 +106,7 @@ def _dynamic(api: client.ApiClient) -> None:
     assert client.VersionApi(api).get_code().major == "1"
 
 
-async def test_J5_the_dynamic_client_discovers_and_applies(api: client.ApiClient) -> None:
+async def test_the_dynamic_client_discovers_and_applies(api: client.ApiClient) -> None:
     await asyncio.to_thread(_dynamic, api)
 
 
@@ -128,5 +128,5 @@ def _yaml(api: client.ApiClient) -> None:
     assert client.RbacAuthorizationV1Api(api).read_namespaced_role("r", "made").rules[0].verbs == ["get"]
 
 
-async def test_J5_manifests_are_created(api: client.ApiClient) -> None:
+async def test_manifests_are_created(api: client.ApiClient) -> None:
     await asyncio.to_thread(_yaml, api)

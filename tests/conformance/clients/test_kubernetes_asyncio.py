@@ -20,7 +20,7 @@ def secret(name: str, **data: str) -> client.V1Secret:
     return client.V1Secret(metadata=client.V1ObjectMeta(name=name, labels={"app": "web"}), string_data=data)
 
 
-async def test_J5_objects_live_their_lives(api: client.ApiClient) -> None:
+async def test_objects_live_their_lives(api: client.ApiClient) -> None:
     core = client.CoreV1Api(api)
     made = await core.create_namespaced_secret("default", secret("a", k="v"))
     assert made.data == {"k": "dg=="}
@@ -39,7 +39,7 @@ async def test_J5_objects_live_their_lives(api: client.ApiClient) -> None:
     assert gone.value.status == 404
 
 
-async def test_J5_a_watch_goes_on_from_a_list(api: client.ApiClient) -> None:
+async def test_a_watch_goes_on_from_a_list(api: client.ApiClient) -> None:
     core = client.CoreV1Api(api)
     start = (await core.list_namespaced_secret("default")).metadata.resource_version
     await core.create_namespaced_secret("default", secret("a"))
@@ -52,7 +52,7 @@ async def test_J5_a_watch_goes_on_from_a_list(api: client.ApiClient) -> None:
     assert seen == [("ADDED", "a"), ("DELETED", "a")]
 
 
-async def test_J5_the_dynamic_client_discovers(api: client.ApiClient) -> None:
+async def test_the_dynamic_client_discovers(api: client.ApiClient) -> None:
     found = await dynamic.DynamicClient(api)
     leases = await found.resources.get(api_version="coordination.k8s.io/v1", kind="Lease")
     body = {"kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "metadata": {"name": "l"}}

@@ -39,11 +39,11 @@ def _use(client: Client) -> None:
     assert [node.metadata.name for node in client.list(Node) if node.metadata] == ["n"]
 
 
-async def test_J5_objects_live_their_lives(kubeconfig: Path) -> None:
+async def test_objects_live_their_lives(kubeconfig: Path) -> None:
     await asyncio.to_thread(_objects, kubeconfig)
 
 
-async def test_J5_scale_and_watch_by_the_async_client(kubeconfig: Path) -> None:
+async def test_scale_and_watch_by_the_async_client(kubeconfig: Path) -> None:
     client = AsyncClient(config=KubeConfig.from_file(str(kubeconfig)))
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
     spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}
