@@ -125,7 +125,7 @@ class Foundation:
 
 def assemble(base: Foundation) -> Assembly:
     """Build the parts. Raises StartupError where a file that the options name can't be used."""
-    options, clock, rng = base.options, base.clock, base.rng
+    options, clock = base.options, base.clock
     scheme = load_default()
     objects = RegistryAccess(clock)
     environment = _environment(base, objects)
@@ -133,21 +133,10 @@ def assemble(base: Foundation) -> Assembly:
     objects.attach(table)
     authentication = build_authentication(options, objects, clock)
     authorization = build_authorization(options, objects, clock)
-    egress = Egress(options.egress_proxies())
-    resolve = ServiceAddresses(objects).resolve
+    egress, resolve = Egress(options.egress_proxies()), ServiceAddresses(objects).resolve
     webhooks = WebhookCaller(resolve, egress)
-    admission = build_chain(
-        objects,
-        clock=clock,
-        rng=rng,
-        escalation=authorization.escalation,
-        authorizer=authorization.authorizer,
-        webhooks=webhooks,
-        new_uid=base.new_uid,
-        disabled=frozenset(options.disable_admission_plugins),
-    )
-    answerers = _answerers(base, objects, authentication, authorization)
-    _admit_tokens(answerers, scheme, admission)
+    admission = _admission(base, objects, authorization, webhooks)
+    answerers = _admit_tokens(_answerers(base, objects, authentication, authorization), scheme, admission)
     statuses = ComponentStatuses(_component_status_info(scheme), objects, clock, base.store.revision)
     hall = Hall(table, admission, clock, answerers, component_statuses=statuses, authorizer=authorization.authorizer)
     flow = _flow_control(base, objects, table)
@@ -156,7 +145,7 @@ def assemble(base: Foundation) -> Assembly:
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls, egress=egress)
     subresources = Subresources(hall, scheme, objects, kubelets)
     aggregator = Aggregator(objects, resolve, egress=egress, files=_client_files(options), clock=clock)
-    resources = Resources(hall, Renderer(clock), subresources, rng.random, elsewhere=aggregator.serve)
+    resources = Resources(hall, Renderer(clock), subresources, base.rng.random, elsewhere=aggregator.serve)
     paths = PlainPaths(aggregator.document)
     _add_documents(paths, base, scheme, hall)
     _add_issuer(paths, options, authentication)
@@ -185,6 +174,21 @@ def assemble(base: Foundation) -> Assembly:
     )
 
 
+def _admission(
+    base: Foundation, objects: RegistryAccess, authorization: Authorization, webhooks: WebhookCaller
+) -> Admission:
+    return build_chain(
+        objects,
+        clock=base.clock,
+        rng=base.rng,
+        escalation=authorization.escalation,
+        authorizer=authorization.authorizer,
+        webhooks=webhooks,
+        new_uid=base.new_uid,
+        disabled=frozenset(base.options.disable_admission_plugins),
+    )
+
+
 def _environment(base: Foundation, objects: RegistryAccess) -> Environment:
     options = base.options
     return Environment(
@@ -202,12 +206,15 @@ def _client_files(options: Options) -> ClientFiles:
     return ClientFiles(options.proxy_client_cert_file, options.proxy_client_key_file)
 
 
-def _admit_tokens(answerers: dict[tuple[str, str, str], Answerer], scheme: Scheme, admission: Admission) -> None:
-    """Let admission see requests for tokens."""
+def _admit_tokens(
+    answerers: dict[tuple[str, str, str], Answerer], scheme: Scheme, admission: Admission
+) -> dict[tuple[str, str, str], Answerer]:
+    """The same answerers; admission sees requests for tokens first."""
     tokens = answerers.get(("", "v1", "serviceaccounts/token"))
     accounts = scheme.by_resource("", "v1", "serviceaccounts")
     if tokens is not None and accounts is not None:
         answerers["", "v1", "serviceaccounts/token"] = AdmittedAnswerer(tokens, admission, accounts, "token")
+    return answerers
 
 
 def _flow_control(base: Foundation, objects: RegistryAccess, table: ResourceTable) -> FlowControl:
