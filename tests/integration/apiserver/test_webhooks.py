@@ -225,3 +225,10 @@ async def test_A46_the_same_over_grpc(server: RunningServer, hooks: Hooks) -> No
         await server.grpc("core.v1.ConfigMapService", "Create", request)
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert "denied the request without explanation" in (refused.value.details() or "")
+
+
+async def test_A46_a_large_answer_is_read_whole(server: RunningServer, hooks: Hooks) -> None:
+    text = "x" * 900_000
+    hooks.answers["large"] = patched({"op": "add", "path": "/data/large", "value": text})
+    await register(server, hooks, "Mutating", {"path": "large", "timeoutSeconds": 10})
+    assert (await create(server)).json()["data"]["large"] == text

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tiphys_apiserver.admission.webhooks.hooks import Endpoint
+from tiphys_apiserver.authentication.review_client import read_answer
 from tiphys_apiserver.server.egress import Egress
 
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -49,9 +50,7 @@ class WebhookCaller:
         if server_name:
             headers["Host"] = server_name
         async with await self._send(endpoint, url, server_name, body=body, headers=headers) as answer:
-            content = await answer.content.read(_MAX_ANSWER_BYTES + 1)
-            if len(content) > _MAX_ANSWER_BYTES:
-                raise CallFailed(f"the answer is larger than {_MAX_ANSWER_BYTES} bytes")
+            content = await read_answer(answer, _MAX_ANSWER_BYTES)
             if answer.status != 200:
                 text = content[:512].decode(errors="replace").strip()
                 raise CallFailed(text or f"an error on the server: HTTP status {answer.status}")
