@@ -17,13 +17,14 @@ from tiphys_kubelet.plugin_watcher import PluginError
 
 @dataclass(slots=True)
 class Registrar(api_pb2_grpc.RegistrationServicer):
-    """Answers GetInfo, and keeps what it is notified of; `hang` makes it never answer."""
+    """Answers GetInfo, and keeps what it is notified of; `hang` makes it never answer, `notice_after` answer late."""
 
     name: str = "a.driver"
     kind: str = "CSIPlugin"
     endpoint: str = ""
     versions: tuple[str, ...] = ("1.0.0",)
     hang: bool = False
+    notice_after: asyncio.Event | None = None
     told: list[api_pb2.RegistrationStatus] = field(default_factory=list)
     asked: int = 0
     heard: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,6 +44,8 @@ class Registrar(api_pb2_grpc.RegistrationServicer):
         """Keeps what it is told."""
         self.told.append(request)
         self.heard.set()
+        if self.notice_after is not None:
+            await self.notice_after.wait()
         return api_pb2.RegistrationStatusResponse()
 
     async def wait_told(self) -> api_pb2.RegistrationStatus:

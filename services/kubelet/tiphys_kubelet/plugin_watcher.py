@@ -178,12 +178,14 @@ class PluginWatcher:
                 with suppress(grpc.aio.AioRpcError):
                     await stub.NotifyRegistrationStatus(refusal, timeout=CALL_TIMEOUT_S)
                 raise
-            await _told(
-                stub.NotifyRegistrationStatus(
-                    api_pb2.RegistrationStatus(plugin_registered=True), timeout=CALL_TIMEOUT_S
-                )
-            )
-        entry.registered = identity
+            # Noted before anything is awaited: another of the name may go meanwhile and give the name back to this one.
+            entry.registered = identity
+            accepted = api_pb2.RegistrationStatus(plugin_registered=True)
+            try:
+                await _told(stub.NotifyRegistrationStatus(accepted, timeout=CALL_TIMEOUT_S))
+            except (_Silent, PluginError):
+                entry.registered = None
+                raise
         self._log.info("plugin registered", type=name.type, plugin=name.name, endpoint=endpoint)
 
     async def _hand_over(self, entry: _Socket, name: _Name, endpoint: str, versions: Sequence[str]) -> None:
