@@ -6,6 +6,7 @@ Exit codes: 0 ended or stopped by a signal, 1 failed, 2 refused to start (a wron
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -135,6 +136,31 @@ def leaves(err: BaseException) -> list[BaseException]:
     if isinstance(err, BaseExceptionGroup):
         return [leaf for inner in err.exceptions for leaf in leaves(inner)]
     return [err]
+
+
+async def interruptible(work: Coroutine[Any, Any, None], hold: Callable[[asyncio.Task[None]], None]) -> None:
+    """Do work that others may cancel: hold is given its task. Returns also when it was; raises what it raises.
+
+    The one place where a task lives outside of a TaskGroup: a group whose child fails while the group is cancelled
+    tells the child's error and forgets the cancellation (cpython#116720, mended in 3.13), so that a loop which handles
+    that error and goes on would never end. Here the cancellation wins, after the work has ended.
+    """
+    task = asyncio.Task(work, name="interruptible work")
+    hold(task)
+    try:
+        await asyncio.wait((task,))
+    except asyncio.CancelledError:
+        task.cancel()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                # Told twice to end, it still has to wait: the work must not outlive its owner.
+                await asyncio.wait((task,))
+        if not task.cancelled():
+            # Heard, or the loop would complain of an error that nobody took.
+            task.exception()
+        raise
+    if not task.cancelled():
+        task.result()
 
 
 async def never_ends(work: Coroutine[Any, Any, object], name: str) -> NoReturn:

@@ -22,6 +22,7 @@ import grpc.aio
 
 from tiphys.thirdparty.pluginregistration.v1 import api_pb2, api_pb2_grpc
 from tiphys_component import rpc
+from tiphys_component.app import interruptible
 from tiphys_component.backoff import Backoff
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
@@ -148,11 +149,11 @@ class PluginWatcher:
                 await self._pause(entry, refused.next())
 
     async def _interruptibly(self, entry: _Socket) -> None:
+        def hold(task: asyncio.Task[None]) -> None:
+            entry.interrupt = task.cancel
+
         try:
-            async with asyncio.TaskGroup() as group:
-                entry.interrupt = group.create_task(self._register(entry)).cancel
-        except BaseExceptionGroup as err:
-            raise _first(err) from err
+            await interruptible(self._register(entry), hold)
         finally:
             entry.interrupt = None
 
@@ -269,8 +270,3 @@ async def _told(call: Awaitable[M]) -> M:
     except grpc.aio.AioRpcError as err:
         kind = _Silent if err.code() in _NO_ANSWER else PluginError
         raise kind(f"the plugin did not answer: {err.details()}") from err
-
-
-def _first(err: BaseExceptionGroup[BaseException]) -> BaseException:
-    inner = err.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -18,6 +18,7 @@ from typing import Any
 from tiphys.api.core.v1.pod_pb2 import Pod, PodStatus
 from tiphys.api.core.v1.service_pb2 import Service
 from tiphys_apimachinery.errors import APIError, Conflict, NotFound
+from tiphys_component.app import interruptible
 from tiphys_component.backoff import Backoff as RetryBackoff
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
@@ -259,11 +260,12 @@ class PodWorker:
 
     async def _interruptibly(self, work: Coroutine[Any, Any, None]) -> None:
         """Does the work; an urgent change cancels it, and the next decision goes on from what was reached."""
+
+        def hold(task: asyncio.Task[None]) -> None:
+            self._work = task
+
         try:
-            async with asyncio.TaskGroup() as group:
-                self._work = group.create_task(work)
-        except BaseExceptionGroup as err:
-            raise _first(err) from err
+            await interruptible(work, hold)
         finally:
             self._work = None
 
@@ -504,9 +506,3 @@ class PodWorker:
 
 class _Done(Exception):
     """The pod is gone."""
-
-
-def _first(err: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first real exception of a group."""
-    inner = err.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -117,3 +117,37 @@ def test_listen_error_names_address_and_flag(number: int, text: str) -> None:
     err = app.listen_error(OSError(number, os.strerror(number)), "10.0.0.1:53", "--bind-address")
     assert text in err.message
     assert "--bind-address" in err.advice
+
+
+async def test_a_cancellation_is_not_lost_where_the_work_fails_at_the_same_moment() -> None:
+    """Whoever handles the work's error and goes on, as a loop that tries again does, must end all the same."""
+
+    async def fail() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            raise ValueError("while it ended")
+
+    held: list[asyncio.Task[None]] = []
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(app.interruptible(fail(), held.append))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+    assert task.cancelled()
+    assert held[0].done()
+
+
+async def test_work_that_others_interrupt_just_returns_and_its_errors_are_raised() -> None:
+    async def interrupt_itself() -> None:
+        held[0].cancel()
+        await asyncio.sleep(0)
+
+    async def fail() -> None:
+        raise ValueError("of its own")
+
+    held: list[asyncio.Task[None]] = []
+    await app.interruptible(interrupt_itself(), held.append)
+    assert held[0].cancelled()
+    with pytest.raises(ValueError, match="of its own"):
+        await app.interruptible(fail(), held.append)
