@@ -19,7 +19,8 @@ TIPHYS = Path(sys.executable).with_name("tiphys")
 MANIFESTS = Path(__file__).parent / "manifests"
 KUBECTLS = ROOT / "build" / "kubectl"
 VERSIONS = ("1.20", "1.32")
-_PATIENCE_S = 60.0
+# Beyond every back-off: processes that were killed often wait 10 s, watches of a server that was away 30 s.
+_PATIENCE_S = 180.0
 T = TypeVar("T")
 
 
