@@ -107,10 +107,10 @@ containerd17: dev test-system $(CONTAINERD17)/containerd ## runtime client, kube
 	PATH="$(abspath $(CONTAINERD17)):$$PATH" $(PYTEST) tests/conformance/cri tests/integration/kubelet tests/integration/cni/test_containerd.py tests/integration/devices -m "containerd and not slow"
 
 .PHONY: test
-test: lint type contracts verify unit integration e2e compose-test ## everything that CI runs
+test: lint type contracts verify unit integration e2e ## everything that CI runs
 
 .PHONY: test-long
-test-long: test containerd17 ## and the long runs: chaos, kills, scale, a newer containerd
+test-long: test compose-test containerd17 ## and the long runs: docker-compose, chaos, kills, scale, a newer containerd
 	$(PYTEST) tests -m slow
 
 # Options for the cluster: make up ARGS="--name other --store etcd --port-offset 1000"
