@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tiphys.api.core.v1.container_pb2 import Container
-from tiphys.api.core.v1.pod_pb2 import Pod, PodSpec
+from tiphys.api.core.v1.pod_pb2 import Pod, PodCondition, PodSpec
 from tiphys.api.core.v1.scheduling_pb2 import NodeSelector, PreferredSchedulingTerm, Toleration
 from tiphys_apimachinery.quantity import Quantity
 
@@ -57,6 +57,17 @@ class PodInfo:
     # Message of the condition PodScheduled=False that the pod has.
     refusal: str
     needs: Needs
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # Names of the gates that hold it.
+    gates: tuple[str, ...] = ()
+    # PreemptLowerPriority or Never.
+    preemption_policy: str = "PreemptLowerPriority"
+    # Node where room is being made for it.
+    nominated_node: str = ""
+    # When its node took it on; 0 before.
+    started_s: int = 0
+    # Whether it ends because another pod needs its room.
+    is_preempted: bool = False
 
     def affinity(self) -> NodeSelector | None:
         """Required node affinity."""
@@ -95,7 +106,17 @@ def pod_info(pod: Pod) -> PodInfo:
         created_s=metadata.creationTimestamp.seconds,
         refusal=refusal,
         needs=_needs(pod),
+        labels=dict(metadata.labels),
+        gates=tuple(gate.name for gate in spec.schedulingGates),
+        preemption_policy=spec.preemptionPolicy or "PreemptLowerPriority",
+        nominated_node=pod.status.nominatedNodeName,
+        started_s=pod.status.startTime.seconds,
+        is_preempted=any(_is_preempted(c) for c in pod.status.conditions),
     )
+
+
+def _is_preempted(condition: PodCondition) -> bool:
+    return (condition.type, condition.status, condition.reason) == ("DisruptionTarget", "True", "PreemptionByScheduler")
 
 
 def _needs(pod: Pod) -> Needs:

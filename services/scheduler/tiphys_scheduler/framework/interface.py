@@ -1,17 +1,22 @@
 """What a plugin is. Kubernetes' names for the points; columns instead of one node at a time.
 
-A plugin has only the points it needs. All of them are pure: same pod and columns, same answer.
+A plugin has only the points it needs. Those up to the choice of a node (PreEnqueue, QueueSort, PreFilter, Filter,
+PreScore, Score) are pure: same pod and columns, same answer. Order of the points in the life of a pod:
+PreEnqueue, QueueSort, PreFilter, Filter, then either PostFilter (no node fits), or PreScore, Score, Normalize,
+Reserve, Permit, PreBind, Bind, PostBind. Unreserve undoes Reserve where a later point fails.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiphys_scheduler.columns import Columns, Mask, Rows
+from tiphys_scheduler.framework.status import FitError
 from tiphys_scheduler.pod_info import PodInfo
 
 Scores = NDArray[np.int64]
@@ -25,6 +30,8 @@ class Event(Enum):
     NODE_LABELS = auto()
     NODE_TAINTS = auto()
     NODE_CAPACITY = auto()
+    # A pod got a node.
+    POD_ADDED = auto()
     POD_DELETED = auto()
     POD_CHANGED = auto()
     CLAIM = auto()
@@ -49,7 +56,7 @@ class Plugin(Protocol):
 
 
 class PreFilterPlugin(Plugin, Protocol):
-    """Says that a pod can go nowhere, whatever the nodes are like. Asked only of pods with claims."""
+    """Says that a pod can go nowhere, whatever the nodes are like. Asked of every pod, so it must be quick."""
 
     def pre_filter(self, pod: PodInfo) -> str:
         """Why not, in Kubernetes' words; empty where nodes are to be looked at."""
@@ -79,4 +86,127 @@ class ScorePlugin(Plugin, Protocol):
 
     def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
         """Raw scores for each of the rows; 0 to 100 where nothing is normalized."""
+        ...
+
+
+class PreEnqueuePlugin(Plugin, Protocol):
+    """Holds pods back before they are tried; one that is held costs nothing but memory."""
+
+    def pre_enqueue(self, pod: PodInfo) -> str:
+        """Why the pod waits outside; empty lets it in. Asked again when the pod changes, or at one of `events`."""
+        ...
+
+
+class QueueSortPlugin(Plugin, Protocol):
+    """Says which waiting pod is tried first. A scheduler has exactly one."""
+
+    def sort_key(self, pod: PodInfo, order: int) -> tuple[float, ...]:
+        """The smallest goes first; order counts up as pods come."""
+        ...
+
+
+class PostFilterPlugin(Plugin, Protocol):
+    """Makes room for a pod that fits nowhere."""
+
+    def post_filter(self, pod: PodInfo, error: FitError) -> PostFilterResult:
+        """What was done about it. Never waits: writes happen later."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PostFilterResult:
+    """node is the one on which room is being made, empty without; message says why none is."""
+
+    node: str = ""
+    message: str = ""
+
+
+class PreScorePlugin(Plugin, Protocol):
+    """Hears which rows are to be scored, before any is."""
+
+    def pre_score(self, pod: PodInfo, nodes: Columns, feasible: Mask) -> None:
+        """Takes note of what scoring will need."""
+        ...
+
+
+@runtime_checkable
+class NormalizePlugin(Plugin, Protocol):
+    """A scoring plugin that brings its scores to 0 to 100 itself, instead of by `normalize`."""
+
+    def normalize_scores(self, pod: PodInfo, scores: Scores) -> Scores:
+        """Final scores of the feasible rows, from the raw scores of these."""
+        ...
+
+
+class ReservePlugin(Plugin, Protocol):
+    """Keeps what a pod will use on its node until it is bound."""
+
+    def reserve(self, pod: PodInfo, node: str) -> str:
+        """Takes it; a text says why it can't be had."""
+        ...
+
+    def unreserve(self, pod: PodInfo, node: str) -> None:
+        """Gives it back; called also where reserve failed or never was called, and may be repeated."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Go on (neither is set), refused with a reason, or wait so long for somebody to allow it."""
+
+    refusal: str = ""
+    wait_s: float = 0.0
+
+
+class PermitPlugin(Plugin, Protocol):
+    """The last who may stop a pod, or have it wait, before anything is written."""
+
+    def permit(self, pod: PodInfo, node: str) -> Permission:
+        """Whether to bind now."""
+        ...
+
+
+class PreBindPlugin(Plugin, Protocol):
+    """Work that must be done before a pod is bound."""
+
+    async def pre_bind(self, pod: PodInfo, node: str) -> str:
+        """Does it; a text says why it failed."""
+        ...
+
+
+class BindPlugin(Plugin, Protocol):
+    """Binds pods of some kind itself, instead of the batches of the default binder."""
+
+    def is_mine(self, pod: PodInfo) -> bool:
+        """False leaves the pod to the next."""
+        ...
+
+    async def bind(self, pod: PodInfo, node: str) -> str:
+        """Writes the binding; a text says why it failed."""
+        ...
+
+
+class PostBindPlugin(Plugin, Protocol):
+    """Hears of pods that are bound."""
+
+    def post_bind(self, pod: PodInfo, node: str) -> None:
+        """Cleans up, or counts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that happened. node names the node it happened on; empty where it is no node's."""
+
+    event: Event
+    node: str = ""
+    pod: PodInfo | None = None
+
+
+@runtime_checkable
+class HintPlugin(Plugin, Protocol):
+    """Says more exactly than `events` whether a change may help a pod that the plugin refused."""
+
+    def is_helped(self, pod: PodInfo, change: Change, nodes: Columns) -> bool:
+        """False leaves the pod where it waits. The columns have the change already."""
         ...

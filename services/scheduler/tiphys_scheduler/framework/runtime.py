@@ -120,7 +120,7 @@ class Framework:
 
     def place(self, pod: PodInfo) -> Placement | FitError:
         """The best node; of equally good ones the one with the lowest row."""
-        if pod.needs.claims and (rejected := self._reject(pod)) is not None:
+        if (rejected := self._reject(pod)) is not None:
             return rejected
         found = self._class_of(pod)
         if not found.feasible.any():
@@ -132,7 +132,7 @@ class Framework:
     def explain(self, pod: PodInfo) -> FitError:
         """Which plugin refused each node first, and why; nodes that fit are not in it."""
         nodes = self._nodes
-        if pod.needs.claims and (rejected := self._reject(pod)) is not None:
+        if (rejected := self._reject(pod)) is not None:
             return rejected
         left = nodes.present.copy()
         refusals: list[Refusal] = []
