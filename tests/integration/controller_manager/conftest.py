@@ -24,7 +24,7 @@ from tiphys_controller_manager.main import ControllerManager
 from tiphys_controller_manager.options import Options
 
 USER = "system:kube-controller-manager"
-_PATIENCE_S = 6.0
+_PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,20 +37,27 @@ from tiphys_sdk.csi.server import DriverServer
 COMPANION_USER = "system:tiphys:csi-companion"
 Claim = persistent_volume_claim_pb2.PersistentVolumeClaim
 PersistentVolume = persistent_volume_pb2.PersistentVolume
-_PATIENCE_S = 10.0
+# Nothing is measured by it: a machine that does much else at the time is slow, not wrong.
+_PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)
 class Node:
-    """A node's driver and companion; each is started, killed and started again alone."""
+    """A node's driver and companion; each is started, killed and started again alone.
+
+    With is_process the driver is a process of its own, and killed as such: of one in this process, the threads in the
+    middle of a call would go on, beside those of the next one.
+    """
 
     name: str
     folder: Path
     server: RunningServer
     attach: bool = False
+    is_process: bool = False
     change: Callable[[Driver], Driver] = lambda driver: driver
     companion: Companion | None = None
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _child: subprocess.Popen[bytes] | None = None
 
     @property
     def state(self) -> Path:
@@ -65,6 +74,10 @@ class Node:
         )
 
     def start_driver(self) -> None:
+        if self.is_process:
+            self._start_process()
+            return
+
         async def serve() -> None:
             options = self.driver_options()
             driver = self.change(make_driver(options))
@@ -74,6 +87,17 @@ class Node:
                 await asyncio.sleep(0.02)
 
         self._tasks["driver"] = asyncio.create_task(serve(), name=f"driver {self.name}")
+
+    def _start_process(self) -> None:
+        options = self.driver_options()
+        words = {
+            "--endpoint": options.endpoint,
+            "--registration-socket": options.registration_socket,
+            "--node-id": options.node_id,
+            "--state-dir": str(options.state_dir),
+        }
+        flags = [f"{flag}={value}" for flag, value in words.items()]
+        self._child = subprocess.Popen([sys.executable, "-m", "tiphys_csi.hostpath.main", *flags])
 
     def start_companion(self, timeout_s: float = 5.0) -> None:
         async def serve() -> None:
@@ -96,6 +120,11 @@ class Node:
 
     async def kill(self, part: str) -> None:
         """End a part where it stands."""
+        if part == "driver" and self._child is not None:
+            self._child.kill()
+            await asyncio.to_thread(self._child.wait)
+            self._child = None
+            return
         task = self._tasks.pop(part, None)
         if task is not None:
             task.cancel()
@@ -123,8 +152,15 @@ class Storage:
         made.metadata.name = name
         await self.client.create(made)
 
-    def node(self, name: str, *, attach: bool = False, change: Callable[[Driver], Driver] = lambda d: d) -> Node:
-        node = Node(name, self.root / name, self.server, attach, change)
+    def node(
+        self,
+        name: str,
+        *,
+        attach: bool = False,
+        is_process: bool = False,
+        change: Callable[[Driver], Driver] = lambda d: d,
+    ) -> Node:
+        node = Node(name, self.root / name, self.server, attach, is_process, change)
         (node.folder / "reg").mkdir(parents=True)
         self.nodes.append(node)
         return node

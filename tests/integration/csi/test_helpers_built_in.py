@@ -231,7 +231,7 @@ async def test_error_of_detaching_stands_in_the_status_until_it_works(storage: S
 
 @pytest.mark.parametrize("part", ["driver", "companion"])
 async def test_resize_survives_the_kill_of_a_part(storage: Storage, part: str) -> None:
-    node = storage.node("n1")
+    node = storage.node("n1", is_process=True)
     node.start_driver()
     node.start_companion()
     await storage.add_class()

@@ -96,7 +96,7 @@ async def test_companions_of_several_nodes_make_one_volume_for_each_immediate_cl
 
 
 async def test_companion_and_driver_killed_again_and_again_neither_double_nor_lose_a_volume(storage: Storage) -> None:
-    node = storage.node("n1")
+    node = storage.node("n1", is_process=True)
     node.start_driver()
     node.start_companion()
     await storage.add_class()

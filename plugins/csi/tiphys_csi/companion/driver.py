@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -116,6 +117,15 @@ class Driver:
             return await getattr(self._controller, name)(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as err:
             raise DriverError(name, err.code(), err.details() or "") from err
+        except grpc.aio.UsageError as err:
+            # Closed since we took it from the list: the driver went.
+            raise DriverError(name, grpc.StatusCode.UNAVAILABLE, "the driver is gone") from err
+        except asyncio.CancelledError as err:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The call was, by the channel that closed under it; not we.
+            raise DriverError(name, grpc.StatusCode.CANCELLED, "the driver went during the call") from err
 
 
 async def connect(path: str, timeout_s: float) -> Driver:
