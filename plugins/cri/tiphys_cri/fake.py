@@ -306,9 +306,10 @@ class FakeRuntime:
         self._addresses = (str(address) for address in ip_network(pod_cidr).hosts())
 
     async def list_container_stats(self) -> Sequence[cri.ContainerStats]:
-        """Nothing uses anything."""
+        """The running containers; none of them uses anything."""
         self._note("list_container_stats")
-        return []
+        running = {i: c for i, c in self._containers.items() if c.state == cri.CONTAINER_RUNNING}
+        return [_no_use(container_id, container, self._now()) for container_id, container in running.items()]
 
     async def events(self) -> AsyncIterator[RuntimeEvent]:
         """What happens from now on."""
@@ -421,3 +422,12 @@ def _copy_sandbox(config: cri.PodSandboxConfig) -> cri.PodSandboxConfig:
     copy = cri.PodSandboxConfig()
     copy.CopyFrom(config)
     return copy
+
+
+def _no_use(container_id: str, container: _Container, now_ns: int) -> cri.ContainerStats:
+    config, none = container.config, cri.UInt64Value(value=0)
+    return cri.ContainerStats(
+        attributes=cri.ContainerAttributes(id=container_id, metadata=config.metadata, labels=config.labels),
+        cpu=cri.CpuUsage(timestamp=now_ns, usage_core_nano_seconds=none),
+        memory=cri.MemoryUsage(timestamp=now_ns, working_set_bytes=none, usage_bytes=none, rss_bytes=none),
+    )

@@ -52,6 +52,7 @@ from tiphys_kubelet.server.app import KubeletServer, ServerParts
 from tiphys_kubelet.server.auth import ApiGuard
 from tiphys_kubelet.server.metrics import KubeletMetrics
 from tiphys_kubelet.servicer import servicer
+from tiphys_kubelet.stats.sampler import Groups, UsageSampler
 from tiphys_kubelet.status_manager import StatusManager
 from tiphys_kubelet.tokens import TokenSource
 from tiphys_kubelet.volumes.manager import VolumeManager
@@ -115,6 +116,8 @@ class Kubelet:
         )
         self.plugins = PluginWatcher(options.root_dir / "plugins_registry", self._plugin_handlers(), clock)
         self.cgroups = Cgroups(options.cgroup_root)
+        own_groups = options.cgroups_per_qos and self.cgroups.is_usable()
+        self._group_of: Callable[[Pod], str] = self.cgroups.parent if own_groups else _no_parent
         self.workers = PodWorkers(self._surroundings())
         self.reporter = self._make_reporter()
         self.nodes.add_handler(
@@ -219,13 +222,11 @@ class Kubelet:
     def _node_settings(self) -> NodeSettings:
         options = self._options
         dns = DnsSettings(options.cluster_dns, options.cluster_domain, read_resolv_conf(options.resolv_conf))
-        own_groups = options.cgroups_per_qos and self.cgroups.is_usable()
-        parent: Callable[[Pod], str] = self.cgroups.parent if own_groups else _no_parent
         return NodeSettings(
             pods_root=options.root_dir / "pods",
             sandbox=SandboxSettings(str(options.pod_log_dir), dns),
             container=ContainerSettings(self.machine.memory_bytes, can_lower_oom_score()),
-            cgroup_parent=parent,
+            cgroup_parent=self._group_of,
             allocatable=self.machine.allocatable(options.max_pods),
         )
 
@@ -266,6 +267,13 @@ class Kubelet:
             pods=self._pods_with_status,
             is_healthy=lambda: clock.monotonic() - self.lifecycle.relisted_at < HEALTHY_RELIST_S,
             started_at=clock.now(),
+            sampler=UsageSampler(
+                self._outside.runtime,
+                clock,
+                groups=Groups(self._options.cgroup_root, self._group_of),
+                pods=self.source.pods,
+                observed=self.lifecycle.observations,
+            ),
             volume_uses=lambda: self.volume_stats.uses,
         )
 

@@ -21,6 +21,8 @@ from tiphys_component.rpc import channel
 from tiphys_component.spdy.session import Session, Stream
 from tiphys_component.spdy.upgrade import UpgradeRefused, dial
 from tiphys_component.tls import TLSFiles
+from tiphys_kubelet.stats.cgroup_files import CgroupFiles
+from tiphys_kubelet.stats.readings import Reading
 
 pytestmark = pytest.mark.containerd
 
@@ -324,3 +326,49 @@ async def test_certificate_of_another_authority_is_refused(kubelet: RunningKubel
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
         with pytest.raises(aiohttp.ClientError):
             await session.get(url_of(kubelet, "/pods"))
+
+
+async def test_J1_figures_of_containers_and_pods_equal_their_cgroups(kubelet: RunningKubelet) -> None:
+    burn = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; exec sleep 1000"
+    pod = make_pod("burner", "sh", "-c", burn)
+    await kubelet.create(pod)
+    running = await kubelet.until("burner", is_running)
+    container = running.status.containerStatuses[0].containerID.partition("://")[2]
+    group = kubelet.kubelet.cgroups.parent(running)
+    files = CgroupFiles()
+
+    def counted() -> Reading:
+        reading = files.read(f"{group}/{container}", 0)
+        assert reading is not None
+        return reading
+
+    # Until it sleeps: what is compared is read at two moments.
+    before = -1
+    while (now := counted().cpu_ns) != before or now < 10_000_000:
+        before = now
+        await asyncio.sleep(0.2)
+    async with session_of(kubelet) as session:
+        async with session.get(url_of(kubelet, "/metrics/cadvisor")) as response:
+            cadvisor = await response.text()
+        async with session.get(url_of(kubelet, "/metrics/resource")) as response:
+            resource = await response.text()
+        async with session.get(url_of(kubelet, "/stats/summary", only_cpu_and_memory="true")) as response:
+            summary = await response.json()
+    assert value_of(cadvisor, "container_cpu_usage_seconds_total", "app") == pytest.approx(now / 1e9, rel=0.05)
+    working_set = value_of(cadvisor, "container_memory_working_set_bytes", "app")
+    assert working_set == pytest.approx(counted().working_set_bytes, rel=0.05)
+    assert value_of(resource, "container_cpu_usage_seconds_total", "app") == pytest.approx(now / 1e9, rel=0.05)
+    assert "resource_scrape_error 0.0" in resource
+    (told,) = [one for one in summary["pods"] if one["podRef"]["name"] == "burner"]
+    # The pod's group holds the sandbox too.
+    assert told["cpu"]["usageCoreNanoSeconds"] >= now
+    assert told["memory"]["workingSetBytes"] > 0
+    assert told["containers"][0]["cpu"]["usageNanoCores"] < 500_000_000
+    assert summary["node"]["cpu"]["usageCoreNanoSeconds"] > 0
+
+
+def value_of(text: str, metric: str, container: str) -> float:
+    """One sample in Prometheus' form."""
+    wanted = f'container="{container}"'
+    (line,) = [one for one in text.splitlines() if one.startswith(f"{metric}{{") and wanted in one]
+    return float(line.rpartition("}")[2].split()[0])

@@ -23,12 +23,14 @@ from tiphys_kubelet.csi.volume_stats import VolumeUse
 from tiphys_kubelet.observation import ContainerObservation, PodObservation
 from tiphys_kubelet.pleg import PodLifecycle
 from tiphys_kubelet.pod_spec import find_container
-from tiphys_kubelet.server import stats
 from tiphys_kubelet.server.auth import Guard
 from tiphys_kubelet.server.logs import LogError, find_log, parse_options, stream_log
 from tiphys_kubelet.server.metrics import KubeletMetrics
 from tiphys_kubelet.server.stream_bridge import bridge_exec, bridge_port_forward, is_websocket
 from tiphys_kubelet.server.tunnel import is_spdy, tunnel
+from tiphys_kubelet.stats import exposition
+from tiphys_kubelet.stats.sampler import UsageSampler
+from tiphys_kubelet.stats.summary import summary
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _TRUE = ("1", "true", "t")
@@ -48,6 +50,7 @@ class ServerParts:
     pods: Callable[[], Sequence[Pod]]
     is_healthy: Callable[[], bool]
     started_at: datetime
+    sampler: UsageSampler
     volume_uses: Callable[[], Sequence[VolumeUse]] = tuple
 
 
@@ -105,6 +108,8 @@ def make_app(parts: ServerParts) -> web.Application:
     app.router.add_get("/healthz", routes.healthz)
     app.router.add_get("/livez", routes.healthz)
     app.router.add_get("/metrics", routes.metrics)
+    app.router.add_get("/metrics/resource", routes.resource_metrics)
+    app.router.add_get("/metrics/cadvisor", routes.cadvisor_metrics)
     app.router.add_get("/pods", routes.pods)
     app.router.add_get("/runningpods/", routes.pods)
     app.router.add_get("/stats/summary", routes.stats_summary)
@@ -136,18 +141,25 @@ class _Routes:
         return web.Response(status=500, text="the runtime has not been listed for too long\n")
 
     async def metrics(self, request: web.Request) -> web.Response:
-        text = self._parts.metrics.registry.render()
-        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return _text(self._parts.metrics.registry.render())
 
     async def pods(self, request: web.Request) -> web.Response:
         items = [to_json(pod, with_type_meta=False) for pod in self._parts.pods()]
         body = orjson.dumps({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
         return web.Response(body=body, content_type="application/json")
 
+    async def resource_metrics(self, request: web.Request) -> web.Response:
+        return _text(exposition.resource_metrics(await self._parts.sampler.sample()))
+
+    async def cadvisor_metrics(self, request: web.Request) -> web.Response:
+        return _text(exposition.cadvisor_metrics(await self._parts.sampler.sample()))
+
     async def stats_summary(self, request: web.Request) -> web.Response:
-        figures = await self._parts.runtime.list_container_stats()
-        volumes = self._parts.volume_uses()
-        document = stats.summary(self._parts.node_name, figures, self._parts.started_at, volumes)
+        parts = self._parts
+        usage = await parts.sampler.usage()
+        briefly = request.query.get("only_cpu_and_memory", "").lower() in _TRUE
+        volumes = () if briefly else parts.volume_uses()
+        document = summary(parts.node_name, usage, parts.started_at, volumes)
         return web.Response(body=orjson.dumps(document), content_type="application/json")
 
     async def container_logs(self, request: web.Request) -> web.StreamResponse:
@@ -230,6 +242,10 @@ class _Routes:
 
     def _observation(self, pod: Pod) -> PodObservation:
         return self._parts.lifecycle.observation(pod.metadata.uid)
+
+
+def _text(body: bytes) -> web.Response:
+    return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE})
 
 
 def stream_request(request: web.Request) -> StreamRequest:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import grpc
 
 from tests.unit.kubelet.volumes.csi_world import CsiWorld, claiming_pod, csi_world, seed_claim
-from tiphys.thirdparty.cri.v1 import api_pb2 as cri
 from tiphys_component.clock import SystemClock
 from tiphys_component.metrics import Registry
 from tiphys_kubelet.csi.volume_stats import VolumeStats, VolumeUse
-from tiphys_kubelet.runtime import labels
-from tiphys_kubelet.server.stats import summary
+from tiphys_kubelet.stats.readings import ContainerReading, Reading, Sample, Usage
+from tiphys_kubelet.stats.summary import summary
 from tiphys_kubelet.volumes.csi_disk import publish_mount
 
 USED = "kubelet_volume_stats_used_bytes"
@@ -51,8 +50,7 @@ async def test_driver_that_can_not_tell_leaves_the_volume_out() -> None:
 
 
 def test_summary_has_the_volumes_of_pods_that_run() -> None:
-    running = cri.ContainerStats()
-    running.attributes.labels.update({labels.POD_UID: "uid-1", labels.POD_NAME: "web", labels.POD_NAMESPACE: "default"})
+    running = ContainerReading("c1", "uid-1", "default", "web", "app", Reading(0, 0, 0))
     uses = [VolumeUse(uid, "v", "default", "data", {"used_bytes": 5}) for uid in ("uid-1", "gone")]
-    (pod,) = summary("n", [running], SystemClock().now(), uses)["pods"]
+    (pod,) = summary("n", Usage(Sample(0.0, [running])), SystemClock().now(), uses)["pods"]
     assert pod["volume"] == [{"usedBytes": 5, "name": "v", "pvcRef": {"name": "data", "namespace": "default"}}]

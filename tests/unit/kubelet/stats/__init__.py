@@ -1,0 +1,1 @@
+"""Tests of what the node and its pods use."""
