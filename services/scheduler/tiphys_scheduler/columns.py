@@ -2,7 +2,8 @@
 
 Plugins compute over all rows at once. Rows are handed out as nodes come and used again when they
 go; `present` says which count. Whatever changes a row notes it in `changes`, so that a class of
-pods brings only those rows up to date.
+pods brings only those rows up to date: the row where pods came or went, its complement (~row) where
+the node itself changed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiphys.api.core.v1.node_pb2 import Node
+from tiphys_scheduler.pod_groups import PodGroups
 from tiphys_scheduler.pod_info import CPU, MEMORY, PODS, STORAGE, Needs, Port, amount
+from tiphys_scheduler.topology import Topology
 
 Mask = NDArray[np.bool_]
 Amounts = NDArray[np.int64]
@@ -48,6 +51,9 @@ class Columns:
         self.labels: list[Mapping[str, str]] = [{}] * self._rows
         self.taints: dict[Taint, Mask] = {}
         self.ports: dict[Port, NDArray[np.int32]] = {}
+        # How many pods of a kind are where, and which rows are one place to a label.
+        self.groups = PodGroups(self._rows, self.forget_changes)
+        self._topologies: dict[str, Topology] = {}
         self.changes: list[int] = []
         # Rises when rows are added: arrays are then new ones, and whoever kept some starts afresh.
         self.epoch = 0
@@ -79,7 +85,7 @@ class Columns:
         self.present[row] = True
         changed = before != self._facts(row)
         if changed:
-            self.changes.append(row)
+            self.changes.append(~row)
         return changed
 
     def remove_node(self, name: str) -> None:
@@ -94,9 +100,10 @@ class Columns:
         self._set_taints(row, [])
         for counts in self.ports.values():
             counts[row] = 0
+        self.groups.clear_row(row)
         self.names[row] = ""
         self._free.append(row)
-        self.changes.append(row)
+        self.changes.append(~row)
 
     def add_pod(self, row: int, needs: Needs, *, sign: int = 1) -> None:
         """Counts a pod on a row; sign -1 takes it away."""
@@ -109,6 +116,7 @@ class Columns:
             if counts is None:
                 counts = self.ports[port] = np.zeros(self._rows, np.int32)
             counts[row] += sign
+        self.groups.add(row, needs.identity, needs.terms, sign)
         self.changes.append(row)
 
     def resource(self, name: str) -> int:
@@ -130,6 +138,19 @@ class Columns:
         """Rows that have the label."""
         found = self.label_keys.get(key)
         return found if found is not None else np.zeros(self._rows, np.bool_)
+
+    def topology(self, key: str) -> Topology:
+        """Which rows have the same value of a label."""
+        found = self._topologies.get(key)
+        if found is None:
+            found = self._topologies[key] = Topology(self._rows)
+            for row in self.row_of.values():
+                found.set(row, self.labels[row].get(key))
+        return found
+
+    def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> bool:
+        """Labels of a namespace, None when it is gone; True where they changed."""
+        return self.groups.set_namespace(name, labels)
 
     def forget_changes(self) -> None:
         """Shortens the note of changes; whoever kept a place in it starts afresh."""
@@ -166,6 +187,9 @@ class Columns:
         self.labels += [{}] * more
         self._free = list(range(self._rows + more - 1, self._rows - 1, -1))
         self._rows += more
+        self.groups.grow(self._rows)
+        for topology in self._topologies.values():
+            topology.grow(self._rows)
         self.forget_changes()
 
     def _set_labels(self, row: int, labels: Mapping[str, str]) -> None:
@@ -176,6 +200,8 @@ class Columns:
             self._column(self.label_pairs, (key, value))[row] = True
             self._column(self.label_keys, key)[row] = True
         self.labels[row] = labels
+        for key, topology in self._topologies.items():
+            topology.set(row, labels.get(key))
 
     def _set_taints(self, row: int, taints: Iterable[Taint]) -> None:
         for mask in self.taints.values():

@@ -89,6 +89,43 @@ class ScorePlugin(Plugin, Protocol):
         ...
 
 
+@runtime_checkable
+class NodePlugin(Protocol):
+    """A filter or score that looks at nodes alone, not at their pods; it is asked again only when a node changes."""
+
+    looks_at_nodes_alone: bool
+
+
+class Relation(Protocol):
+    """What a plugin keeps for a class of pods where one pod that is placed changes its verdict on many nodes."""
+
+    # Rows that are not refused; None refuses none.
+    mask: Mask | None
+
+    def update(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Takes in that pods came or went on these rows; returns the rows on which the mask changed by it."""
+        ...
+
+    def scores(self, feasible: Mask) -> Scores | None:
+        """0 to 100 for every row, meant for the feasible ones; None where all are equal and count nothing."""
+        ...
+
+
+@runtime_checkable
+class RelationPlugin(Protocol):
+    """A filter and score about pods and where other pods are. It replaces the points filter and score for a class."""
+
+    name: str
+
+    def relate(self, pod: PodInfo, nodes: Columns) -> Relation | None:
+        """What to keep for pods like this one; None where the plugin says nothing of them."""
+        ...
+
+    def related(self, pod: PodInfo, nodes: Columns) -> object:
+        """What a relation hangs on beside pods by row: when this is another value, relate is asked again."""
+        ...
+
+
 class PreEnqueuePlugin(Plugin, Protocol):
     """Holds pods back before they are tried; one that is held costs nothing but memory."""
 

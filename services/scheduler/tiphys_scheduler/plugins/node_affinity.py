@@ -83,6 +83,7 @@ class NodeAffinity:
 
     name = "NodeAffinity"
     events = frozenset({Event.NODE_ADDED, Event.NODE_LABELS})
+    looks_at_nodes_alone = True
     normalize = Normalize.HIGHEST
 
     def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:

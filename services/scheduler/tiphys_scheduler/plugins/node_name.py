@@ -14,6 +14,7 @@ class NodeName:
 
     name = "NodeName"
     events = frozenset({Event.NODE_ADDED})
+    looks_at_nodes_alone = True
 
     def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:
         """Only for pods that name a node."""

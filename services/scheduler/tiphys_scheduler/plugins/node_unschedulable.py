@@ -15,6 +15,7 @@ class NodeUnschedulable:
 
     name = "NodeUnschedulable"
     events = frozenset({Event.NODE_ADDED, Event.NODE_TAINTS})
+    looks_at_nodes_alone = True
 
     def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:
         """Only where some node is cordoned and the pod minds."""

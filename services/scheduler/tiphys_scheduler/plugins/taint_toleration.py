@@ -30,6 +30,7 @@ class TaintToleration:
 
     name = "TaintToleration"
     events = frozenset({Event.NODE_ADDED, Event.NODE_TAINTS, Event.POD_CHANGED})
+    looks_at_nodes_alone = True
     normalize = Normalize.REVERSED
 
     def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:

@@ -1,0 +1,282 @@
+"""Pods with equal needs share a class, which keeps masks and scores from pod to pod.
+
+After a placement only the touched node's entries are made anew, and what relations between pods change. The outcome is
+exactly that of computing everything for each pod, which a slow reference proves in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask, Rows
+from tiphys_scheduler.framework.interface import (
+    MAX_SCORE,
+    FilterPlugin,
+    NodePlugin,
+    Normalize,
+    NormalizePlugin,
+    PreFilterPlugin,
+    Relation,
+    RelationPlugin,
+    ScorePlugin,
+    Scores,
+)
+from tiphys_scheduler.pod_info import PodInfo
+
+_NOT_FEASIBLE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The plugins in order; filters refuse in this order, scores count by weight."""
+
+    filters: Sequence[FilterPlugin]
+    scores: Sequence[tuple[ScorePlugin, int]]
+    pre_filters: Sequence[PreFilterPlugin] = ()
+
+
+class PluginLists:
+    """The plugins of a profile, sorted by how often they must be asked."""
+
+    def __init__(self, profile: Profile) -> None:
+        filters = [p for p in profile.filters if not isinstance(p, RelationPlugin)]
+        scores = [(p, w) for p, w in profile.scores if not isinstance(p, RelationPlugin)]
+        self.node_filters = [p for p in filters if _is_static(p)]
+        self.pod_filters = [p for p in filters if not _is_static(p)]
+        self.plain_scores = [(p, w) for p, w in scores if not _needs_others(p)]
+        self.normalized_scores = [(p, w) for p, w in scores if _needs_others(p)]
+        weights = {p.name: w for p, w in profile.scores}
+        related = {
+            p.name: p for p in (*profile.filters, *(p for p, _ in profile.scores)) if isinstance(p, RelationPlugin)
+        }
+        filtering = {p.name for p in profile.filters}
+        # A plugin that is listed only at one of its two points speaks only there.
+        self.relations = [(p, weights.get(name, 0), name in filtering) for name, p in related.items()]
+
+
+def _is_static(plugin: object) -> bool:
+    return isinstance(plugin, NodePlugin) and plugin.looks_at_nodes_alone
+
+
+def _needs_others(plugin: ScorePlugin) -> bool:
+    return isinstance(plugin, NormalizePlugin) or plugin.normalize is not Normalize.NONE
+
+
+class _Raw:
+    """Raw scores of one plugin, which become scores by looking at all feasible rows."""
+
+    def __init__(self, plugin: ScorePlugin, weight: int, rows: int) -> None:
+        self.plugin, self.weight = plugin, weight
+        self.is_static = _is_static(plugin)
+        self.values: Scores = np.zeros(rows, np.int64)
+        self._highest = 0
+        self._is_flat = True
+
+    def compute(self, pod: PodInfo, nodes: Columns, rows: Rows) -> None:
+        """Asks the plugin."""
+        found = self.plugin.score(pod, nodes, rows)
+        self.values[rows] = found
+        self._is_flat = not found.any() and (self._is_flat or not self.values.any())
+
+    def look(self, feasible: Mask) -> bool:
+        """Finds the highest raw score; False where it is another one than before."""
+        old = self._highest
+        self._highest = 0 if self._is_flat else int(np.where(feasible, self.values, 0).max())
+        return old == self._highest and not isinstance(self.plugin, NormalizePlugin)
+
+    def scores(self, pod: PodInfo, feasible: Mask, rows: Rows) -> Scores | int:
+        """Final scores of the rows by weight; one number where it is everyone's."""
+        plugin = self.plugin
+        if isinstance(plugin, NormalizePlugin):
+            final = np.zeros(len(self.values), np.int64)
+            final[feasible] = plugin.normalize_scores(pod, self.values[feasible])
+            part: Scores = final[rows] * self.weight
+            return part
+        is_reversed = plugin.normalize is Normalize.REVERSED
+        if not self._highest:
+            # A constant changes no choice, but it is part of the score.
+            return MAX_SCORE * self.weight if is_reversed else 0
+        scaled = self.values[rows] * MAX_SCORE // self._highest
+        return self.weight * (MAX_SCORE - scaled if is_reversed else scaled)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The relation of one plugin to the pods of a class, and what it hangs on."""
+
+    plugin: RelationPlugin
+    weight: int
+    filters: bool
+    hangs_on: object
+    relation: Relation | None
+
+
+class PodClass:
+    """Masks and scores of all pods with the same needs."""
+
+    def __init__(self, plugins: PluginLists, pod: PodInfo, nodes: Columns) -> None:
+        self._plugins, self._pod, self._nodes = plugins, pod, nodes
+        self._seen = 0
+        self._epoch = -1
+        self._node_filters: list[FilterPlugin] = []
+        self._pod_filters: list[FilterPlugin] = []
+        self._static: Mask = np.zeros(0, np.bool_)
+        self._local: Mask = self._static
+        self.feasible: Mask = self._static
+        # Sum by weight of the scores that need no look at other rows.
+        self._base: Scores = np.zeros(0, np.int64)
+        self._raws: list[_Raw] = []
+        self._relations: list[_Kept] = []
+        # Final scores, negative where not feasible.
+        self._best: Scores = self._base
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Brings up to date what changed since the last time."""
+        nodes = self._nodes
+        if self._epoch != nodes.epoch:
+            self._start_afresh()
+        elif self._seen < len(nodes.changes) or not self._are_relations_true():
+            self._follow(nodes.changes[self._seen :])
+        self._epoch, self._seen = nodes.epoch, len(nodes.changes)
+
+    def best(self) -> tuple[int, int] | None:
+        """The row with the highest score and that score; of equal ones the first. None where no row is feasible."""
+        row = int(self._best.argmax())
+        score = int(self._best[row])
+        return None if score < 0 else (row, score)
+
+    def totals(self) -> Scores:
+        """The score of each row, negative where it is not feasible."""
+        return self._best
+
+    def _start_afresh(self) -> None:
+        nodes = self._nodes
+        self._static = np.zeros(nodes.rows, np.bool_)
+        self._local = np.zeros(nodes.rows, np.bool_)
+        self._base = np.zeros(nodes.rows, np.int64)
+        self._raws = [_Raw(plugin, weight, nodes.rows) for plugin, weight in self._plugins.normalized_scores]
+        self._compute_static(ALL_ROWS)
+        self._compute(ALL_ROWS)
+        self._relate()
+        self._compute_best()
+
+    def _follow(self, changes: list[int]) -> None:
+        rows = np.array([max(row, ~row) for row in changes], np.intp)
+        if len(rows) > 1:
+            rows = np.unique(rows)
+        if any(row < 0 for row in changes):
+            self._compute_static(rows)
+            self._compute(rows)
+            self._relate()
+            self._compute_best()
+            return
+        before = self._local[rows]
+        self._compute(rows)
+        touched = [rows]
+        if not self._are_relations_true():
+            self._relate()
+            self._compute_best()
+            return
+        for kept in self._relations:
+            if kept.relation is not None:
+                moved = kept.relation.update(rows)
+                if kept.filters and len(moved):
+                    touched.append(moved)
+        self._patch(np.concatenate(touched) if len(touched) > 1 else rows, before)
+
+    def _are_relations_true(self) -> bool:
+        return all(kept.plugin.related(self._pod, self._nodes) == kept.hangs_on for kept in self._relations)
+
+    def _compute_static(self, rows: Rows) -> None:
+        pod, nodes = self._pod, self._nodes
+        self._node_filters = [p for p in self._plugins.node_filters if p.is_needed(pod, nodes)]
+        passed = nodes.present[rows].copy()
+        for plugin in self._node_filters:
+            passed &= plugin.filter(pod, nodes, rows)
+        self._static[rows] = passed
+        for raw in self._raws:
+            if raw.is_static:
+                raw.compute(pod, nodes, rows)
+
+    def _compute(self, rows: Rows) -> None:
+        pod, nodes = self._pod, self._nodes
+        passed = self._static[rows].copy()
+        for plugin in self._plugins.pod_filters:
+            if plugin.is_needed(pod, nodes):
+                passed &= plugin.filter(pod, nodes, rows)
+        self._local[rows] = passed
+        base = np.zeros(passed.shape, np.int64)
+        for score, weight in self._plugins.plain_scores:
+            base += score.score(pod, nodes, rows) * weight
+        self._base[rows] = base
+        for raw in self._raws:
+            if not raw.is_static:
+                raw.compute(pod, nodes, rows)
+
+    def _relate(self) -> None:
+        pod, nodes = self._pod, self._nodes
+        self._relations = [
+            _Kept(plugin, weight, filters, plugin.related(pod, nodes), plugin.relate(pod, nodes))
+            for plugin, weight, filters in self._plugins.relations
+        ]
+
+    def _passes(self, rows: Rows) -> Mask:
+        passed = self._local[rows].copy()
+        for kept in self._relations:
+            if kept.filters and kept.relation is not None and kept.relation.mask is not None:
+                passed &= kept.relation.mask[rows]
+        return passed
+
+    def _compute_best(self) -> None:
+        self.feasible = self._passes(ALL_ROWS)
+        for raw in self._raws:
+            raw.look(self.feasible)
+        self._best = self._sum(ALL_ROWS)
+
+    def _patch(self, rows: NDArray[np.intp], was_local: Mask) -> None:
+        """Brings the final scores up to date where only these rows changed by themselves."""
+        self.feasible[rows] = self._passes(rows)
+        same = True
+        for raw in self._raws:
+            same &= raw.look(self.feasible)
+        if same and not any(kept.weight and kept.relation is not None for kept in self._relations):
+            self._best[rows] = self._sum(rows)
+        else:
+            self._best = self._sum(ALL_ROWS)
+
+    def _sum(self, rows: Rows) -> Scores:
+        total = self._base[rows]
+        for raw in self._raws:
+            total = total + raw.scores(self._pod, self.feasible, rows)
+        for kept in self._relations:
+            if not kept.weight or kept.relation is None:
+                continue
+            found = kept.relation.scores(self.feasible)
+            if found is not None:
+                total = total + kept.weight * found[rows]
+        best: Scores = np.where(self.feasible[rows], total, _NOT_FEASIBLE)
+        return best
+
+
+def score_table(plugins: PluginLists, pod: PodInfo, nodes: Columns, feasible: Mask) -> dict[str, Scores]:
+    """Weighted scores of the feasible rows by plugin, computed without anything kept."""
+    rows = np.flatnonzero(feasible)
+    table: dict[str, Scores] = {}
+    for plugin, weight in plugins.plain_scores:
+        table[plugin.name] = plugin.score(pod, nodes, rows) * weight
+    for plugin, weight in plugins.normalized_scores:
+        raw = _Raw(plugin, weight, nodes.rows)
+        raw.compute(pod, nodes, ALL_ROWS)
+        raw.look(feasible)
+        table[plugin.name] = np.zeros(len(rows), np.int64) + raw.scores(pod, feasible, rows)
+    for related, weight, _ in plugins.relations:
+        if weight:
+            relation = related.relate(pod, nodes)
+            found = relation.scores(feasible) if relation is not None else None
+            table[related.name] = np.zeros(len(rows), np.int64) if found is None else found[rows] * weight
+    return table
