@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -22,9 +23,10 @@ _Key = tuple[type[Message], str, str, str]
 class SharedInformers:
     """Makes informers before run(), each once, and runs them together; begin() and end() are for what comes later."""
 
-    def __init__(self, client: Client, clock: Clock) -> None:
+    def __init__(self, client: Client, clock: Clock, rng: random.Random | None = None) -> None:
         self._client = client
         self._clock = clock
+        self._rng = rng
         self._informers: dict[_Key, Informer[Any, Any]] = {}
         self._projections: dict[_Key, Callable[[Any], Any] | None] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -57,6 +59,7 @@ class SharedInformers:
                 clock=self._clock,
                 projection=lambda obj: self._project(key, obj),
                 indexes=indexes,
+                rng=self._rng,
             )
             self._projections[key] = projection
             return known
@@ -82,7 +85,7 @@ class SharedInformers:
         if self._group is None:
             raise RuntimeError("the informers do not run yet")
         if cls not in self._late:
-            made: Informer[Any, Any] = Informer(self._client, cls, clock=self._clock)
+            made: Informer[Any, Any] = Informer(self._client, cls, clock=self._clock, rng=self._rng)
             task = start_loop(self._group, made.run(), f"informer {cls.DESCRIPTOR.name}")
             self._late[cls] = (made, task)
         return self._late[cls][0]

@@ -47,7 +47,9 @@ class Face:
     error_mapper: ErrorMapper | None = None
 
     async def run(self) -> None:
-        """Serves both until cancelled. Raises StartupError where a port can't be had."""
+        """Serves both until cancelled; neither where the port of gRPC is -1. Raises StartupError for a port taken."""
+        if self.grpc_port < 0:
+            await asyncio.get_running_loop().create_future()
         server = Server(
             f"{self.host}:{self.grpc_port}", self.tls, self.servicers, self.error_mapper, flag="--grpc-port"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import uuid
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from tiphys_client.grpc_status import reply_for
 from tiphys_client.kubeconfig import ClientConfig, load
 from tiphys_client.leader_election import LeaderElector, LeaseTimes
 from tiphys_client.shared_informers import SharedInformers
-from tiphys_client.transport import FencedTransport, GrpcTransport
+from tiphys_client.transport import FencedTransport, GrpcTransport, Transport
 from tiphys_client.workqueue_metrics import WorkMetrics
 from tiphys_component import log
 from tiphys_component.app import StartupError, run, start_loop
@@ -34,18 +35,31 @@ NAME = "kube-controller-manager"
 
 
 class ControllerManager:
-    """The service: faces, leader election, informers and controllers."""
+    """The service: faces, leader election, informers and controllers.
 
-    def __init__(self, options: Options, *, config: ClientConfig | None = None, clock: Clock | None = None) -> None:
+    transport leads to the server otherwise than the configuration says, as in a simulation.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        config: ClientConfig | None = None,
+        clock: Clock | None = None,
+        transport: Transport | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
         self._options = options
         self._config = config or load(options.kubeconfig)
         self._clock = clock or SystemClock()
+        self._transport = transport
+        self._rng = rng
 
     async def run(self) -> None:
         """Work until cancelled. Raises LeadershipLost when another process has taken over."""
         options, clock = self._options, self._clock
         registry, health = Registry(process_metrics=True), Health()
-        transport = GrpcTransport(self._config)
+        transport = self._transport or GrpcTransport(self._config)
         identity = options.leader_elect_identity or f"{socket.gethostname()}_{uuid.uuid4()}"
         elector = LeaderElector(
             Client(transport, field_manager=NAME),
@@ -54,11 +68,12 @@ class ControllerManager:
             identity=identity,
             clock=clock,
             times=_lease_times(options),
+            rng=self._rng,
         )
         fenced = FencedTransport(transport, elector.is_leader) if options.leader_elect else transport
         client = Client(fenced, field_manager=NAME)
         recorders = Recorders(client, clock, registry)
-        shared = SharedInformers(client, clock)
+        shared = SharedInformers(client, clock, self._rng)
         parts = Parts(
             client=client,
             shared=shared,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import uuid
 from collections.abc import Sequence
@@ -17,10 +18,10 @@ from tiphys_client.informer import Informer
 from tiphys_client.kubeconfig import load
 from tiphys_client.leader_election import LeaderElector
 from tiphys_client.recorder import EventRecorder
-from tiphys_client.transport import GrpcTransport
+from tiphys_client.transport import GrpcTransport, Transport
 from tiphys_component import log
 from tiphys_component.app import run, start_loop
-from tiphys_component.clock import SystemClock
+from tiphys_component.clock import Clock, SystemClock
 from tiphys_component.health import Health
 from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
@@ -48,19 +49,33 @@ class RecordedPodEvents:
 
 
 class SchedulerService:
-    """The service: informers, the cycle, and the faces."""
+    """The service: informers, the cycle, and the faces.
 
-    def __init__(self, options: Options) -> None:
+    transport leads to the server otherwise than the kubeconfig says, as in a simulation.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
         self._options = options
+        self._transport = transport
+        self._clock = clock or SystemClock()
+        self._rng = rng
 
     async def run(self) -> None:
         """Works until cancelled."""
-        options, clock = self._options, SystemClock()
+        options, clock = self._options, self._clock
         registry, health = Registry(process_metrics=True), Health()
-        client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="kube-scheduler")
-        nodes: Informer[Node, object] = Informer(client, Node, clock=clock)
-        pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info)
-        storage = storage_informers(client, clock)
+        transport = self._transport or GrpcTransport(load(options.kubeconfig))
+        client = Client(transport, field_manager="kube-scheduler")
+        nodes: Informer[Node, object] = Informer(client, Node, clock=clock, rng=self._rng)
+        pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info, rng=self._rng)
+        storage = storage_informers(client, clock, self._rng)
         recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry)
         scheduler = Scheduler(
             client,
@@ -106,7 +121,12 @@ class SchedulerService:
             return
         identity = self._options.leader_elect_identity or f"{socket.gethostname()}_{uuid.uuid4()}"
         elector = LeaderElector(
-            client, name="kube-scheduler", namespace="kube-system", identity=identity, clock=SystemClock()
+            client,
+            name="kube-scheduler",
+            namespace="kube-system",
+            identity=identity,
+            clock=self._clock,
+            rng=self._rng,
         )
         await elector.run(scheduler.run)
 

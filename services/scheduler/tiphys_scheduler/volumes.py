@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from tiphys.api.core.v1.persistent_volume_claim_pb2 import PersistentVolumeClaim
@@ -52,13 +53,13 @@ class StorageInformers:
         return (self.claims, self.volumes, self.classes, self.drivers)
 
 
-def storage_informers(client: Client, clock: Clock) -> StorageInformers:
+def storage_informers(client: Client, clock: Clock, rng: Random | None = None) -> StorageInformers:
     """Informers of this process; the caller runs them."""
     return StorageInformers(
-        Informer(client, PersistentVolumeClaim, clock=clock, projection=claim_view),
-        Informer(client, PersistentVolume, clock=clock, projection=volume_view),
-        Informer(client, StorageClass, clock=clock, projection=class_view),
-        Informer(client, CSINode, clock=clock, projection=drivers_view),
+        Informer(client, PersistentVolumeClaim, clock=clock, projection=claim_view, rng=rng),
+        Informer(client, PersistentVolume, clock=clock, projection=volume_view, rng=rng),
+        Informer(client, StorageClass, clock=clock, projection=class_view, rng=rng),
+        Informer(client, CSINode, clock=clock, projection=drivers_view, rng=rng),
     )
 
 
