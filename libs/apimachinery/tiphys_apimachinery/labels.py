@@ -45,7 +45,8 @@ _SYMBOLS: Final = {
     "in": Operator.IN,
     "notin": Operator.NOT_IN,
 }
-_EXPRESSION_OPERATORS: Final = {
+# How messages write operators.
+EXPRESSION_OPERATORS: Final = {
     "In": Operator.IN,
     "NotIn": Operator.NOT_IN,
     "Exists": Operator.EXISTS,
@@ -164,7 +165,7 @@ def from_label_selector(selector: meta_pb2.LabelSelector | None) -> Selector:
         return Selector.nothing()
     terms = [Requirement.checked(key, Operator.EQUALS, (value,)) for key, value in selector.matchLabels.items()]
     for expression in selector.matchExpressions:
-        operator = _EXPRESSION_OPERATORS.get(expression.operator)
+        operator = EXPRESSION_OPERATORS.get(expression.operator)
         if operator is None or operator in (Operator.GREATER_THAN, Operator.LESS_THAN):
             raise SelectorError(f"{quote(expression.operator)} is not a valid label selector operator")
         terms.append(Requirement.checked(expression.key, operator, expression.values))

@@ -30,7 +30,7 @@ from tiphys_component.clock import Clock
 from tiphys_controller_manager.backends import SERVICE_INDEX, service_view, slice_keys
 from tiphys_controller_manager.controllers.attachdetach.plan import attachment_view
 from tiphys_controller_manager.expectations import Expectations
-from tiphys_controller_manager.nodes import zone_of
+from tiphys_controller_manager.nodes import node_view
 from tiphys_controller_manager.options import Options
 from tiphys_controller_manager.pods import (
     CONTROLLER_INDEX,
@@ -59,7 +59,7 @@ Keys = Callable[[Any, Any], Iterable[str]]
 # One projection for a kind, whoever watches it.
 _PROJECTIONS: Final[Mapping[type[Message], Callable[[Any], Any]]] = {
     pod_pb2.Pod: pod_view,
-    node_pb2.Node: zone_of,
+    node_pb2.Node: node_view,
     service_pb2.Service: service_view,
     persistent_volume_claim_pb2.PersistentVolumeClaim: claim_view,
     persistent_volume_pb2.PersistentVolume: volume_view,

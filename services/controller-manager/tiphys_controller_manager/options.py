@@ -100,6 +100,9 @@ class Options(ServingOptions):
     concurrent_statefulset_syncs: int = flag(
         "--concurrent-statefulset-syncs", default=5, help="stateful sets worked on at once"
     )
+    concurrent_daemonset_syncs: int = flag(
+        "--concurrent-daemonset-syncs", default=2, help="daemon sets worked on at once"
+    )
     concurrent_service_endpoint_syncs: int = flag(
         "--concurrent-service-endpoint-syncs",
         "--concurrent-endpoint-syncs",

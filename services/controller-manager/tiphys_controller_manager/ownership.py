@@ -14,9 +14,11 @@ from google.protobuf.message import Message
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.codec.json_codec import to_json
 from tiphys_apimachinery.errors import Invalid, NotFound
-from tiphys_apimachinery.labels import Selector
-from tiphys_apimachinery.meta import get_controller_of, is_being_deleted
+from tiphys_apimachinery.labels import Selector, SelectorError, from_label_selector
+from tiphys_apimachinery.meta import get_controller_of, is_being_deleted, join_key, namespaced_name
 from tiphys_client.client import Client
+from tiphys_client.indexer import NAMESPACE_INDEX
+from tiphys_client.informer import Informer
 
 
 class Ownable(Protocol):
@@ -116,6 +118,37 @@ def sort_out(owner: Any, selector: Selector, candidates: Sequence[OwnableT]) -> 
         elif matches and not owner_ends and not item.is_deleting:
             adopt.append(item)
     return Owned(tuple(kept), tuple(adopt), tuple(release))
+
+
+def owner_keys(api_version: str, kind: str, old: Any, new: Any) -> dict[str, None]:
+    """Keys of the owners of that kind which manage an object, before and after its change; in order, each once."""
+    keys: dict[str, None] = {}
+    for obj in (new, old):
+        owner = get_controller_of(obj) if obj is not None else None
+        if owner is not None and owner.kind == kind and owner.apiVersion == api_version:
+            keys[join_key(obj.metadata.namespace, owner.name)] = None
+    return keys
+
+
+def selecting_keys(owners: Informer[Any, Any], old: Any, new: Any) -> dict[str, None]:
+    """Keys of the owners that may adopt an object, since it came to be an orphan, or changed its labels as one."""
+    if new is None or get_controller_of(new) is not None or is_being_deleted(new):
+        return {}
+    if old is not None and old.metadata.labels == new.metadata.labels and get_controller_of(old) is None:
+        return {}
+    return {
+        namespaced_name(owner): None
+        for owner in owners.by_index(NAMESPACE_INDEX, new.metadata.namespace)
+        if _selects(owner, new)
+    }
+
+
+def _selects(owner: Any, obj: Any) -> bool:
+    try:
+        selector = from_label_selector(owner.spec.selector)
+    except SelectorError:
+        return False
+    return bool(selector) and selector.matches(obj.metadata.labels)
 
 
 class Adopter:

@@ -78,6 +78,8 @@ class PodView:
     # Names of the claims it uses, in its namespace; of those the ephemeral ones are made for it.
     claims: tuple[str, ...] = ()
     ephemeral_claims: tuple[str, ...] = ()
+    # The one node that it is made for, as a daemon is; empty where it may run on many.
+    pinned_to: str = ""
 
     @property
     def controller_uid(self) -> str:
@@ -135,10 +137,11 @@ def pod_view(pod: pod_pb2.Pod) -> PodView:
             for port in container.ports
             if port.name
         ),
-        tolerations=tuple(_toleration(item.SerializeToString(deterministic=True)) for item in pod.spec.tolerations),
+        tolerations=tolerations_of(pod.spec),
         finalizers=tuple(metadata.finalizers),
         claims=tuple(claims_of(pod)),
         ephemeral_claims=tuple(ephemeral_claims_of(pod)),
+        pinned_to=_pinned_to(pod.spec.affinity) if pod.spec.HasField("affinity") else "",
     )
 
 
@@ -155,6 +158,11 @@ def ephemeral_claims_of(pod: pod_pb2.Pod) -> Iterable[str]:
     for volume in pod.spec.volumes:
         if volume.volumeSource.HasField("ephemeral"):
             yield f"{pod.metadata.name}-{volume.name}"
+
+
+def tolerations_of(spec: pod_pb2.PodSpec) -> tuple[Toleration, ...]:
+    """The tolerations of a pod; most pods have the same few, so each is kept once."""
+    return tuple(_toleration(item.SerializeToString(deterministic=True)) for item in spec.tolerations)
 
 
 def owner_of(reference: meta_pb2.OwnerReference) -> Owner:
@@ -211,6 +219,17 @@ def _toleration(raw: bytes) -> Toleration:
     item = scheduling_pb2.Toleration.FromString(raw)
     lasting = item.tolerationSeconds if item.HasField("tolerationSeconds") else None
     return Toleration(item.key, item.operator or "Equal", item.value, item.effect, lasting)
+
+
+def _pinned_to(affinity: scheduling_pb2.Affinity) -> str:
+    """The node that each term of the required affinity names by its field."""
+    names = {
+        requirement.values[0]
+        for term in affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms
+        for requirement in term.matchFields
+        if requirement.key == "metadata.name" and requirement.operator == "In" and len(requirement.values) == 1
+    }
+    return names.pop() if len(names) == 1 else ""
 
 
 def _sidecars(pod: pod_pb2.Pod) -> list[container_pb2.Container]:

@@ -7,6 +7,7 @@ from tiphys_controller_manager.controllers.bootstrap_token.cleaning import Token
 from tiphys_controller_manager.controllers.certificates.approving import CertificateApprover
 from tiphys_controller_manager.controllers.certificates.cleaning import CertificateCleaner
 from tiphys_controller_manager.controllers.certificates.signing import CertificateSigner
+from tiphys_controller_manager.controllers.daemonset.controller import DaemonSetController
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
 from tiphys_controller_manager.controllers.endpoints.controller import EndpointsController
 from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
@@ -70,6 +71,12 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             StatefulSetController,
             options.concurrent_statefulset_syncs,
             aliases=("statefulset",),
+        ),
+        ControllerSpec(
+            "daemonset-controller",
+            DaemonSetController,
+            options.concurrent_daemonset_syncs,
+            aliases=("daemonset",),
         ),
         *_storage_controllers(),
         ControllerSpec(

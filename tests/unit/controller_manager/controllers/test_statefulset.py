@@ -14,8 +14,8 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_apimachinery.errors import Forbidden
 from tiphys_controller_manager.controllers.deployment.revision import fingerprint
 from tiphys_controller_manager.controllers.statefulset.plan import Goal, number_of, plan, status_of
-from tiphys_controller_manager.controllers.statefulset.revisions import make_revision, template_of
 from tiphys_controller_manager.pods import PodView
+from tiphys_controller_manager.revisions import STATEFUL_SETS, make_revision, template_of
 
 CONTROLLER = "statefulset-controller"
 
@@ -363,7 +363,7 @@ async def test_pods_of_its_name_that_nobody_owns_are_adopted() -> None:
 
 def test_a_revision_is_the_patch_that_kubectl_sends_back() -> None:
     made = stateful_set()
-    revision = make_revision(made, 1, 0)
+    revision = make_revision(STATEFUL_SETS, made, 1, 0)
     assert b'"$patch":"replace"' in revision.data.raw
     assert fingerprint(template_of(revision)) == fingerprint(made.spec.template)
-    assert make_revision(made, 1, 1).metadata.name != revision.metadata.name
+    assert make_revision(STATEFUL_SETS, made, 1, 1).metadata.name != revision.metadata.name

@@ -72,7 +72,7 @@ class EndpointSliceController:
         plan = plan_slices(
             service,
             self._backends(service),
-            dict(self._nodes.store.projections()),
+            {name: view.zone for name, view in self._nodes.store.projections()},
             self._own_slices(service),
             limit=self._limit,
         )

@@ -9,13 +9,7 @@ from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.core.v1 import pod_pb2
 from tiphys_apimachinery.errors import NotFound
 from tiphys_apimachinery.labels import SelectorError, from_label_selector
-from tiphys_apimachinery.meta import (
-    get_controller_of,
-    is_being_deleted,
-    join_key,
-    namespaced_name,
-    new_controller_ref,
-)
+from tiphys_apimachinery.meta import get_controller_of, is_being_deleted, namespaced_name, new_controller_ref
 from tiphys_client.controller import RequeueAfter, Terminal
 from tiphys_controller_manager.controllers.replicaset.plan import (
     Failure,
@@ -26,9 +20,9 @@ from tiphys_controller_manager.controllers.replicaset.plan import (
     status_of,
 )
 from tiphys_controller_manager.frame import Context, Watch, own_key
-from tiphys_controller_manager.ownership import Adopter, sort_out
+from tiphys_controller_manager.ownership import Adopter, owner_keys, selecting_keys, sort_out
 from tiphys_controller_manager.pod_control import Outcome, PodControl, pod_from_template
-from tiphys_controller_manager.pods import CONTROLLER_INDEX, NAMESPACE_INDEX, PodView, orphans_in
+from tiphys_controller_manager.pods import CONTROLLER_INDEX, PodView, orphans_in
 
 API_VERSION: Final = "apps/v1"
 KIND: Final = "ReplicaSet"
@@ -136,27 +130,4 @@ class ReplicaSetController:
         return [pod for uid in sorted(uids) for _, pod in store.projections_by_index(CONTROLLER_INDEX, uid)]
 
     def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
-        keys: dict[str, None] = {}
-        for pod in (new, old):
-            owner = get_controller_of(pod) if pod is not None else None
-            if owner is not None and owner.kind == KIND and owner.apiVersion == API_VERSION:
-                keys[join_key(pod.metadata.namespace, owner.name)] = None
-        if new is not None and get_controller_of(new) is None and self._may_be_adopted(old, new):
-            for replica_set in self._replica_sets.by_index(NAMESPACE_INDEX, new.metadata.namespace):
-                if _selects(replica_set, new):
-                    keys[namespaced_name(replica_set)] = None
-        return keys
-
-    @staticmethod
-    def _may_be_adopted(old: Any, new: Any) -> bool:
-        if is_being_deleted(new):
-            return False
-        return old is None or old.metadata.labels != new.metadata.labels or get_controller_of(old) is not None
-
-
-def _selects(replica_set: apps_pb2.ReplicaSet, pod: Any) -> bool:
-    try:
-        selector = from_label_selector(replica_set.spec.selector)
-    except SelectorError:
-        return False
-    return bool(selector) and selector.matches(pod.metadata.labels)
+        return {**owner_keys(API_VERSION, KIND, old, new), **selecting_keys(self._replica_sets, old, new)}

@@ -12,12 +12,10 @@ from tiphys_apimachinery.labels import Selector, SelectorError, from_label_selec
 from tiphys_apimachinery.meta import (
     get_controller_of,
     is_being_deleted,
-    join_key,
     namespaced_name,
     new_controller_ref,
 )
 from tiphys_client.controller import RequeueAfter, Terminal
-from tiphys_controller_manager.controllers.statefulset.history import History, Revisions
 from tiphys_controller_manager.controllers.statefulset.plan import (
     REVISION_LABEL,
     Goal,
@@ -28,15 +26,19 @@ from tiphys_controller_manager.controllers.statefulset.plan import (
     plan,
     status_of,
 )
-from tiphys_controller_manager.controllers.statefulset.revisions import API_VERSION, KIND, Revision, template_of
 from tiphys_controller_manager.controllers.statefulset.stateful_pods import StatefulPods
 from tiphys_controller_manager.frame import Context, Watch, own_key
-from tiphys_controller_manager.ownership import Adopter, sort_out
+from tiphys_controller_manager.history import History
+from tiphys_controller_manager.ownership import Adopter, owner_keys, sort_out
 from tiphys_controller_manager.pod_control import is_namespace_ending
 from tiphys_controller_manager.pods import CONTROLLER_INDEX, NAMESPACE_INDEX, PodView, orphans_in
+from tiphys_controller_manager.revisions import API_VERSION, STATEFUL_SETS, Revision, template_of
 
 StatefulSet = apps_pb2.StatefulSet
+KIND: Final = STATEFUL_SETS.kind
 Claim = persistent_volume_claim_pb2.PersistentVolumeClaim
+# What is wanted, the steps towards it, and the current and the new revision.
+_Planned = tuple[Goal, Plan, tuple[Revision, Revision]]
 # How long to wait for a view that lags, or a claim that is going; the events that end the wait come by themselves.
 _LAG_S: Final = 1.0
 
@@ -55,7 +57,9 @@ class StatefulSetController:
         self._revision_writes = context.expectations(Revision)
         self._claim_writes = context.expectations(Claim)
         self._adopter = Adopter(context.client, pod_pb2.Pod)
-        self._history = History(context.client, context.informers.of(Revision), self._revision_writes)
+        self._history = History(
+            context.client, context.informers.of(Revision), self._revision_writes, owners=STATEFUL_SETS
+        )
         claims = context.informers.of(Claim)
         self._stateful_pods = StatefulPods(
             context.client, context.events, claims, pod_writes=self._pod_writes, claim_writes=self._claim_writes
@@ -66,7 +70,7 @@ class StatefulSetController:
         return (
             Watch(StatefulSet, own_key),
             Watch(pod_pb2.Pod, self._pod_keys),
-            Watch(Revision, self._owned_keys),
+            Watch(Revision, lambda old, new: owner_keys(API_VERSION, KIND, old, new)),
             Watch(Claim, self._claim_keys),
         )
 
@@ -89,31 +93,31 @@ class StatefulSetController:
             raise Terminal(f"stateful set {key}: spec.selector: {err}") from err
         pods = await self._own_pods(key, stateful_set, selector)
         revisions = await self._history.bring_up(key, stateful_set, selector)
-        goal = goal_of(stateful_set, current=revisions.current.metadata.name, update=revisions.update.metadata.name)
+        current = revisions.named(stateful_set.status.currentRevision)
+        goal = goal_of(stateful_set, current=current.metadata.name, update=revisions.update.metadata.name)
         now = self._clock.now().timestamp()
         steps = plan(goal, pods, now=now)
         error: APIError | None = None
         is_held_up = False
         if not goal.is_ending:
             try:
-                is_held_up = not await self._carry_out(key, stateful_set, (goal, steps, revisions), pods)
+                planned = (goal, steps, (current, revisions.update))
+                is_held_up = not await self._carry_out(key, stateful_set, planned, pods)
             except APIError as err:
                 error = err
         await self._write_status(stateful_set, goal, pods, revisions.collisions)
         if error is not None and not is_namespace_ending(error):
             raise error
-        in_use = {pod.labels.get(REVISION_LABEL, "") for pod in pods}
+        in_use = {current.metadata.name, *(pod.labels.get(REVISION_LABEL, "") for pod in pods)}
         await self._history.shorten(key, stateful_set, revisions, in_use)
         if is_held_up or not all(writes.are_met(key) for writes in self._all_writes()):
             return RequeueAfter(_LAG_S)
         wait_s = next_available(goal, pods, now=now)
         return RequeueAfter(wait_s) if wait_s is not None else None
 
-    async def _carry_out(
-        self, key: str, stateful_set: StatefulSet, planned: tuple[Goal, Plan, Revisions], pods: Sequence[PodView]
-    ) -> bool:
+    async def _carry_out(self, key: str, stateful_set: StatefulSet, planned: _Planned, pods: Sequence[PodView]) -> bool:
         """False where a pod could not be made yet, because a claim of its name is still going."""
-        goal, steps, revisions = planned
+        goal, steps, (current, update) = planned
         await self._stateful_pods.settle_identity(key, stateful_set, pods)
         # Owners first: a condemned pod's claims must be its own before it goes.
         await self._stateful_pods.settle_owners(key, stateful_set, pods, steps.condemned)
@@ -123,8 +127,7 @@ class StatefulSetController:
         is_clean = True
         for number in steps.create:
             name = goal.revision_for(number)
-            revision = revisions.current if name == revisions.current.metadata.name else revisions.update
-            template = template_of(revision)
+            template = template_of(current if name == current.metadata.name else update)
             is_clean = (
                 await self._stateful_pods.create(key, stateful_set, number, template=template, revision=name)
                 and is_clean
@@ -178,16 +181,8 @@ class StatefulSetController:
     def _all_writes(self) -> tuple[Any, ...]:
         return self._own_writes, self._pod_writes, self._revision_writes, self._claim_writes
 
-    def _owned_keys(self, old: Any, new: Any) -> Iterable[str]:
-        keys: dict[str, None] = {}
-        for obj in (new, old):
-            owner = get_controller_of(obj) if obj is not None else None
-            if owner is not None and owner.kind == KIND and owner.apiVersion == API_VERSION:
-                keys[join_key(obj.metadata.namespace, owner.name)] = None
-        return keys
-
     def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
-        keys = dict.fromkeys(self._owned_keys(old, new))
+        keys = owner_keys(API_VERSION, KIND, old, new)
         if new is not None and get_controller_of(new) is None and not is_being_deleted(new):
             for stateful_set in self._sets.by_index(NAMESPACE_INDEX, new.metadata.namespace):
                 if number_of(new.metadata.name, stateful_set.metadata.name) is not None:

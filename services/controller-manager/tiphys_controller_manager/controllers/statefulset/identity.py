@@ -13,7 +13,7 @@ from tiphys.api.core.v1 import persistent_volume_claim_pb2, pod_pb2, volume_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.meta import new_controller_ref
 from tiphys_controller_manager.controllers.statefulset.plan import REVISION_LABEL
-from tiphys_controller_manager.controllers.statefulset.revisions import API_VERSION, KIND
+from tiphys_controller_manager.revisions import API_VERSION, STATEFUL_SETS
 
 POD_NAME_LABEL: Final = "statefulset.kubernetes.io/pod-name"
 POD_INDEX_LABEL: Final = "apps.kubernetes.io/pod-index"
@@ -44,7 +44,7 @@ def make_pod(
     pod.metadata.labels[REVISION_LABEL] = revision
     pod.metadata.annotations.update(template.metadata.annotations)
     pod.metadata.finalizers.extend(template.metadata.finalizers)
-    pod.metadata.ownerReferences.append(new_controller_ref(stateful_set, API_VERSION, KIND))
+    pod.metadata.ownerReferences.append(new_controller_ref(stateful_set, API_VERSION, STATEFUL_SETS.kind))
     pod.spec.CopyFrom(template.spec)
     pod.spec.hostname = pod.metadata.name
     pod.spec.subdomain = stateful_set.spec.serviceName
@@ -81,7 +81,7 @@ def owners_of_claim(
     if policy.whenScaled == "Delete" and is_condemned:
         return [pod] if pod is not None else []
     if policy.whenDeleted == "Delete":
-        return [new_controller_ref(stateful_set, API_VERSION, KIND)]
+        return [new_controller_ref(stateful_set, API_VERSION, STATEFUL_SETS.kind)]
     return []
 
 

@@ -1,13 +1,14 @@
-"""The revisions of a StatefulSet's template: which stands for which, and how a pod is made from an old one.
+"""The revisions of a template, of a StatefulSet or a DaemonSet: which stands for which, and what an old one said.
 
-What a revision holds is a patch of the set, as `kubectl rollout undo` sends it back.
-Source: kubernetes pkg/controller/history and pkg/controller/statefulset/stateful_set_utils.go.
+What a revision holds is a patch of its owner, as `kubectl rollout undo` sends it back.
+Source: kubernetes pkg/controller/history, statefulset/stateful_set_utils.go and daemon/update.go.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -20,11 +21,22 @@ from tiphys_apimachinery.names import safe_encode
 from tiphys_controller_manager.controllers.deployment.revision import fingerprint
 from tiphys_controller_manager.pods import seconds
 
-HASH_LABEL: Final = "controller.kubernetes.io/hash"
 API_VERSION: Final = "apps/v1"
-KIND: Final = "StatefulSet"
 
 Revision = apps_pb2.ControllerRevision
+Owner = apps_pb2.StatefulSet | apps_pb2.DaemonSet
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """The kind of object that has revisions, and the label in which each revision has its hash."""
+
+    kind: str
+    hash_label: str
+
+
+STATEFUL_SETS: Final = Owners("StatefulSet", "controller.kubernetes.io/hash")
+DAEMON_SETS: Final = Owners("DaemonSet", "controller-revision-hash")
 
 
 def in_order(revisions: Sequence[Revision]) -> list[Revision]:
@@ -34,17 +46,17 @@ def in_order(revisions: Sequence[Revision]) -> list[Revision]:
     )
 
 
-def make_revision(stateful_set: apps_pb2.StatefulSet, number: int, collisions: int) -> Revision:
-    """A revision of the set's template; collisions gives another name for the same template."""
-    template = stateful_set.spec.template
+def make_revision(owners: Owners, owner: Owner, number: int, collisions: int) -> Revision:
+    """A revision of the owner's template; collisions gives another name for the same template."""
+    template = owner.spec.template
     code = _hash(template, collisions)
     made = Revision(revision=number)
-    made.metadata.name = f"{stateful_set.metadata.name}-{code}"
-    made.metadata.namespace = stateful_set.metadata.namespace
+    made.metadata.name = f"{owner.metadata.name}-{code}"
+    made.metadata.namespace = owner.metadata.namespace
     made.metadata.labels.update(template.metadata.labels)
-    made.metadata.labels[HASH_LABEL] = code
-    made.metadata.annotations.update(stateful_set.metadata.annotations)
-    made.metadata.ownerReferences.append(new_controller_ref(stateful_set, API_VERSION, KIND))
+    made.metadata.labels[owners.hash_label] = code
+    made.metadata.annotations.update(owner.metadata.annotations)
+    made.metadata.ownerReferences.append(new_controller_ref(owner, API_VERSION, owners.kind))
     data = {"spec": {"template": {**to_json(template, with_type_meta=False), "$patch": "replace"}}}
     made.data.raw = orjson.dumps(data, option=orjson.OPT_SORT_KEYS)
     return made
@@ -57,9 +69,9 @@ def template_of(revision: Revision) -> pod_pb2.PodTemplateSpec:
     return from_json(pod_pb2.PodTemplateSpec, template)
 
 
-def find_equal(stateful_set: apps_pb2.StatefulSet, revisions: Sequence[Revision]) -> Revision | None:
-    """The newest of the revisions, given in order, that has the set's template."""
-    wanted = fingerprint(stateful_set.spec.template)
+def find_equal(owner: Owner, revisions: Sequence[Revision]) -> Revision | None:
+    """The newest of the revisions, given in order, that has the owner's template."""
+    wanted = fingerprint(owner.spec.template)
     return next((item for item in reversed(revisions) if fingerprint(template_of(item)) == wanted), None)
 
 
@@ -73,12 +85,10 @@ def next_number(revisions: Sequence[Revision]) -> int:
     return max((item.revision for item in revisions), default=0) + 1
 
 
-def superfluous(
-    stateful_set: apps_pb2.StatefulSet, revisions: Sequence[Revision], live: Collection[str]
-) -> list[Revision]:
+def superfluous(owner: Owner, revisions: Sequence[Revision], live: Collection[str]) -> list[Revision]:
     """The revisions, given in order, beyond revisionHistoryLimit: the oldest of those that are not live."""
     dead = [item for item in revisions if item.metadata.name not in live]
-    spec = stateful_set.spec
+    spec = owner.spec
     limit = spec.revisionHistoryLimit if spec.HasField("revisionHistoryLimit") else 10
     return dead[: max(len(dead) - limit, 0)]
 
