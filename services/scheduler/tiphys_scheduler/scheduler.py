@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from tiphys.api.core.v1.node_pb2 import Node
@@ -14,24 +16,27 @@ from tiphys_component.app import start_loop
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
 from tiphys_component.metrics import Registry
-from tiphys_scheduler.binder import Binder, Bound
+from tiphys_scheduler.binding_cycle import BindingCycle, Failure, Placed
 from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import Columns
 from tiphys_scheduler.framework.interface import Event
-from tiphys_scheduler.framework.registry import EVENTS, profile
+from tiphys_scheduler.framework.profile import Profile
+from tiphys_scheduler.framework.registry import profile
 from tiphys_scheduler.framework.runtime import Framework
 from tiphys_scheduler.framework.status import FitError
 from tiphys_scheduler.plugins.volume_binding import VolumeBinding
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.refusals import Refusals
-from tiphys_scheduler.scheduling_queue import SchedulingQueue, Waiting
+from tiphys_scheduler.scheduling_queue import Gates, SchedulingQueue, Waiting
 from tiphys_scheduler.storage import follow_storage
-from tiphys_scheduler.volume_binder import Pending, VolumeBinder
 from tiphys_scheduler.volumes import StorageInformers, Volumes
 
 _log = get_logger("scheduler")
 # So many pods are placed before other tasks have their turn: some 10 ms.
 _PODS_A_TURN = 100
+_NODE_REMOVED = frozenset({Event.NODE_REMOVED})
+_POD_ADDED = frozenset({Event.POD_ADDED})
+_POD_DELETED = frozenset({Event.POD_DELETED})
 
 
 class PodEvents(Protocol):
@@ -56,21 +61,25 @@ class Scheduler:
         events: PodEvents,
         registry: Registry,
         storage: StorageInformers,
+        extend: Callable[[Profile], Profile] = lambda profile: profile,
     ) -> None:
         self._nodes, self._pods, self._storage = nodes, pods, storage
         self._name = name
         self._events = events
-        self._volumes = Volumes()
-        self._volume_binding = VolumeBinding(self._volumes)
-        self.cache = Cache(Columns(), self._volumes)
-        self.queue = SchedulingQueue(clock, EVENTS)
-        self.framework = Framework(profile(self._volume_binding, self._volumes), self.cache.columns)
-        self._binder = Binder(client, self._on_bound)
-        self._volume_binder = VolumeBinder(client, storage, self._volumes, clock=clock, done=self._on_volumes)
+        volumes = Volumes()
+        self._volume_binding = VolumeBinding(volumes)
+        self.cache = Cache(Columns(), volumes)
+        self.framework = Framework(extend(profile(self._volume_binding, volumes)), self.cache.columns)
+        plugins = self.framework.profile.plugins()
+        self._plugin_events = {name: plugin.events for name, plugin in plugins.items()}
+        sort = self.framework.profile.queue_sort
+        gates = Gates(self.framework.admit, self.framework.may_help, sort.sort_key)
+        self.queue = SchedulingQueue(clock, self._plugin_events, gates=gates)
+        self.binding = BindingCycle(client, storage, volumes, clock=clock, done=self._on_bound)
         self._refusals = Refusals(client, clock)
         self._attempts = registry.counter("scheduler_schedule_attempts_total", "Tries to place a pod.", ("result",))
         registry.gauge_function("scheduler_pending_pods", "Pods that wait for a node.", lambda: len(self.queue))
-        follow_storage(storage, self._volumes, self.queue, self._volume_binder)
+        follow_storage(storage, volumes, self.queue, self.binding.volume_binder)
         nodes.add_handler(self._on_node, lambda _, new: self._on_node(new), self._on_node_gone)
         pods.add_handler(self._on_pod, lambda _, new: self._on_pod(new), self._on_pod_gone)
 
@@ -82,8 +91,7 @@ class Scheduler:
             await informer.wait_synced()
         async with asyncio.TaskGroup() as group:
             start_loop(group, self.queue.run(), "scheduling queue")
-            start_loop(group, self._binder.run(), "binder")
-            start_loop(group, self._volume_binder.run(), "volume binder")
+            start_loop(group, self.binding.run(), "binding cycle")
             start_loop(group, self._refusals.run(), "refusals")
             start_loop(group, self._cycle(), "scheduling cycle")
 
@@ -109,52 +117,36 @@ class Scheduler:
         decisions = self._volume_binding.decide(pod, self.cache.columns, found.row) if pod.needs.claims else None
         self.cache.assume(pod, found.node)
         self.queue.remove(pod.key)
-        if decisions is None or not decisions.claims:
-            self._binder.add(waiting, found.node)
-            return
-        self._volumes.assume(decisions)
-        self._volume_binder.add(waiting, decisions)
+        self.queue.move_on(_POD_ADDED, node=found.node, pod=pod)
+        self.binding.start(Placed(waiting, found.node, self.framework.profile, decisions))
 
     def _refuse(self, waiting: Waiting, error: FitError) -> None:
         self._attempts.labels("unschedulable").inc()
-        self.queue.refuse(waiting, error.plugins or frozenset(EVENTS))
+        result = self.framework.post_filter(waiting.pod, error)
+        error = replace(error, post_filter=result.message)
+        self.queue.refuse(waiting, error.plugins or frozenset(self._plugin_events))
         if waiting.pod.refusal != error.message:
             self._refusals.add(waiting.pod, error.message)
         self._events.event(waiting.pod, "Warning", "FailedScheduling", error.message)
 
-    def _on_volumes(self, pending: Pending, fault: str) -> None:
-        """The pod's volumes are bound, or will not be on this node."""
-        pod, node = pending.waiting.pod, pending.decisions.node
-        self._volumes.forget(pending.decisions)
-        if not fault:
-            self._binder.add(pending.waiting, node)
-            return
-        self._attempts.labels("error").inc()
-        self.cache.forget(pod)
-        message = f'running PreBind plugin "VolumeBinding": binding volumes: {fault}'
-        _log.warning("volumes not bound", pod=pod.key, node=node, err=fault)
-        self._events.event(pod, "Warning", "FailedScheduling", message)
-        self._put_back(pending.waiting)
-
-    def _drop_volumes(self, key: str) -> None:
-        """A pod that is going needs no volumes: what was chosen for it is free again."""
-        pending = self._volume_binder.drop(key)
-        if pending is not None:
-            self._volumes.forget(pending.decisions)
-            self.cache.forget(pending.waiting.pod)
-
-    def _on_bound(self, bound: Bound) -> None:
-        pod = bound.waiting.pod
-        if bound.error is None:
-            message = f"Successfully assigned {pod.key} to {bound.node}"
+    def _on_bound(self, placed: Placed, failure: Failure | None) -> None:
+        pod = placed.waiting.pod
+        if failure is None:
+            message = f"Successfully assigned {pod.key} to {placed.node}"
             self._events.event(pod, "Normal", "Scheduled", message)
             return
         self._attempts.labels("error").inc()
-        self.cache.forget(pod)
-        if isinstance(bound.error, NotFound):
+        self._give_back(placed)
+        if isinstance(failure.error, NotFound):
             return
-        _log.warning("pod not bound", pod=pod.key, node=bound.node, err=str(bound.error))
-        self._put_back(bound.waiting)
+        _log.warning("pod not bound", pod=pod.key, node=placed.node, err=failure.message)
+        self._events.event(pod, "Warning", "FailedScheduling", failure.message)
+        self._put_back(placed.waiting)
+
+    def _give_back(self, placed: Placed) -> None:
+        """What the pod would have used is free for others."""
+        self.cache.forget(placed.waiting.pod)
+        self.queue.move_on(_POD_DELETED, node=placed.node, pod=placed.waiting.pod)
 
     def _put_back(self, waiting: Waiting) -> None:
         """To the queue again, unless the pod is gone, replaced or bound by another."""
@@ -162,24 +154,34 @@ class Scheduler:
         if current is not None and current.uid == waiting.pod.uid and not current.node:
             self.queue.restore(waiting)
 
+    def _drop(self, key: str) -> None:
+        """A pod that is going is on its way to no node: what was chosen for it is free again."""
+        placed = self.binding.drop(key)
+        if placed is not None:
+            self._give_back(placed)
+
     def _on_node(self, node: Node) -> None:
         events = self.cache.set_node(node)
         if events:
-            self.queue.move_on(events)
+            self.queue.move_on(events, node=node.metadata.name)
 
     def _on_node_gone(self, node: Node) -> None:
         self.cache.remove_node(node.metadata.name)
+        self.queue.move_on(_NODE_REMOVED)
 
     def _on_pod(self, pod: Pod) -> None:
         info = self._pods.projection(f"{pod.metadata.namespace}/{pod.metadata.name}") or pod_info(pod)
         if info.node or info.is_finished:
             self.queue.remove(info.key)
+            was_known = bool(self.cache.node_of(info.key))
             if self.cache.set_pod(info):
-                self.queue.move_on(frozenset({Event.POD_DELETED}))
+                self.queue.move_on(_POD_DELETED, node=info.node, pod=info)
+            elif not was_known and not info.is_finished:
+                self.queue.move_on(_POD_ADDED, node=info.node, pod=info)
             return
-        if info.scheduler_name != self._name or info.is_gated or info.is_deleting:
+        if info.scheduler_name != self._name or info.is_deleting:
             self.queue.remove(info.key)
-            self._drop_volumes(info.key)
+            self._drop(info.key)
             return
         if not self.cache.node_of(info.key):
             self.queue.add(info)
@@ -187,6 +189,7 @@ class Scheduler:
     def _on_pod_gone(self, pod: Pod) -> None:
         key = f"{pod.metadata.namespace}/{pod.metadata.name}"
         self.queue.remove(key)
-        self._drop_volumes(key)
+        self._drop(key)
+        node = self.cache.node_of(key)
         if self.cache.remove_pod(key):
-            self.queue.move_on(frozenset({Event.POD_DELETED}))
+            self.queue.move_on(_POD_DELETED, node=node, pod=pod_info(pod))

@@ -1,7 +1,9 @@
-"""Pods that wait for a node: ready ones by priority, others by the time or the event that frees them.
+"""Pods that wait for a node: ready ones in the order of QueueSort, others by the time or the event that frees them.
 
-Each pod is in exactly one of the three. A pod that an event frees goes through backoff, so that a
-cluster that changes all the time does not try hopeless pods all the time.
+Each pod is in exactly one place: active, backoff, unschedulable, or gated (held outside by a PreEnqueue plugin). A pod
+that an event frees goes through backoff, so that a cluster that changes all the time does not try hopeless pods all
+the time. Unschedulable pods of equal needs, refused by the same plugins, are one group: an event is judged once for
+all of them, and by no group that does not listen for it; gated pods are looked at by nobody.
 Source of the times: kube-scheduler, podInitialBackoffSeconds 1, podMaxBackoffSeconds 10, and the
 flush of unschedulable pods after 5 minutes.
 """
@@ -10,22 +12,30 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from tiphys_component.backoff import backoff_delay
 from tiphys_component.clock import Clock
-from tiphys_scheduler.framework.interface import Event
-from tiphys_scheduler.pod_info import PodInfo
+from tiphys_scheduler.framework.interface import Change, Event
+from tiphys_scheduler.pod_info import Needs, PodInfo
 
-_BASE_S, _CAP_S = 1.0, 10.0
 _FLUSH_S = 300.0
 _TICK_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class BackoffTimes:
+    """First and longest wait of a pod between two tries."""
+
+    initial_s: float = 1.0
+    longest_s: float = 10.0
+
+
 @dataclass(slots=True)
 class Waiting:
-    """One pod that waits; `place` is which queue it is in: active, backoff or unschedulable."""
+    """One pod that waits; `place` is which queue it is in: active, backoff, unschedulable or gated."""
 
     pod: PodInfo
     order: int
@@ -34,17 +44,60 @@ class Waiting:
     ready_at_s: float = 0.0
     since_s: float | None = None
     refused_by: frozenset[str] = frozenset()
+    # What the plugin that holds it outside says.
+    held: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """How plugins decide in the queue.
+
+    admit names the PreEnqueue plugin that holds a pod back, with its reason; may_help says whether a change is worth
+    another try of a pod that these plugins refused; sort_key is QueueSort's.
+    """
+
+    admit: Callable[[PodInfo], tuple[str, str]] = lambda _: ("", "")
+    may_help: Callable[[PodInfo, frozenset[str], Change], bool] = lambda *_: True
+    sort_key: Callable[[PodInfo, int], tuple[float, ...]] = lambda pod, order: (-pod.priority, order)
+
+
+_GroupKey = tuple[str, Needs, frozenset[str]]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Unschedulable pods that one answer does for."""
+
+    key: _GroupKey
+    events: frozenset[Event]
+    pods: dict[str, Waiting] = field(default_factory=dict)
 
 
 class SchedulingQueue:
     """Owned by the scheduler's loop. Heaps may hold entries that have moved on; these are passed over."""
 
-    def __init__(self, clock: Clock, events: Mapping[str, frozenset[Event]]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        events: Mapping[str, frozenset[Event]],
+        *,
+        gates: Gates | None = None,
+        times: BackoffTimes | None = None,
+    ) -> None:
         self._clock = clock
+        # Plugin name -> events that may lift what it said.
         self._events = events
+        self._gates = gates or Gates()
+        self._times = times or BackoffTimes()
         self._waiting: dict[str, Waiting] = {}
-        self._active: list[tuple[int, int, str]] = []
+        self._active: list[tuple[tuple[float, ...], int, str]] = []
         self._backoff: list[tuple[float, int, str]] = []
+        self._groups: dict[_GroupKey, _Group] = {}
+        self._listeners: dict[Event, dict[_GroupKey, _Group]] = {event: {} for event in Event}
+        # Unschedulable pods by the time of their refusal, oldest first.
+        self._refused: deque[tuple[float, Waiting]] = deque()
+        # Gated pods by the plugin that holds them.
+        self._gated: dict[str, dict[str, Waiting]] = {}
         self._order = 0
         # Pods by the claims that they need.
         self._by_claim: dict[str, set[str]] = {}
@@ -52,6 +105,12 @@ class SchedulingQueue:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def count(self, place: str) -> int:
+        """How many pods are in one of the places."""
+        if place == "gated":
+            return sum(map(len, self._gated.values()))
+        return sum(1 for waiting in self._waiting.values() if waiting.place == place)
 
     def add(self, pod: PodInfo) -> None:
         """A pod to place, or a newer version of one that waits."""
@@ -64,15 +123,24 @@ class SchedulingQueue:
                 self._by_claim.setdefault(claim, set()).add(pod.key)
             self._activate(found)
             return
-        changed = found.pod.needs != pod.needs or found.pod.priority != pod.priority
-        found.pod = pod
+        known, found.pod = found.pod, pod
+        changed = (known.needs, known.priority, known.gates, known.labels) != (
+            pod.needs,
+            pod.priority,
+            pod.gates,
+            pod.labels,
+        )
         if changed and found.place != "backoff":
+            self._leave(found, known)
             self._activate(found)
 
     def remove(self, key: str) -> None:
         """A pod that no longer waits."""
         gone = self._waiting.pop(key, None)
-        for claim in gone.pod.needs.claims if gone is not None else ():
+        if gone is None:
+            return
+        self._leave(gone)
+        for claim in gone.pod.needs.claims:
             keys = self._by_claim.get(claim, set())
             keys.discard(key)
             if not keys:
@@ -95,11 +163,20 @@ class SchedulingQueue:
         if self._waiting.get(waiting.pod.key) is not waiting:
             return
         waiting.refused_by = plugins
-        waiting.since_s = self._clock.monotonic()
-        if plugins:
-            waiting.place = "unschedulable"
-        else:
+        now = waiting.since_s = self._clock.monotonic()
+        if not plugins:
             self._back_off(waiting)
+            return
+        waiting.place = "unschedulable"
+        self._refused.append((now, waiting))
+        key = (waiting.pod.scheduler_name, waiting.pod.needs, plugins)
+        group = self._groups.get(key)
+        if group is None:
+            events = frozenset().union(*(self._events.get(plugin, frozenset()) for plugin in plugins))
+            group = self._groups[key] = _Group(key, events)
+            for event in events:
+                self._listeners[event][key] = group
+        group.pods[waiting.pod.key] = waiting
 
     def restore(self, waiting: Waiting) -> None:
         """A pod whose binding failed goes to backoff; unless it was removed or replaced meanwhile."""
@@ -112,20 +189,38 @@ class SchedulingQueue:
         waiting.since_s = None
         self._back_off(waiting)
 
-    def move_on(self, events: frozenset[Event]) -> None:
-        """Frees the pods that these events may help."""
-        for waiting in self._waiting.values():
-            if waiting.place != "unschedulable":
+    def move_on(self, events: frozenset[Event], *, node: str = "", pod: PodInfo | None = None) -> None:
+        """Frees the pods that these events may help; node and pod say where they happened and to whom."""
+        for event in events:
+            listeners = self._listeners[event]
+            if not (listeners or self._gated):
                 continue
-            if any(events & self._events.get(plugin, frozenset()) for plugin in waiting.refused_by):
-                self._back_off(waiting)
+            change = Change(event, node, pod)
+            for key, group in list(listeners.items()):
+                first = next(iter(group.pods.values()))
+                if self._gates.may_help(first.pod, key[2], change):
+                    for waiting in list(group.pods.values()):
+                        self._free(waiting)
+            for plugin, held in list(self._gated.items()):
+                if event in self._events.get(plugin, frozenset()):
+                    for waiting in list(held.values()):
+                        self._leave(waiting)
+                        self._activate(waiting)
 
     def claim_changed(self, claim: str) -> None:
         """Tries the pods that need this claim at once: they were refused for want of just this, not by chance."""
-        for key in self._by_claim.get(claim, ()):
+        for key in list(self._by_claim.get(claim, ())):
             waiting = self._waiting[key]
             if waiting.place == "unschedulable":
+                self._leave(waiting)
                 self._activate(waiting)
+
+    def activate(self, key: str) -> None:
+        """Tries a pod at once that waits for something else, as plugins may ask for."""
+        waiting = self._waiting.get(key)
+        if waiting is not None and waiting.place in ("unschedulable", "backoff"):
+            self._leave(waiting)
+            self._activate(waiting)
 
     async def wait(self) -> None:
         """Returns when a pod may be ready."""
@@ -145,8 +240,11 @@ class SchedulingQueue:
             found = self._waiting.get(key)
             if found is not None and found.order == order and found.place == "backoff":
                 self._activate(found)
-        for waiting in self._waiting.values():
-            if waiting.place == "unschedulable" and now - (waiting.since_s or 0.0) >= _FLUSH_S:
+        while self._refused and now - self._refused[0][0] >= _FLUSH_S:
+            since_s, waiting = self._refused.popleft()
+            is_known = self._waiting.get(waiting.pod.key) is waiting
+            if is_known and waiting.place == "unschedulable" and waiting.since_s == since_s:
+                self._leave(waiting)
                 self._activate(waiting)
 
     def snapshot(self) -> Iterator[Waiting]:
@@ -158,14 +256,41 @@ class SchedulingQueue:
             return _TICK_S
         return min(max(self._backoff[0][0] - self._clock.monotonic(), 0.0), _TICK_S)
 
+    def _leave(self, waiting: Waiting, known: PodInfo | None = None) -> None:
+        """Out of its group or gate; known is the version of the pod that it went in with."""
+        pod = known or waiting.pod
+        if waiting.place == "gated":
+            for plugin, held in list(self._gated.items()):
+                held.pop(pod.key, None)
+                if not held:
+                    del self._gated[plugin]
+        elif waiting.place == "unschedulable":
+            key = (pod.scheduler_name, pod.needs, waiting.refused_by)
+            group = self._groups.get(key)
+            if group is not None and group.pods.pop(pod.key, None) is not None and not group.pods:
+                del self._groups[key]
+                for event in group.events:
+                    del self._listeners[event][key]
+
+    def _free(self, waiting: Waiting) -> None:
+        self._leave(waiting)
+        self._back_off(waiting)
+
     def _activate(self, waiting: Waiting) -> None:
+        plugin, waiting.held = self._gates.admit(waiting.pod)
+        if plugin:
+            waiting.place, waiting.refused_by = "gated", frozenset({plugin})
+            self._gated.setdefault(plugin, {})[waiting.pod.key] = waiting
+            return
         waiting.place = "active"
-        heapq.heappush(self._active, (-waiting.pod.priority, waiting.order, waiting.pod.key))
+        key = self._gates.sort_key(waiting.pod, waiting.order)
+        heapq.heappush(self._active, (key, waiting.order, waiting.pod.key))
         self._has_work.set()
 
     def _back_off(self, waiting: Waiting) -> None:
         now = self._clock.monotonic()
-        delay_s = backoff_delay(max(waiting.attempts - 1, 0), base_s=_BASE_S, cap_s=_CAP_S)
+        times = self._times
+        delay_s = backoff_delay(max(waiting.attempts - 1, 0), base_s=times.initial_s, cap_s=times.longest_s)
         # What it has waited already since its last try counts.
         ready = max((now if waiting.since_s is None else waiting.since_s) + delay_s, now)
         if ready <= now:

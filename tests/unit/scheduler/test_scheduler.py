@@ -2,80 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-
 from tests.unit.scheduler.objects import node, pod_message
-from tiphys.api.core.v1.node_pb2 import Node
+from tests.unit.scheduler.world import world
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_apimachinery.errors import ServiceUnavailable
-from tiphys_client.fake import FakeClient
-from tiphys_client.informer import Informer
-from tiphys_component.clock import FakeClock
-from tiphys_component.metrics import Registry
-from tiphys_scheduler.pod_info import PodInfo, pod_info
-from tiphys_scheduler.scheduler import Scheduler
-from tiphys_scheduler.volumes import storage_informers
-
-
-@dataclass
-class Events:
-    seen: list[tuple[str, str]] = field(default_factory=list)
-
-    def event(self, pod: PodInfo, kind: str, reason: str, message: str) -> None:
-        self.seen.append((reason, message))
-
-
-@dataclass
-class World:
-    client: FakeClient
-    clock: FakeClock
-    events: Events
-    scheduler: Scheduler
-
-    async def until(self, is_true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
-            while not is_true():  # noqa: ASYNC110 - what is waited for is in another task's hands
-                await asyncio.sleep(0)
-
-    def node_of(self, name: str) -> str:
-        found = self.client.stored(Pod, name, "default")
-        return found.spec.nodeName if found is not None else ""
-
-
-@asynccontextmanager
-async def world(*seed: object) -> AsyncIterator[World]:
-    clock, events = FakeClock(), Events()
-    client = FakeClient(clock)
-    client.seed(*seed)
-    nodes: Informer[Node, object] = Informer(client, Node, clock=clock)
-    pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info)
-    storage = storage_informers(client, clock)
-    scheduler = Scheduler(
-        client, nodes, pods, name="default-scheduler", clock=clock, events=events, registry=Registry(), storage=storage
-    )
-    informers = (nodes, pods, *storage.all())
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in (*(item.run() for item in informers), scheduler.run())]
-        yield World(client, clock, events, scheduler)
-        for task in tasks:
-            task.cancel()
 
 
 async def test_a_pod_is_bound_to_the_node_that_fits() -> None:
     async with world(node("small", cpu="1"), node("large", cpu="8")) as found:
         await found.client.create(pod_message("p", cpu="2"))
         await found.until(lambda: found.node_of("p") == "large")
-        await found.until(lambda: ("Scheduled", "Successfully assigned default/p to large") in found.events.seen)
+        await found.until(lambda: ("p", "Scheduled", "Successfully assigned default/p to large") in found.events.seen)
 
 
 async def test_a_pod_without_a_node_says_why_and_goes_when_one_comes() -> None:
     async with world(node("small", cpu="1")) as found:
         await found.client.create(pod_message("p", cpu="2"))
         message = "0/1 nodes are available: 1 Insufficient cpu."
-        await found.until(lambda: ("FailedScheduling", message) in found.events.seen)
+        await found.until(lambda: ("p", "FailedScheduling", message) in found.events.seen)
 
         def condition() -> str:
             stored = found.client.stored(Pod, "p", "default")
@@ -115,7 +59,7 @@ async def test_room_that_a_deleted_pod_leaves_is_used() -> None:
         await found.client.create(pod_message("first", cpu="1"))
         await found.until(lambda: found.node_of("first") == "a")
         await found.client.create(pod_message("second", cpu="1"))
-        await found.until(lambda: any(r == "FailedScheduling" for r, _ in found.events.seen))
+        await found.until(lambda: any(r == "FailedScheduling" for _, r, _ in found.events.seen))
         await found.client.delete(Pod, "first", "default", grace_period_s=0)
         await found.until(lambda: any(w.place == "backoff" for w in found.scheduler.queue.snapshot()))
         found.clock.advance(2)

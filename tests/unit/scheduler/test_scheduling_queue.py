@@ -29,7 +29,7 @@ def popped(queue: SchedulingQueue) -> Waiting:
     return found
 
 
-def test_higher_priority_goes_first_then_the_older(queue: SchedulingQueue) -> None:
+def test_C23_higher_priority_goes_first_then_the_older(queue: SchedulingQueue) -> None:
     queue.add(pod("low", priority=0))
     queue.add(pod("old", priority=10))
     queue.add(pod("young", priority=10))
@@ -58,7 +58,7 @@ def test_an_event_does_not_shorten_the_backoff(queue: SchedulingQueue, clock: Fa
     assert popped(queue).attempts == 2
 
 
-def test_backoff_grows_to_ten_seconds(queue: SchedulingQueue, clock: FakeClock) -> None:
+def test_C23_backoff_grows_to_ten_seconds(queue: SchedulingQueue, clock: FakeClock) -> None:
     queue.add(pod())
     delays = []
     for _ in range(6):
@@ -70,7 +70,7 @@ def test_backoff_grows_to_ten_seconds(queue: SchedulingQueue, clock: FakeClock) 
     assert delays == pytest.approx([1, 2, 4, 8, 10, 10])
 
 
-def test_a_pod_that_nothing_helped_is_tried_again_after_five_minutes(queue: SchedulingQueue, clock: FakeClock) -> None:
+def test_C23_a_pod_that_nothing_helped_is_tried_after_five_minutes(queue: SchedulingQueue, clock: FakeClock) -> None:
     queue.add(pod())
     queue.refuse(popped(queue), FIT)
     clock.advance(301)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.unit.scheduler.objects import node, pod_message
 from tests.unit.scheduler.plugins.test_volume_binding import claim, storage_class, user, volume
-from tests.unit.scheduler.test_scheduler import World, world
+from tests.unit.scheduler.world import World, world
 from tiphys.api.core.v1.persistent_volume_claim_pb2 import PersistentVolumeClaim
 from tiphys.api.core.v1.persistent_volume_pb2 import PersistentVolume
 from tiphys.api.core.v1.pod_pb2 import Pod
@@ -60,7 +60,7 @@ async def test_a_pod_that_waited_for_its_claim_goes_at_once() -> None:
     async with world(node("a"), volume(claim_name="data")) as found:
         await found.client.create(user("data"))
         text = '0/1 nodes are available: persistentvolumeclaim "data" not found.'
-        await found.until(lambda: ("FailedScheduling", text) in found.events.seen)
+        await found.until(lambda: ("p", "FailedScheduling", text) in found.events.seen)
         await found.client.create(claim(bound_to="vol"))
         # The clock stands still: no backoff ends.
         await found.until(lambda: found.node_of("p") == "a")
@@ -74,7 +74,7 @@ async def test_a_provisioner_that_gives_a_node_up_sends_the_pod_back() -> None:
         del item.metadata.annotations[SELECTED_NODE]
         await found.client.update(item)
         text = 'running PreBind plugin "VolumeBinding": binding volumes: provisioning failed for PVC "data"'
-        await found.until(lambda: ("FailedScheduling", text) in found.events.seen)
+        await found.until(lambda: ("p", "FailedScheduling", text) in found.events.seen)
         found.clock.advance(2)
         await found.until(lambda: chosen(found) == "a")
 
@@ -93,7 +93,7 @@ async def test_a_pod_does_not_wait_for_ever() -> None:
         await found.client.create(user("data"))
         await found.until(lambda: chosen(found) == "a")
         await found.clock.run_for(TIMEOUT_S + 2)
-        await found.until(lambda: any("timed out waiting" in text for _, text in found.events.seen))
+        await found.until(lambda: any("timed out waiting" in text for *_, text in found.events.seen))
 
 
 async def test_a_deleted_pod_lets_go_of_what_was_chosen() -> None:

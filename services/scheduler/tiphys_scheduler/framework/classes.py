@@ -6,7 +6,6 @@ exactly that of computing everything for each pod, which a slow reference proves
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,24 +18,15 @@ from tiphys_scheduler.framework.interface import (
     NodePlugin,
     Normalize,
     NormalizePlugin,
-    PreFilterPlugin,
     Relation,
     RelationPlugin,
     ScorePlugin,
     Scores,
 )
+from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.pod_info import PodInfo
 
 _NOT_FEASIBLE = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The plugins in order; filters refuse in this order, scores count by weight."""
-
-    filters: Sequence[FilterPlugin]
-    scores: Sequence[tuple[ScorePlugin, int]]
-    pre_filters: Sequence[PreFilterPlugin] = ()
 
 
 class PluginLists:
@@ -53,6 +43,7 @@ class PluginLists:
         related = {
             p.name: p for p in (*profile.filters, *(p for p, _ in profile.scores)) if isinstance(p, RelationPlugin)
         }
+        self.pre_scores = profile.pre_scores
         filtering = {p.name for p in profile.filters}
         # A plugin that is listed only at one of its two points speaks only there.
         self.relations = [(p, weights.get(name, 0), name in filtering) for name, p in related.items()]
@@ -210,6 +201,11 @@ class PodClass:
             if plugin.is_needed(pod, nodes):
                 passed &= plugin.filter(pod, nodes, rows)
         self._local[rows] = passed
+        if not passed.any():
+            # A row that passes again has changed, and is scored then.
+            return
+        for pre_score in self._plugins.pre_scores:
+            pre_score.pre_score(pod, nodes, rows)
         base = np.zeros(passed.shape, np.int64)
         for score, weight in self._plugins.plain_scores:
             base += score.score(pod, nodes, rows) * weight
@@ -234,6 +230,9 @@ class PodClass:
 
     def _compute_best(self) -> None:
         self.feasible = self._passes(ALL_ROWS)
+        if not self.feasible.any():
+            self._best = np.full(len(self.feasible), _NOT_FEASIBLE, np.int64)
+            return
         for raw in self._raws:
             raw.look(self.feasible)
         self._best = self._sum(ALL_ROWS)

@@ -27,6 +27,7 @@ class Event(Enum):
     """What may make a pod fit that did not fit before."""
 
     NODE_ADDED = auto()
+    NODE_REMOVED = auto()
     NODE_LABELS = auto()
     NODE_TAINTS = auto()
     NODE_CAPACITY = auto()
@@ -161,7 +162,7 @@ class PostFilterResult:
 class PreScorePlugin(Plugin, Protocol):
     """Hears which rows are to be scored, before any is."""
 
-    def pre_score(self, pod: PodInfo, nodes: Columns, feasible: Mask) -> None:
+    def pre_score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> None:
         """Takes note of what scoring will need."""
         ...
 

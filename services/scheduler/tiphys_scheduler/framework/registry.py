@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tiphys_scheduler.framework.interface import Event
-from tiphys_scheduler.framework.runtime import Profile
+from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.plugins.balanced_allocation import BalancedAllocation
 from tiphys_scheduler.plugins.node_affinity import NodeAffinity
 from tiphys_scheduler.plugins.node_name import NodeName

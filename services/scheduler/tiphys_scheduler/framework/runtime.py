@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tiphys_scheduler.columns import ALL_ROWS, Columns
-from tiphys_scheduler.framework.classes import PluginLists, PodClass, Profile, score_table
+from tiphys_scheduler.framework.classes import PluginLists, PodClass, score_table
+from tiphys_scheduler.framework.hints import may_help
+from tiphys_scheduler.framework.interface import Change, PostFilterResult
+from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.framework.status import FitError, Refusal
 from tiphys_scheduler.pod_info import Needs, PodInfo
 
@@ -32,7 +35,36 @@ class Framework:
         self._profile = profile
         self._nodes = nodes
         self._plugins = PluginLists(profile)
+        self._by_name = profile.plugins()
         self._classes: OrderedDict[Needs, PodClass] = OrderedDict()
+
+    @property
+    def profile(self) -> Profile:
+        """Whose plugins these are."""
+        return self._profile
+
+    def admit(self, pod: PodInfo) -> tuple[str, str]:
+        """The plugin that holds the pod outside the queue, with its reason; empty where none does."""
+        for plugin in self._profile.pre_enqueues:
+            why = plugin.pre_enqueue(pod)
+            if why:
+                return plugin.name, why
+        return "", ""
+
+    def may_help(self, pod: PodInfo, refused_by: frozenset[str], change: Change) -> bool:
+        """Whether a change is worth another try of a pod that these plugins refused."""
+        return may_help(self._by_name, pod, refused_by, change=change, nodes=self._nodes)
+
+    def post_filter(self, pod: PodInfo, error: FitError) -> PostFilterResult:
+        """Has room made for a pod that fits nowhere: by the first plugin that can."""
+        messages = []
+        for plugin in self._profile.post_filters:
+            result = plugin.post_filter(pod, error)
+            if result.node:
+                return result
+            if result.message:
+                messages.append(result.message)
+        return PostFilterResult(message=" ".join(messages))
 
     def place(self, pod: PodInfo) -> Placement | FitError:
         """The best node; of equally good ones the one with the lowest row."""

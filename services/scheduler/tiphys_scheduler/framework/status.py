@@ -25,6 +25,8 @@ class FitError:
     # What refused the pod before any node was looked at: a plugin and its words.
     rejected_by: str = ""
     rejection: str = ""
+    # What making room for it came to.
+    post_filter: str = ""
 
     @property
     def plugins(self) -> frozenset[str]:
@@ -35,9 +37,15 @@ class FitError:
 
     @property
     def message(self) -> str:
-        """As kube-scheduler says it: each reason with the number of nodes, sorted."""
+        """As kube-scheduler says it: each reason with the number of nodes, sorted; then what preemption says."""
         if not self.node_count:
             return "no nodes available to schedule pods"
+        suffix = f" {self.post_filter}" if self.post_filter else ""
+        return self.verdict + suffix
+
+    @property
+    def verdict(self) -> str:
+        """The message without what preemption says."""
         if self.rejection:
             return f"0/{self.node_count} nodes are available: {self.rejection}."
         counts = Counter(reason for refusal in self.refusals for reason in refusal.reasons)
