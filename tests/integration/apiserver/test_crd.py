@@ -244,19 +244,6 @@ async def test_A33_users_of_a_deprecated_version_are_warned() -> None:
         assert warning == ['299 - "stable.example.com/v1 CronTab is deprecated"']
 
 
-async def test_A39_a_version_that_nobody_can_convert_is_not_served() -> None:
-    other = {**_VERSION, "name": "v2", "storage": False}
-    definition = _definition(_VERSION, other)
-    definition["spec"]["conversion"] = {
-        "strategy": "Webhook",
-        "webhook": {"clientConfig": {"url": "https://example.com/convert"}, "conversionReviewVersions": ["v1"]},
-    }
-    async with running_server() as server:
-        await _define(server, definition)
-        assert (await server.http("GET", _BASE)).status == 200
-        assert (await server.http("GET", _BASE.replace("/v1/", "/v2/"))).status == 404
-
-
 async def test_A37_a_changed_definition_takes_effect(server: RunningServer) -> None:
     await server.http("POST", _BASE, _object("one"))
     path = f"{_CRDS}/crontabs.stable.example.com"

@@ -11,6 +11,7 @@ from typing import Any, Final
 from tiphys_apimachinery import formats
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import FieldError
+from tiphys_apiserver.admission.webhooks.hooks import endpoint_faults
 from tiphys_apiserver.crd import json_path
 from tiphys_apiserver.crd.schema_rules import schema_faults
 
@@ -71,6 +72,21 @@ def update_faults(new: Any, old: Any) -> Iterator[FieldError]:
                 f"{name} was previously a storage version, and must remain in spec.versions until a storage migration"
                 f" ensures no data remains persisted in {name} and removes {name} from status.storedVersions",
             )  # fmt: skip
+
+
+def stored_faults(crd: Any) -> Iterator[FieldError]:
+    """What is wrong with the versions that objects may be stored in."""
+    path, stored = "status.storedVersions", list(crd.status.storedVersions)
+    if not stored:
+        yield FieldError.invalid(path, stored, "must have at least one stored version")
+        return
+    known = {version.name: version.storage for version in crd.spec.versions}
+    for index, name in enumerate(stored):
+        if name not in known:
+            yield FieldError.invalid(f"{path}[{index}]", name, "must appear in spec.versions")
+    for name, is_storage in known.items():
+        if is_storage and name not in stored:
+            yield FieldError.invalid(path, stored, f"must have the storage version {name}")
 
 
 def remember_stored(crd: Any) -> None:
@@ -184,12 +200,15 @@ def _conversion_faults(spec: Any) -> Iterator[FieldError]:
     if conversion.strategy == "None" and conversion.HasField("webhook"):
         yield FieldError.forbidden("spec.conversion.webhook", "should not be set when strategy is not set to Webhook")
     if conversion.strategy == "Webhook":
+        path = "spec.conversion.webhook.clientConfig"
         if not conversion.webhook.HasField("clientConfig"):
-            yield FieldError.required(
-                "spec.conversion.webhook.clientConfig", "required when strategy is set to Webhook"
-            )
+            yield FieldError.required(path, "required when strategy is set to Webhook")
+        else:
+            yield from endpoint_faults(conversion.webhook.clientConfig, path)
         reviews = list(conversion.webhook.conversionReviewVersions)
-        if reviews and "v1" not in reviews:
+        if not reviews:
+            yield FieldError.required("spec.conversion.webhook.conversionReviewVersions")
+        elif "v1" not in reviews:
             yield FieldError.invalid(
                 "spec.conversion.webhook.conversionReviewVersions", reviews, "must include at least one of v1"
             )

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from tiphys_apimachinery.codec import json_codec
+from tiphys_apimachinery.codec import json_codec, proto_codec
+from tiphys_apimachinery.errors import APIError
 from tiphys_apiserver.crd.info import CustomInfo, info_of
 from tiphys_apiserver.crd.schema import VersionSchema
-from tiphys_apiserver.crd.strategy import CustomStrategy
+from tiphys_apiserver.crd.store import CustomStore
+from tiphys_apiserver.crd.strategy import CustomStrategy, accept
+from tiphys_apiserver.crd.webhook_conversion import Caller, ConversionWebhook, WebhookConverter, webhook_of
 from tiphys_apiserver.registry.conversion import Converter
-from tiphys_apiserver.registry.store import ResourceStore
 from tiphys_apiserver.registry.strategy import Environment
 from tiphys_apiserver.registry.table import ResourceTable, Served
 from tiphys_apiserver.storage.cacher import Cacher
 from tiphys_apiserver.storage.interface import Store
 from tiphys_apiserver.storage.objects import CachedObject, ObjectFormat
-from tiphys_component.log import get_logger
-
-_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,50 +40,75 @@ class CustomKinds:
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """Makes what serves a definition."""
+    """Makes what serves a definition. caller asks the webhooks that convert."""
 
     store: Store
     environment: Environment
+    caller: Caller
 
     def serve(self, crd: Any, is_ending: Callable[[], bool]) -> list[Served]:
         """Every served version; those that are not stored share the store of the one that is."""
         stored = next(version for version in crd.spec.versions if version.storage)
-        home = info_of(crd, stored, _schema(crd, stored), storage_version=stored.name)
-        store = self._new_store(home, is_ending)
-        found: list[Served] = []
-        for version in crd.spec.versions:
-            if not version.served:
-                continue
-            if version.name != stored.name and crd.spec.conversion.strategy == "Webhook":
-                # Nobody converts these yet, and an object shown unconverted would be a lie.
-                _log.warning("version needs a conversion webhook: not served", definition=crd.metadata.name)
-                continue
-            if version.name == stored.name:
-                found.append(Served(home, store, None))
-                continue
-            info = info_of(crd, version, _schema(crd, version), storage_version=stored.name)
-            found.append(Served(info, store, _renaming(home, info)))
-        return found
+        infos = {
+            version.name: info_of(crd, version, _schema(crd, version), storage_version=stored.name)
+            for version in crd.spec.versions
+        }
+        home = infos[stored.name]
+        webhook = webhook_of(crd, self.caller, self.environment.new_uid)
+        store = self._new_store(home, infos if webhook is not None else {}, is_ending)
+        if webhook is not None:
+            upgrader = WebhookConverter(webhook, home, home)
+            store.follow({info.api_version: info.message for info in infos.values()}, upgrader.from_storage)
+        elif set(crd.status.storedVersions) - {stored.name}:
+            store.follow({}, None)
+        return [_served(infos[version.name], home, store, webhook) for version in crd.spec.versions if version.served]
 
-    def _new_store(self, info: CustomInfo, is_ending: Callable[[], bool]) -> ResourceStore:
+    def _new_store(
+        self, info: CustomInfo, versions: Mapping[str, CustomInfo], is_ending: Callable[[], bool]
+    ) -> CustomStore:
         strategy = CustomStrategy(info, self.environment, is_ending)
-        made = CustomFormat(
-            info.message,
-            api_version=info.api_version,
-            kind=info.kind,
-            dumps=json_codec.dumps,
-            field_names=info.selectable_fields,
-            read_fields=strategy.selectable_fields,
-        )
+        others = {
+            other.api_version: _new_format(other, info.selectable_fields, strategy)
+            for other in versions.values()
+            if other is not info
+        }
+        made = _new_format(info, info.selectable_fields, strategy)
+        made.others = others
         cacher = Cacher(f"{info.storage_key_prefix}/", made, self.store, self.environment.clock)
-        return ResourceStore(info, strategy, self.store, cacher, environment=self.environment)
+        return CustomStore(info, strategy, self.store, cacher, environment=self.environment)
+
+
+def _new_format(info: CustomInfo, fields: tuple[str, ...], strategy: CustomStrategy) -> CustomFormat:
+    return CustomFormat(
+        info.message,
+        api_version=info.api_version,
+        kind=info.kind,
+        dumps=json_codec.dumps,
+        field_names=fields,
+        read_fields=strategy.selectable_fields,
+    )
+
+
+def _served(info: CustomInfo, home: CustomInfo, store: CustomStore, webhook: ConversionWebhook | None) -> Served:
+    if webhook is not None:
+        return Served(info, store, None, WebhookConverter(webhook, info, home))
+    return Served(info, store, None if info is home else _renaming(home, info))
 
 
 class CustomFormat(ObjectFormat):
-    """Reads stored objects as the definition has it now: with defaults that came later, without members that went."""
+    """Reads stored objects as the definition has it now: with defaults that came later, without members that went.
+
+    others are the formats of objects that lie in the store in another version and stay so until a webhook converts
+    them, by apiVersion; without them a version is only a name.
+    """
+
+    others: Mapping[str, CustomFormat] = MappingProxyType({})
 
     def ingest(self, key: str, value: bytes, revision: int) -> CachedObject:
         """The object in a stored value. Raises UnreadableObject."""
+        other = self.others and self.others.get(_api_version(value))
+        if other:
+            return other.ingest(key, value, revision)
         found = super().ingest(key, value, revision)
         obj = found.message()
         before = obj.content_json()
@@ -91,6 +116,14 @@ class CustomFormat(ObjectFormat):
         if obj.content_json() == before and obj.metadata.resourceVersion == found.resource_version:
             return found
         return CachedObject(key, revision, obj, self)
+
+
+def _api_version(value: bytes) -> str:
+    """The version of a stored value; empty where it can't be read."""
+    try:
+        return proto_codec.decode_envelope(value)[0]
+    except APIError:
+        return ""
 
 
 def settle(obj: Any, schema: VersionSchema) -> None:
@@ -105,6 +138,7 @@ def _renaming(home: CustomInfo, info: CustomInfo) -> Converter:
     here: Any = info.message
 
     def to_storage(obj: Any) -> Any:
+        accept(obj, info)
         return _as(there, obj)
 
     def from_storage(obj: Any) -> Any:

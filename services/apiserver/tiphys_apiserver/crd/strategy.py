@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tiphys_apimachinery.errors import FieldError, MethodNotAllowed
+from tiphys_apimachinery.errors import FieldError, Invalid, MethodNotAllowed
 from tiphys_apiserver.crd import json_path
 from tiphys_apiserver.crd.info import CustomInfo
 from tiphys_apiserver.registry.strategy import Environment, Strategy, WriteContext
@@ -83,6 +83,17 @@ class CustomStrategy(Strategy):
     def validate_status_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         """The same as of any update."""
         return self.validate_update(ctx, new, old)
+
+
+def accept(obj: Any, info: CustomInfo) -> None:
+    """Bring an object that was sent in a version that is not stored to that version's schema. Raises Invalid.
+
+    What is being deleted is let be: it could never lose its finalizers otherwise.
+    """
+    info.schema.fill(obj.content)
+    faults = info.schema.check(obj) if not obj.metadata.HasField("deletionTimestamp") else []
+    if faults:
+        raise Invalid.of(info.kind, obj.metadata.name, faults, group=info.group)
 
 
 def _keep(new: Any, old: Any, name: str) -> None:

@@ -20,7 +20,7 @@ async def create(hall: Hall, served: Served, call: Call, obj: Any) -> Any:
     """
     ctx = hall.owned_context(served, call)
     admit = hall.admit(served, call, Operation.CREATE)
-    return served.from_storage(await served.store.create(ctx, served.to_storage(obj), admit))
+    return await served.served_form(await served.store.create(ctx, await served.stored_form(obj), admit))
 
 
 async def create_batch(hall: Hall, served: Served, call: Call, objects: Sequence[Any]) -> list[Any]:

@@ -30,7 +30,7 @@ async def delete(hall: Hall, served: Served, call: Call, options: meta_pb2.Delet
         ctx.namespace = ""
     admit = hall.admit(served, call, Operation.DELETE, options)
     deleted = await served.store.delete(ctx, call.info.name, request, admit)
-    return replace(deleted, object=served.from_storage(deleted.object))
+    return replace(deleted, object=await served.served_form(deleted.object))
 
 
 async def delete_collection(

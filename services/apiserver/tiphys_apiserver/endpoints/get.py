@@ -18,4 +18,6 @@ async def get(served: Served, call: Call, resource_version: str = "") -> CachedO
         found = await served.store.cacher.get(namespace, info.name, resource_version=resource_version)
     if found is None:
         raise NotFound.of(info.resource, info.name, group=info.api_group)
+    if served.remote is not None:
+        return (await served.remote.view([found]))[0]
     return served.view(found)

@@ -17,9 +17,9 @@ from tiphys_apiserver.storage.selection import Selection
 async def list_objects(served: Served, call: Call, query: ListQuery) -> CachedList:
     """A page of objects. Raises BadRequest, Invalid, Expired, Timeout."""
     page = await served.store.cacher.list(selection_of(served, call), query)
-    if served.converter is None:
+    if served.converter is None and served.remote is None:
         return page
-    return replace(page, items=[served.view(cached) for cached in page.items])
+    return replace(page, items=await served.viewed(page.items))
 
 
 def selection_of(served: Served, call: Call) -> Selection:

@@ -16,7 +16,7 @@ from tiphys_apimachinery.errors import BadRequest, FieldError, Invalid
 from tiphys_apimachinery.patch import managed_fields
 from tiphys_apimachinery.patch.field_set import Path
 from tiphys_apimachinery.patch.managed_fields import APPLY, LAST_APPLIED, UPDATE, Writer
-from tiphys_apimachinery.patch.typed import shape_of
+from tiphys_apimachinery.patch.typed import Shape, shape_of
 from tiphys_apimachinery.schema import descriptor_of
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
@@ -32,8 +32,10 @@ class Ownership:
         self._served = served
         self._call = call
         self._now = now
+        # Where somebody else converts, plain writes are recorded in the stored version: no question for its sake.
+        self._seen = served.info if served.remote is None else served.store.resource
         cls: Any = served.info.message
-        self._shape = cls.KIND.schema.shape if issubclass(cls, DynamicObject) else shape_of(descriptor_of(cls))
+        self._shape = _shape(cls)
 
     def record(self, new: Any, old: Any) -> None:
         """Bring new's managedFields up to date; both in the stored version, old None for a new object."""
@@ -42,7 +44,8 @@ class Ownership:
         served = self._served
         before = json_codec.to_json(served.from_storage(old)) if old is not None else None
         after = json_codec.to_json(served.from_storage(new))
-        entries = managed_fields.updated(before, after, self._shape, self._writer(UPDATE))
+        shape = self._shape if served.remote is None else _shape(self._seen.message)
+        entries = managed_fields.updated(before, after, shape, self._writer(UPDATE, self._seen.api_version))
         _put(new, entries)
 
     def apply(self, live: Any, config: Any, *, force: bool) -> dict[str, Any]:
@@ -52,7 +55,9 @@ class Ownership:
         """
         config = self._checked(config)
         before = json_codec.to_json(live) if live is not None else None
-        return managed_fields.applied(before, config, self._shape, self._writer(APPLY), force=force)
+        return managed_fields.applied(
+            before, config, self._shape, self._writer(APPLY, self._served.info.api_version), force=force
+        )
 
     def _checked(self, config: Any) -> dict[str, Any]:
         info = self._served.info
@@ -78,13 +83,13 @@ class Ownership:
             )
         return config
 
-    def _writer(self, operation: str) -> Writer:
+    def _writer(self, operation: str, api_version: str) -> Writer:
         call = self._call
         manager = call.field_manager or call.user_agent.partition("/")[0][:_MAX_MANAGER] or "unknown"
         return Writer(
             manager=manager,
             operation=operation,
-            api_version=self._served.info.api_version,
+            api_version=api_version,
             now=self._now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             subresource=call.info.subresource,
             ignores=self._ignores(),
@@ -95,6 +100,11 @@ class Ownership:
         if self._call.info.subresource == "status":
             return _is_not_status
         return _is_status if self._served.store.strategy.has_status else _is_nothing
+
+
+def _shape(cls: Any) -> Shape:
+    shape: Shape = cls.KIND.schema.shape if issubclass(cls, DynamicObject) else shape_of(descriptor_of(cls))
+    return shape
 
 
 def _is_followed(new: Any, old: Any) -> bool:

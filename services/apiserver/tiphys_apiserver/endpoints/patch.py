@@ -59,15 +59,15 @@ async def patch(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[
     document = read_document(wanted)
 
     async def change(stored: Any) -> Any:
-        current = served.from_storage(stored)
+        current = await served.served_form(stored)
         patched = patch_object(served.info.message, current, wanted.kind, document, call)
         match_name(patched.metadata, call.info.name, call.info.namespace if served.info.namespaced else "")
-        return served.to_storage(patched)
+        return await served.stored_form(patched)
 
     ctx = hall.owned_context(served, call)
     admit = hall.admit(served, call, Operation.UPDATE)
     stored, is_new = await served.store.update(ctx, call.info.name, change, admit)
-    return served.from_storage(stored), is_new
+    return await served.served_form(stored), is_new
 
 
 async def _apply(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[Any, bool]:
@@ -80,17 +80,17 @@ async def _apply(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple
     async def change(stored: Any) -> Any:
         if stored is None:
             await hall.check_create(call)
-        current = served.from_storage(stored) if stored is not None else None
+        current = await served.served_form(stored) if stored is not None else None
         patched: Any = json_codec.from_json(message, ownership.apply(current, config, force=wanted.force))
         match_name(patched.metadata, call.info.name, call.info.namespace if served.info.namespaced else "")
-        return served.to_storage(patched)
+        return await served.stored_form(patched)
 
     # The change itself has said who owns what; what the server fills in after it belongs to nobody.
     ctx.record_owner = _as_applied
     admit = hall.admit(served, call, Operation.UPDATE)
     may_create = not call.info.subresource
     stored, is_new = await served.store.update(ctx, call.info.name, change, admit, may_create=may_create)
-    return served.from_storage(stored), is_new
+    return await served.served_form(stored), is_new
 
 
 def _as_applied(_new: Any, _old: Any) -> None:

@@ -51,7 +51,7 @@ async def update_scale(hall: Hall, served: Served, call: Call, change: Callable[
 
     async def changed(obj: Any) -> Any:
         # The object may be stored in another version than the paths of replicas are of.
-        shown = served.from_storage(obj)
+        shown = await served.served_form(obj)
         current = scale_of(shown, served.info, may_lack=True)
         wanted = await change(scale_of(shown, served.info, may_lack=True))
         match_name(wanted.metadata, call.info.name, call.info.namespace)
@@ -65,11 +65,11 @@ async def update_scale(hall: Hall, served: Served, call: Call, change: Callable[
             custom_scale.write(shown, wanted, served.info)
         else:
             shown.spec.replicas = wanted.spec.replicas
-        return served.to_storage(shown)
+        return await served.stored_form(shown)
 
     ctx = hall.owned_context(served, call)
     # The strategy sees an ordinary update: replicas are part of the spec.
     ctx.subresource = ""
     admit = hall.admit(served, call, Operation.UPDATE)
     stored, _ = await served.store.update(ctx, call.info.name, changed, admit)
-    return scale_of(served.from_storage(stored), served.info)
+    return scale_of(await served.served_form(stored), served.info)

@@ -21,7 +21,7 @@ async def update(hall: Hall, served: Served, call: Call, obj: Any) -> tuple[Any,
     Raises NotFound, Conflict, Invalid, BadRequest, Forbidden.
     """
     match_name(obj.metadata, call.info.name, call.info.namespace if served.info.namespaced else "")
-    wanted = served.to_storage(obj)
+    wanted = await served.stored_form(obj)
 
     async def change(current: Any) -> Any:
         if current is None:
@@ -32,4 +32,4 @@ async def update(hall: Hall, served: Served, call: Call, obj: Any) -> tuple[Any,
     admit = hall.admit(served, call, Operation.UPDATE)
     may_create = served.store.strategy.allow_create_on_update and not call.info.subresource
     stored, is_new = await served.store.update(ctx, call.info.name, change, admit, may_create=may_create)
-    return served.from_storage(stored), is_new
+    return await served.served_form(stored), is_new

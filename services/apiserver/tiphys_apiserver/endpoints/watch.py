@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tiphys_apiserver.endpoints.converted_watch import ConvertedWatch
 from tiphys_apiserver.endpoints.list import selection_of
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
@@ -16,6 +20,22 @@ async def watch(served: Served, call: Call, query: WatchQuery, sink: Sink) -> Su
     # From here on it costs what it tells, however long it lasts.
     call.free_seat()
     return subscription
+
+
+async def watch_converted(
+    served: Served, call: Call, query: WatchQuery, sink: Sink, *, serve: Callable[[ConvertedWatch], Awaitable[None]]
+) -> None:
+    """The same where somebody else converts: serve is given the watch and ends with it."""
+    stream = await served.store.cacher.stream(selection_of(served, call), query)
+    call.free_seat()
+    running = ConvertedWatch(served, stream, sink)
+    async with asyncio.TaskGroup() as group:
+        pump = group.create_task(running.run(), name=f"conversion of {served.info.plural}")
+        try:
+            await serve(running)
+        finally:
+            running.close()
+            pump.cancel()
 
 
 def converting(served: Served, maker: FrameMaker) -> FrameMaker:

@@ -6,12 +6,13 @@ autoscaling/v1 HorizontalPodAutoscaler      is stored as autoscaling/v2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from tiphys_apimachinery.scheme import ResourceInfo
+from tiphys_apiserver.storage.objects import CachedObject, ObjectFormat
 
 Convert = Callable[[Any], Any]
 
@@ -28,6 +29,29 @@ class Converter:
     to_storage: Convert
     from_storage: Convert
     field_names: Mapping[str, str]
+
+
+class RemoteConverter(Protocol):
+    """Conversions that somebody else makes: objects lie in the store in whatever version they were written in.
+
+    Each raises InternalError where the conversion fails.
+    """
+
+    def attach(self, served_format: ObjectFormat) -> None:
+        """Tell it how objects of the served version are written, once."""
+        ...
+
+    async def to_storage(self, obj: Any) -> Any:
+        """The object in the stored version."""
+        ...
+
+    async def from_storage(self, obj: Any) -> Any:
+        """The object in the served version."""
+        ...
+
+    async def view(self, items: Sequence[CachedObject]) -> list[CachedObject]:
+        """Cached objects in the served version, in order."""
+        ...
 
 
 # (group, version, plural) -> module with CONVERTER, imported when the server starts.

@@ -15,7 +15,7 @@ from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import ServiceUnavailable
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme
 from tiphys_apiserver.registry.catalog import strategy_for
-from tiphys_apiserver.registry.conversion import Converter, converter_for
+from tiphys_apiserver.registry.conversion import Converter, RemoteConverter, converter_for
 from tiphys_apiserver.registry.store import ResourceStore
 from tiphys_apiserver.registry.strategy import Environment
 from tiphys_apiserver.server.request_info import RequestInfo
@@ -29,17 +29,30 @@ _STORED_VERBS = frozenset({"create", "delete"})
 
 
 class Served:
-    """One resource in one version. converter is None where that is the version it is stored in."""
+    """One resource in one version. converter is None where that is the version it is stored in.
 
-    __slots__ = ("converter", "format", "frames", "info", "store")
+    Where remote is given somebody else converts, and objects may be stored in several versions.
+    """
 
-    def __init__(self, info: ResourceInfo, store: ResourceStore, converter: Converter | None) -> None:
+    __slots__ = ("converter", "format", "frames", "info", "remote", "store")
+
+    def __init__(
+        self,
+        info: ResourceInfo,
+        store: ResourceStore,
+        converter: Converter | None,
+        remote: RemoteConverter | None = None,
+    ) -> None:
         self.info = info
         self.store = store
         self.converter = converter
         # Makers of watch frames, by form: the same for all watchers, and gone when the kind is.
         self.frames: dict[tuple[Any, str], Any] = {}
-        self.format = object_format(info) if converter is not None else store.cacher.format
+        is_home = converter is None and (remote is None or info is store.resource)
+        self.format = store.cacher.format if is_home else object_format(info)
+        self.remote = remote
+        if remote is not None:
+            remote.attach(self.format)
 
     def to_storage(self, obj: Any) -> Any:
         """The object in the stored version."""
@@ -48,6 +61,20 @@ class Served:
     def from_storage(self, obj: Any) -> Any:
         """The object in the served version."""
         return obj if self.converter is None else self.converter.from_storage(obj)
+
+    async def stored_form(self, obj: Any) -> Any:
+        """The object in the stored version, by whoever converts."""
+        return self.to_storage(obj) if self.remote is None else await self.remote.to_storage(obj)
+
+    async def served_form(self, obj: Any) -> Any:
+        """The object in the served version, by whoever converts."""
+        return self.from_storage(obj) if self.remote is None else await self.remote.from_storage(obj)
+
+    async def viewed(self, items: Sequence[CachedObject]) -> Sequence[CachedObject]:
+        """Cached objects in the served version, by whoever converts."""
+        if self.remote is not None:
+            return await self.remote.view(items)
+        return items if self.converter is None else [self.view(cached) for cached in items]
 
     def view(self, cached: CachedObject) -> CachedObject:
         """A cached object in the served version."""

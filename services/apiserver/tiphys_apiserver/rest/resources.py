@@ -143,10 +143,14 @@ class Resources:
         )
         timeout_s = float(exchange.number("timeoutSeconds") or 0) or MIN_WATCH_S * (1 + self._rng())
         response = WatchResponse(exchange, media_format.media, maker, headers=call.flow_headers)
-        subscription = await watching.watch(served, call, query, response)
         self._watches.add(response)
         try:
-            await response.serve(subscription, timeout_s)
+            if served.remote is not None:
+                await watching.watch_converted(
+                    served, call, query, response, serve=lambda watch: response.serve(watch, timeout_s)
+                )
+            else:
+                await response.serve(await watching.watch(served, call, query, response), timeout_s)
         finally:
             self._watches.discard(response)
         return response

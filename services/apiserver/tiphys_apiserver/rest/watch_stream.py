@@ -18,7 +18,7 @@ from tiphys_apimachinery.errors import APIError
 from tiphys_apiserver.rest.connection import connection_of
 from tiphys_apiserver.rest.exchange import Exchange, http_date
 from tiphys_apiserver.rest.negotiate import Media
-from tiphys_apiserver.storage.subscription import Subscription
+from tiphys_apiserver.storage.subscription import RunningWatch
 from tiphys_apiserver.storage.watch_event import EventBatch, FrameMaker, WatchEvent
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -63,12 +63,12 @@ class WatchResponse:
         self._maker = maker
         self._transport = exchange.transport
         self._connection = connection_of(exchange.request)
-        self._subscription: Subscription | None = None
+        self._subscription: RunningWatch | None = None
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # HTTP/1.0 knows no chunks: the end of the connection is the end of the watch.
         self.status = 200
 
-    async def serve(self, subscription: Subscription, timeout_s: float) -> None:
+    async def serve(self, subscription: RunningWatch, timeout_s: float) -> None:
         """Write the head and let events flow until either side ends the watch or its time is up."""
         self._subscription = subscription
         content_type = f"{self._media.value};stream=watch" if self._media is Media.PROTOBUF else self._media.value

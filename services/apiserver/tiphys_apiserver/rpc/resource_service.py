@@ -22,6 +22,7 @@ from tiphys_apiserver.endpoints import get as getting
 from tiphys_apiserver.endpoints import list as listing
 from tiphys_apiserver.endpoints import patch as patching
 from tiphys_apiserver.endpoints import update as updating
+from tiphys_apiserver.endpoints.converted_watch import converted_batch
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.endpoints.watch import converting
 from tiphys_apiserver.registry.table import Served
@@ -127,6 +128,8 @@ class ResourceService:
                 # Answer at once: a caller may wait for the head to know that its watch is on.
                 await context.send_initial_metadata(())
                 async for batch in stream:
+                    if self.served.remote is not None:
+                        batch = await converted_batch(self.served, batch)
                     yield batch.frame(self._frames)
         finally:
             if call.record is not None:

@@ -166,7 +166,7 @@ def assemble(base: Foundation) -> Assembly:
         webhooks=webhooks,
         aggregator=aggregator,
         auditor=auditor,
-        definitions=Registrar(table, Kinds(base.store, environment), objects, clock),
+        definitions=Registrar(table, Kinds(base.store, environment, webhooks), objects, clock),
         clients=(*authentication.clients, *authorization.clients),
         clock=clock,
         options=options,

@@ -53,6 +53,11 @@ class CachedObject:
         return str(self.rv)
 
     @property
+    def api_version(self) -> str:
+        """The version that the object is in."""
+        return self._format.api_version
+
+    @property
     def fields(self) -> dict[str, str]:
         """What field selectors may ask for, by path."""
         return dict(zip(self._format.field_names, self._field_values, strict=True))

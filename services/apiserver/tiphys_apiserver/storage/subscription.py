@@ -31,6 +31,24 @@ class Sink(Protocol):
         """The watch is over: no more calls. None when the server stops or the sink closed it itself."""
 
 
+class RunningWatch(Protocol):
+    """What a sink may do with its watch."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is delivered just now."""
+        ...
+
+    def pause(self) -> None:
+        """Deliver nothing more until resume()."""
+
+    def resume(self) -> None:
+        """Deliver what was missed, then go on."""
+
+    def close(self) -> None:
+        """End the watch from the reader's side."""
+
+
 class Subscription:
     """One running watch. Begins paused if asked to; the sink pauses it while its transport is full."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.labels import Selector, from_label_selector
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
 
@@ -84,19 +86,11 @@ def read_hooks(configurations: Iterable[Any]) -> tuple[Hook, ...]:
 
 def _read(configuration: Any) -> Iterator[Hook]:
     for hook in configuration.Webhooks:
-        client = hook.clientConfig
-        service = client.service if client.HasField("service") else None
         fields = hook.DESCRIPTOR.fields_by_name
         yield Hook(
             configuration=configuration.metadata.name,
             name=hook.name,
-            endpoint=Endpoint(
-                url=client.url,
-                service=(service.namespace, service.name) if service is not None else None,
-                port=service.port if service is not None and service.port else 443,
-                path=service.path if service is not None else "",
-                ca_bundle=client.caBundle,
-            ),
+            endpoint=read_endpoint(hook.clientConfig),
             rules=tuple(read_rule(item) for item in hook.rules),
             namespaces=from_label_selector(hook.namespaceSelector),
             objects=from_label_selector(hook.objectSelector),
@@ -107,6 +101,52 @@ def _read(configuration: Any) -> Iterator[Hook]:
             again_if_needed="reinvocationPolicy" in fields and hook.reinvocationPolicy == IF_NEEDED,
             conditions=tuple((condition.name, condition.expression) for condition in hook.matchConditions),
         )
+
+
+def read_endpoint(client: Any) -> Endpoint:
+    """Where a WebhookClientConfig says that the webhook is."""
+    service = client.service if client.HasField("service") else None
+    return Endpoint(
+        url=client.url,
+        service=(service.namespace, service.name) if service is not None else None,
+        port=service.port if service is not None and service.port else 443,
+        path=service.path if service is not None else "",
+        ca_bundle=client.caBundle,
+    )
+
+
+def endpoint_faults(client: Any, path: str) -> Iterator[FieldError]:
+    """What is wrong with a WebhookClientConfig. Source: apiserver pkg/util/webhook/validation.go."""
+    if client.HasField("url") == client.HasField("service"):
+        yield FieldError.required(path, "exactly one of url or service is required")
+    elif client.HasField("url"):
+        yield from _url_faults(client.url, f"{path}.url")
+    else:
+        for name in ("namespace", "name"):
+            if not getattr(client.service, name):
+                yield FieldError.required(f"{path}.service.{name}")
+        if client.service.HasField("port") and not 1 <= client.service.port <= 65535:
+            why = "port is not valid: must be between 1 and 65535, inclusive"
+            yield FieldError.invalid(f"{path}.service.port", client.service.port, why)
+
+
+def _url_faults(url: str, path: str) -> Iterator[FieldError]:
+    form = "; desired format: https://host[/path]"
+    try:
+        parts = urlsplit(url)
+    except ValueError as err:
+        yield FieldError.required(path, f"url must be a valid URL: {err}{form}")
+        return
+    if parts.scheme != "https":
+        yield FieldError.invalid(path, parts.scheme, f"'https' is the only allowed URL scheme{form}")
+    if not parts.netloc:
+        yield FieldError.invalid(path, parts.netloc, f"host must be specified{form}")
+    if "@" in parts.netloc:
+        yield FieldError.invalid(path, parts.username, "user information is not permitted in the URL")
+    if parts.fragment:
+        yield FieldError.invalid(path, parts.fragment, "fragments are not permitted in the URL")
+    if parts.query:
+        yield FieldError.invalid(path, parts.query, "query parameters are not permitted in the URL")
 
 
 def read_rule(item: Any) -> Rule:

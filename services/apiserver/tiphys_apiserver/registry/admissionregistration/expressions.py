@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apiserver.admission.policies.variables import CONDITION_VARIABLES, POLICY_VARIABLES
+from tiphys_apiserver.admission.webhooks.hooks import endpoint_faults
 from tiphys_apiserver.cel.program import CelError, compile_expression
 from tiphys_apiserver.registry.strategy import Strategy, WriteContext
 
@@ -60,12 +61,7 @@ def _webhook_faults(configuration: Any) -> Iterator[FieldError]:
         if hook.name and hook.name.count(".") < 2:
             why = "should be a domain with at least three segments separated by dots"
             yield FieldError.invalid(f"{path}.name", hook.name, why)
-        client = hook.clientConfig
-        if client.HasField("url") == client.HasField("service"):
-            yield FieldError.required(f"{path}.clientConfig", "exactly one of url or service is required")
-        elif client.HasField("url") and not client.url.startswith("https://"):
-            why = "'https' is the only allowed URL scheme; desired format: https://host[/path]"
-            yield FieldError.invalid(f"{path}.clientConfig.url", client.url, why)
+        yield from endpoint_faults(hook.clientConfig, f"{path}.clientConfig")
         if "v1" not in hook.admissionReviewVersions:
             why = "must include at least one of v1"
             yield FieldError.invalid(f"{path}.admissionReviewVersions", list(hook.admissionReviewVersions), why)

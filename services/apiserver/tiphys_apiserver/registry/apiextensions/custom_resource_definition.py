@@ -38,6 +38,10 @@ class CustomResourceDefinitionStrategy(Strategy):
             errors += definition.faults(new)
         return errors + list(definition.update_faults(new, old))
 
+    def validate_status_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """Versions that objects may be stored in can be taken away, but not the one that is stored now."""
+        return super().validate_status_update(ctx, new, old) + list(definition.stored_faults(new))
+
     def prepare_for_delete(self, ctx: WriteContext, obj: Any) -> None:
         """The objects go first: a finalizer holds the definition until then."""
         if definition.FINALIZER not in obj.metadata.finalizers and _may_have_objects(obj):
