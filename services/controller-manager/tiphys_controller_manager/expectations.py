@@ -7,7 +7,7 @@ version; there the object itself is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,8 +31,8 @@ class View(Protocol):
 @dataclass(slots=True)
 class _Pending:
     version: int = 0
-    # Key and uid of what is being deleted.
-    deletions: dict[str, str] = field(default_factory=dict)
+    # By key, the uid of what is being changed and how it looks when that is seen. Gone is always seen.
+    awaited: dict[str, tuple[str, Callable[[Any], bool]]] = field(default_factory=dict)
     since: float = 0.0
 
 
@@ -51,17 +51,21 @@ class Expectations:
 
     def deleting(self, key: str, objs: Iterable[Any]) -> None:
         """These objects, messages or views, are about to be deleted for this owner. Say so before asking."""
+        self.changing(key, objs, is_being_deleted)
+
+    def changing(self, key: str, objs: Iterable[Any], is_seen: Callable[[Any], bool]) -> None:
+        """These objects are about to change for this owner, perhaps to end by it; is_seen tells by the message."""
         pending = self._entry(key)
         for obj in objs:
             metadata = getattr(obj, "metadata", obj)
-            pending.deletions[join_key(metadata.namespace, metadata.name)] = metadata.uid
+            pending.awaited[join_key(metadata.namespace, metadata.name)] = (metadata.uid, is_seen)
 
-    def not_deleted(self, key: str, obj: Any) -> None:
-        """The deletion of this object failed: it is not expected any more."""
+    def not_changed(self, key: str, obj: Any) -> None:
+        """The deletion or change of this object failed: it is not expected any more."""
         metadata = getattr(obj, "metadata", obj)
         pending = self._pending.get(key)
         if pending is not None:
-            pending.deletions.pop(join_key(metadata.namespace, metadata.name), None)
+            pending.awaited.pop(join_key(metadata.namespace, metadata.name), None)
 
     def forget(self, key: str) -> None:
         """The owner is gone."""
@@ -72,11 +76,11 @@ class Expectations:
         pending = self._pending.get(key)
         if pending is None:
             return True
-        for name, uid in list(pending.deletions.items()):
+        for name, (uid, is_seen) in list(pending.awaited.items()):
             obj = self._view.get(name)
-            if obj is None or obj.metadata.uid != uid or is_being_deleted(obj):
-                del pending.deletions[name]
-        shown = not pending.deletions and self._view.reached() >= pending.version
+            if obj is None or obj.metadata.uid != uid or is_seen(obj):
+                del pending.awaited[name]
+        shown = not pending.awaited and self._view.reached() >= pending.version
         if shown or self._clock.monotonic() - pending.since > TIMEOUT_S:
             del self._pending[key]
             return True

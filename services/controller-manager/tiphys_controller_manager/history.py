@@ -82,7 +82,7 @@ class History:
             except NotFound:
                 continue
             except Exception:
-                self._expectations.not_deleted(key, item)
+                self._expectations.not_changed(key, item)
                 raise
 
     async def _own(self, key: str, owner: Owner, selector: Selector) -> list[Revision]:

@@ -103,6 +103,11 @@ class Options(ServingOptions):
     concurrent_daemonset_syncs: int = flag(
         "--concurrent-daemonset-syncs", default=2, help="daemon sets worked on at once"
     )
+    concurrent_job_syncs: int = flag("--concurrent-job-syncs", default=5, help="jobs worked on at once")
+    concurrent_cron_job_syncs: int = flag("--concurrent-cron-job-syncs", default=5, help="cron jobs worked on at once")
+    concurrent_ttl_after_finished_syncs: int = flag(
+        "--concurrent-ttl-after-finished-syncs", default=5, help="finished jobs looked at at once"
+    )
     concurrent_service_endpoint_syncs: int = flag(
         "--concurrent-service-endpoint-syncs",
         "--concurrent-endpoint-syncs",

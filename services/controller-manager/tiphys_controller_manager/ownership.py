@@ -154,9 +154,11 @@ def _selects(owner: Any, obj: Any) -> bool:
 class Adopter:
     """Carries adoption and release out for objects of one class."""
 
-    def __init__(self, client: Client, cls: type[Message]) -> None:
+    def __init__(self, client: Client, cls: type[Message], *, finalizers: Sequence[str] = ()) -> None:
+        """finalizers come with adoption and go with release."""
         self._client = client
         self._cls = cls
+        self._finalizers = list(finalizers)
 
     async def settle(
         self,
@@ -173,10 +175,10 @@ class Adopter:
         if owned.adopt:
             await self._check_owner(owner)
         for item in owned.adopt:
-            if await self._patch(item, _adoption(reference, item.uid), wrote):
+            if await self._patch(item, self._adoption(reference, item.uid), wrote):
                 kept.append(item)
         for item in owned.release:
-            await self._patch(item, _release(reference.uid, item.uid), wrote)
+            await self._patch(item, self._release(reference.uid, item.uid), wrote)
         return tuple(kept)
 
     async def _check_owner(self, owner: Any) -> None:
@@ -196,14 +198,18 @@ class Adopter:
         wrote(stored)
         return True
 
+    def _adoption(self, reference: meta_pb2.OwnerReference, uid: str) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"ownerReferences": [to_json(reference)], "uid": uid}
+        if self._finalizers:
+            metadata["finalizers"] = self._finalizers
+        return {"metadata": metadata}
+
+    def _release(self, owner_uid: str, uid: str) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"ownerReferences": [{"$patch": "delete", "uid": owner_uid}], "uid": uid}
+        if self._finalizers:
+            metadata["$deleteFromPrimitiveList/finalizers"] = self._finalizers
+        return {"metadata": metadata}
+
 
 class OwnerChanged(Exception):
     """The owner on the server is not the one in the view; a later round will see it."""
-
-
-def _adoption(reference: meta_pb2.OwnerReference, uid: str) -> dict[str, Any]:
-    return {"metadata": {"ownerReferences": [to_json(reference)], "uid": uid}}
-
-
-def _release(owner_uid: str, uid: str) -> dict[str, Any]:
-    return {"metadata": {"ownerReferences": [{"$patch": "delete", "uid": owner_uid}], "uid": uid}}

@@ -102,7 +102,7 @@ class PodControl:
                 done += 1
                 continue
             except APIError as err:
-                self._expectations.not_deleted(key, pod)
+                self._expectations.not_changed(key, pod)
                 self._events.event(owner, "Warning", "FailedDelete", f"Error deleting: {err}")
                 error = error or err
                 continue

@@ -10,6 +10,7 @@ from typing import Any, Final
 from tiphys.api.core.v1 import container_pb2, pod_pb2, scheduling_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.meta import find_condition, get_controller_of, is_being_deleted, join_key
+from tiphys_controller_manager.job_facts import UNSETTLED_INDEX, JobFacts, is_of_job, job_facts, unsettled_keys
 
 # Source: k8s.io/api core/v1, PodDeletionCost.
 DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
@@ -80,6 +81,8 @@ class PodView:
     ephemeral_claims: tuple[str, ...] = ()
     # The one node that it is made for, as a daemon is; empty where it may run on many.
     pinned_to: str = ""
+    # Of pods that a Job manages.
+    job: JobFacts | None = None
 
     @property
     def controller_uid(self) -> str:
@@ -142,6 +145,7 @@ def pod_view(pod: pod_pb2.Pod) -> PodView:
         claims=tuple(claims_of(pod)),
         ephemeral_claims=tuple(ephemeral_claims_of(pod)),
         pinned_to=_pinned_to(pod.spec.affinity) if pod.spec.HasField("affinity") else "",
+        job=job_facts(pod) if is_of_job(pod) else None,
     )
 
 
@@ -206,6 +210,7 @@ POD_INDEXES: Final = {
     CONTROLLER_INDEX: controller_keys,
     NODE_INDEX: pod_node_keys,
     CLAIM_INDEX: pod_claim_keys,
+    UNSETTLED_INDEX: unsettled_keys,
 }
 
 

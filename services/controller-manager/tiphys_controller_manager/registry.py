@@ -13,6 +13,7 @@ from tiphys_controller_manager.controllers.endpoints.controller import Endpoints
 from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
 from tiphys_controller_manager.controllers.ephemeral_volume.controller import EphemeralVolumes
 from tiphys_controller_manager.controllers.garbage_collector.controller import GarbageCollector
+from tiphys_controller_manager.controllers.job.controller import JobController
 from tiphys_controller_manager.controllers.namespace.controller import NamespaceController
 from tiphys_controller_manager.controllers.node_ipam.controller import NodeIpamController
 from tiphys_controller_manager.controllers.node_lifecycle.controller import NodeLifecycleController
@@ -78,6 +79,7 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             options.concurrent_daemonset_syncs,
             aliases=("daemonset",),
         ),
+        *_batch_controllers(options),
         *_storage_controllers(),
         ControllerSpec(
             "endpointslice-controller",
@@ -95,6 +97,11 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
         ),
         *_cleaning_controllers(options),
     )
+
+
+def _batch_controllers(options: Options) -> tuple[ControllerSpec, ...]:
+    """What runs to an end."""
+    return (ControllerSpec("job-controller", JobController, options.concurrent_job_syncs, aliases=("job",)),)
 
 
 def _storage_controllers() -> tuple[ControllerSpec, ...]:

@@ -65,7 +65,7 @@ async def test_active_namespace_takes_objects() -> None:
 
 
 @pytest.mark.parametrize(("name", "refused"), [("default", True), ("kube-system", True), ("mine", False)])
-async def test_immortal_namespaces_are_not_deleted(name: str, refused: bool) -> None:
+async def test_immortal_namespaces_are_not_changed(name: str, refused: bool) -> None:
     attributes = write(Operation.DELETE, old=read(Namespace, f"metadata: {{name: {name}}}"))
     plugin = ImmortalNamespaces()
     assert plugin.handles(attributes) is refused

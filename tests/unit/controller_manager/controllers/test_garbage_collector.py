@@ -242,7 +242,7 @@ async def test_a_cycle_does_not_block(propagation: Any) -> None:
         assert await left(h) == []
 
 
-async def test_an_object_given_a_new_owner_just_now_is_not_deleted() -> None:
+async def test_an_object_given_a_new_owner_just_now_is_not_changed() -> None:
     """The change comes between our look and our delete: the delete must not hold for the new version."""
     async with house(GC) as h:
         keeper = await h.client.create(config_map("keeper"))

@@ -112,7 +112,7 @@ class ReplicaSetControl:
         except NotFound:
             return
         except Exception:
-            self._expectations.not_deleted(key, item)
+            self._expectations.not_changed(key, item)
             raise
 
     async def _update(self, key: str, item: apps_pb2.ReplicaSet) -> None:

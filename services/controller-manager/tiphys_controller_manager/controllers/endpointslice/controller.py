@@ -105,7 +105,7 @@ class EndpointSliceController:
                     absent_ok=True,
                 )
             except APIError:
-                self._expectations.not_deleted(key, item)
+                self._expectations.not_changed(key, item)
                 raise
 
     def _backends(self, service: service_pb2.Service) -> list[PodView]:

@@ -83,7 +83,7 @@ class StatefulPods:
         except NotFound:
             return
         except APIError as err:
-            self._pod_writes.not_deleted(key, pod)
+            self._pod_writes.not_changed(key, pod)
             self._tell(stateful_set, "delete", pod.name, err)
             raise
         self._tell(stateful_set, "delete", pod.name, None)
