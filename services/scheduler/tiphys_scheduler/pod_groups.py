@@ -24,9 +24,9 @@ Selections = tuple[Selection, ...]
 _MOST_SELECTIONS = 1024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Column:
-    """Counts by row, and their sum."""
+    """Counts by row, and their sum. A column is equal to itself alone."""
 
     counts: Counts
     total: int = 0
@@ -48,7 +48,7 @@ class _Index(Generic[_Key]):
     """Columns by what they count, found by the labels of a pod without a look at all of them."""
 
     def __init__(self, selector_of: Callable[[_Key], Selector]) -> None:
-        self._selector_of = selector_of
+        self._selector_of: Callable[[_Key], Selector] = selector_of
         self.columns: OrderedDict[_Key, Column] = OrderedDict()
         # By one label that a pod must have to be counted; None where no single label is a must.
         self._by_label: dict[tuple[str, str] | None, dict[_Key, Column]] = {}
@@ -141,6 +141,10 @@ class PodGroups:
             self._drop(list(self._selections.columns)[: _MOST_SELECTIONS // 2])
         self._selections.add(selections, found)
         return found
+
+    def are_mine(self, who: Identity, *selections: Selection) -> bool:
+        """Whether a pod is in all of these selections itself."""
+        return self._is_in(who, selections)
 
     def held(self, who: Identity) -> Held:
         """Terms of placed pods whose selection this pod is in, with how many pods of each row have them."""

@@ -37,6 +37,14 @@ class Topology:
                 self._free.append(old)
         self.domain[row] = NOWHERE if value is None else self._join(value)
 
+    def rows_of(self, domain: int, likely: Domains) -> Domains:
+        """The rows of a domain; quick where they are all among the likely ones."""
+        if self._sizes[domain] <= len(likely):
+            found: Domains = likely[self.domain[likely] == domain]
+            if len(found) == self._sizes[domain]:
+                return found
+        return np.flatnonzero(self.domain == domain)
+
     def grow(self, rows: int) -> None:
         """More rows, without the label."""
         more = rows - len(self.domain)

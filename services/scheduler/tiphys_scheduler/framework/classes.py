@@ -63,6 +63,7 @@ class _Raw:
     def __init__(self, plugin: ScorePlugin, weight: int, rows: int) -> None:
         self.plugin, self.weight = plugin, weight
         self.is_static = _is_static(plugin)
+        self._own = plugin if isinstance(plugin, NormalizePlugin) else None
         self.values: Scores = np.zeros(rows, np.int64)
         self._highest = 0
         self._is_flat = True
@@ -77,17 +78,16 @@ class _Raw:
         """Finds the highest raw score; False where it is another one than before."""
         old = self._highest
         self._highest = 0 if self._is_flat else int(np.where(feasible, self.values, 0).max())
-        return old == self._highest and not isinstance(self.plugin, NormalizePlugin)
+        return old == self._highest and self._own is None
 
     def scores(self, pod: PodInfo, feasible: Mask, rows: Rows) -> Scores | int:
         """Final scores of the rows by weight; one number where it is everyone's."""
-        plugin = self.plugin
-        if isinstance(plugin, NormalizePlugin):
+        if self._own is not None:
             final = np.zeros(len(self.values), np.int64)
-            final[feasible] = plugin.normalize_scores(pod, self.values[feasible])
+            final[feasible] = self._own.normalize_scores(pod, self.values[feasible])
             part: Scores = final[rows] * self.weight
             return part
-        is_reversed = plugin.normalize is Normalize.REVERSED
+        is_reversed = self.plugin.normalize is Normalize.REVERSED
         if not self._highest:
             # A constant changes no choice, but it is part of the score.
             return MAX_SCORE * self.weight if is_reversed else 0
