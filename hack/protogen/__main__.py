@@ -20,13 +20,17 @@ BY_HAND = (
 
 
 def served_by_kind(packages: dict[str, Package]) -> dict[tuple[str, str, str], list[Record]]:
-    """Stable resources by (group, version, kind), with their columns and selectable fields."""
+    """Stable resources, and those that Kubernetes leaves to an aggregated server, by (group, version, kind).
+
+    With their columns and selectable fields.
+    """
     facts = load_resources()
     versions = {p.json["version"] for p in packages.values() if p.json}
     found: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
-    for resource in facts["resources"]:
+    stable = [r for r in facts["resources"] if "alpha" not in r["version"] and "beta" not in r["version"]]
+    for resource in [*stable, *facts["aggregated"]]:
         group, version, kind = resource["group"], resource["version"], resource["kind"]
-        if version not in versions or "alpha" in version or "beta" in version:
+        if version not in versions:
             continue
         columns = facts["columns"].get(f"{group}/{kind}")
         if columns is None and "get" in resource["verbs"]:

@@ -28,6 +28,9 @@ _STORAGE_PREFIXES: Final = {
     ("", "nodes"): "/registry/minions",
     ("", "services"): "/registry/services/specs",
     ("networking.k8s.io", "ingresses"): "/registry/ingress",
+    # Never stored; the names are taken by what is.
+    ("metrics.k8s.io", "nodes"): "/registry/metrics.k8s.io/nodes",
+    ("metrics.k8s.io", "pods"): "/registry/metrics.k8s.io/pods",
     ("apiregistration.k8s.io", "apiservices"): "/registry/apiregistration.k8s.io/apiservices",
     ("apiextensions.k8s.io", "customresourcedefinitions"): "/registry/apiextensions.k8s.io/customresourcedefinitions",
 }

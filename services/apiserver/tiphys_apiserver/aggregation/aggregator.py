@@ -12,11 +12,12 @@ from tiphys_apimachinery.errors import NotFound
 from tiphys_apiserver.admission.webhooks.caller import Resolve
 from tiphys_apiserver.aggregation import documents
 from tiphys_apiserver.aggregation.availability import Availability
-from tiphys_apiserver.aggregation.client import ClientFiles, Document, RemoteClient
+from tiphys_apiserver.aggregation.client import ClientFiles, RemoteClient
 from tiphys_apiserver.aggregation.remotes import Remotes, RemoteTable, by_group
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.table import ResourceTable
 from tiphys_apiserver.rest.exchange import Answer, Exchange
+from tiphys_apiserver.rest.fetch import Document
 from tiphys_apiserver.rest.forward import forward
 from tiphys_apiserver.rest.plain_paths import Handler
 from tiphys_apiserver.rest.tunnel import tunnel

@@ -12,12 +12,11 @@ from tiphys_apiserver.admission.webhooks.caller import CallFailed, Resolve
 from tiphys_apiserver.aggregation.front_proxy import AGGREGATOR, identity_headers
 from tiphys_apiserver.aggregation.remotes import Remote
 from tiphys_apiserver.authentication.interface import UserInfo
-from tiphys_apiserver.rest.forward import parse_head, read_body, read_head
-from tiphys_apiserver.rest.tunnel import Target, dial
+from tiphys_apiserver.rest.fetch import Document, fetch
+from tiphys_apiserver.rest.tunnel import Target
 from tiphys_apiserver.server.egress import Egress
 
 _TIMEOUT_S = 5.0
-_MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +25,6 @@ class ClientFiles:
 
     cert: Path | None
     key: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """An answer read whole."""
-
-    status: int
-    content_type: str
-    body: bytes
 
 
 class RemoteClient:
@@ -61,7 +51,7 @@ class RemoteClient:
         target = await self.target(remote, path, AGGREGATOR)
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                return await _read(target, accept)
+                return await fetch(target, accept)
         except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError) as err:
             where = f"https://{target.host}:{target.port}{path}"
             raise ServiceUnavailable(f'error trying to reach service: Get "{where}": {err or "timeout"}') from err
@@ -83,21 +73,3 @@ class RemoteClient:
         if self._files.cert is not None:
             context.load_cert_chain(self._files.cert, self._files.key)
         return context
-
-
-async def _read(target: Target, accept: str) -> Document:
-    reader, writer = await dial(target, _TIMEOUT_S)
-    try:
-        lines = [f"GET {target.path} HTTP/1.1", f"Host: {target.host}:{target.port}", f"Accept: {accept}"]
-        lines += [f"{name}: {value}" for name, value in target.headers]
-        writer.write(("\r\n".join([*lines, "Connection: close"]) + "\r\n\r\n").encode("latin-1", "replace"))
-        status, pairs = parse_head(await read_head(reader, target))
-        body = bytearray()
-        async for piece in read_body(reader, pairs):
-            body += piece
-            if len(body) > _MAX_DOCUMENT_BYTES:
-                raise ValueError(f"the answer is larger than {_MAX_DOCUMENT_BYTES} bytes")
-        kind = next((value for name, value in pairs if name.lower() == "content-type"), "application/json")
-        return Document(status, kind, bytes(body))
-    finally:
-        writer.close()

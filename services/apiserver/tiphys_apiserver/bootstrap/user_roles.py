@@ -108,6 +108,12 @@ USER_ROLES = (
         ),
         labels=aggregate_to("view"),
     ),
+    # Source: metrics-server's manifests.
+    RoleSpec(
+        "system:aggregated-metrics-reader",
+        (allow(READ, "metrics.k8s.io", "pods nodes"),),
+        labels=aggregate_to("view", "edit", "admin"),
+    ),
     RoleSpec(
         "system:discovery",
         (allow_urls("get", f"/api /api/* /apis /apis/* {_HEALTH} /openapi /openapi/* /version /version/"),),

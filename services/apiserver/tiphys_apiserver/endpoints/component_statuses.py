@@ -6,7 +6,7 @@ elects a leader shows that it lives by renewing its Lease.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from tiphys_apimachinery.errors import NotFound
 from tiphys_apimachinery.meta import to_datetime
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.registry.objects import ObjectAccess
+from tiphys_apiserver.server.call import Call
 from tiphys_apiserver.storage.interface import StorageError
 from tiphys_component.clock import Clock
 
@@ -40,15 +41,16 @@ class ComponentStatuses:
         self._clock = clock
         self._check_store = check_store
 
-    async def get(self, name: str) -> Any:
+    async def get(self, call: Call) -> Any:
         """One component. Raises NotFound."""
+        name = call.info.name
         if name == _STORE:
             return await self._store()
         if name in _ELECTED:
             return self._elected(name)
         raise NotFound.of(self.info.plural, name)
 
-    async def list(self) -> list[Any]:
+    async def list(self, call: Call) -> Sequence[Any]:
         """Every component, by name."""
         return [self._elected(name) for name in sorted(_ELECTED)] + [await self._store()]
 

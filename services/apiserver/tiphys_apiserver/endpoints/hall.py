@@ -11,8 +11,8 @@ from tiphys_apiserver.admission.interface import Admission, AdmissionAttributes,
 from tiphys_apiserver.authentication.interface import UserInfo
 from tiphys_apiserver.authorization.forbidden import forbidden
 from tiphys_apiserver.authorization.interface import Authorizer
-from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
 from tiphys_apiserver.endpoints.ownership import Ownership
+from tiphys_apiserver.endpoints.reader import Reader
 from tiphys_apiserver.registry.store import Admit
 from tiphys_apiserver.registry.strategy import WriteContext
 from tiphys_apiserver.registry.table import ResourceTable, Served
@@ -30,13 +30,16 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hall:
-    """The parts. answerers is by (group, version, resource), with "/subresource" behind it where there is one."""
+    """The parts. answerers is by (group, version, resource), with "/subresource" behind it where there is one.
+
+    readers is by (group, version, resource) too.
+    """
 
     table: ResourceTable
     admission: Admission
     clock: Clock
     answerers: Mapping[tuple[str, str, str], Answerer]
-    component_statuses: ComponentStatuses
+    readers: Mapping[tuple[str, str, str], Reader]
     authorizer: Authorizer
 
     def served(self, call: Call) -> Served:

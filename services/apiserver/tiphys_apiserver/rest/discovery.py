@@ -45,6 +45,8 @@ GROUP_ORDER = (
 # Versions from the most preferred on, where a group has several.
 VERSION_ORDER = {"autoscaling": ("v2", "v1")}
 _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+# Groups whose objects are found out when they are asked for.
+_NEVER_STORED = frozenset({"metrics.k8s.io"})
 # Kinds that are stored as another version's, as (group, kind) -> (group, version).
 _STORED_AS = {("events.k8s.io", "Event"): ("", "v1"), ("autoscaling", "HorizontalPodAutoscaler"): ("autoscaling", "v2")}
 
@@ -150,7 +152,7 @@ def _api_resource(resource: ResourceInfo) -> JSON:
         entry["shortNames"] = list(resource.short_names)
     if resource.categories:
         entry["categories"] = list(resource.categories)
-    if "get" in resource.verbs:
+    if "get" in resource.verbs and resource.group not in _NEVER_STORED:
         entry["storageVersionHash"] = storage_version_hash(resource)
     return entry
 

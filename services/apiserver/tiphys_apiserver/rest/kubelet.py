@@ -16,6 +16,7 @@ from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rest.exchange import Answer, Exchange
+from tiphys_apiserver.rest.fetch import Document, fetch
 from tiphys_apiserver.rest.forward import forward
 from tiphys_apiserver.rest.kubelet_streams import log_parameters, refusal
 from tiphys_apiserver.rest.object_proxy import pod_target, service_target
@@ -122,12 +123,30 @@ class KubeletProxy:
         return await self._objects.get(node_pb2.Node, name)
 
     def _target(self, node: Any, path: str) -> Target:
-        addresses: Mapping[str, str] = {one.type: one.address for one in reversed(node.status.addresses)}
-        host = next((addresses[kind] for kind in _ADDRESS_TYPES if kind in addresses), "")
-        if not host:
-            raise InternalError.of(f"no preferred addresses found for node {node.metadata.name}")
-        port = node.status.daemonEndpoints.kubeletEndpoint.Port or DEFAULT_PORT
-        return Target(host, port, path, self._tls)
+        return node_target(node, path, self._tls)
+
+
+class KubeletDocuments:
+    """Reads of kubelets on the server's own account."""
+
+    def __init__(self, objects: ObjectAccess, tls: ssl.SSLContext | None) -> None:
+        self._objects = objects
+        self._tls = tls
+
+    async def read(self, node: str, path: str) -> Document:
+        """GET of a path. Raises NotFound for an unknown node, and what fetch raises."""
+        found = await self._objects.get(node_pb2.Node, node)
+        return await fetch(node_target(found, path, self._tls))
+
+
+def node_target(node: Any, path: str, tls: ssl.SSLContext | None) -> Target:
+    """Where the kubelet of a node answers. Raises InternalError for a node without address."""
+    addresses: Mapping[str, str] = {one.type: one.address for one in reversed(node.status.addresses)}
+    host = next((addresses[kind] for kind in _ADDRESS_TYPES if kind in addresses), "")
+    if not host:
+        raise InternalError.of(f"no preferred addresses found for node {node.metadata.name}")
+    port = node.status.daemonEndpoints.kubeletEndpoint.Port or DEFAULT_PORT
+    return Target(host, port, path, tls)
 
 
 def choose_container(pod: Any, wanted: str) -> str:

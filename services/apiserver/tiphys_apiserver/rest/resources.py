@@ -15,6 +15,7 @@ from tiphys_apiserver.endpoints import patch as patching
 from tiphys_apiserver.endpoints import update as updating
 from tiphys_apiserver.endpoints import watch as watching
 from tiphys_apiserver.endpoints.hall import Hall, refuse_verb
+from tiphys_apiserver.endpoints.reader import Reader
 from tiphys_apiserver.endpoints.update import OBJECT_SUBRESOURCES
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rest.decode import decode_object, read_delete_options
@@ -83,8 +84,9 @@ class Resources:
     async def serve(self, exchange: Exchange, call: Call) -> Any:
         """The answer to an authorized request. Raises APIError."""
         info = call.info
-        if info.resource == "componentstatuses" and not info.api_group and not info.subresource:
-            return await self._component_statuses(exchange, call)
+        reader = self._hall.readers.get((info.api_group, info.api_version, info.resource))
+        if reader is not None and not info.subresource:
+            return await self._read_only(exchange, call, reader)
         if self._subresources.answers(call):
             return await self._subresources.answer(exchange, call)
         try:
@@ -108,14 +110,19 @@ class Resources:
             raise refuse_verb(call)
         return await handler(exchange, call, served)
 
-    async def _component_statuses(self, exchange: Exchange, call: Call) -> Answer:
+    async def _read_only(self, exchange: Exchange, call: Call, reader: Reader) -> Any:
+        if call.info.api_group and self._elsewhere is not None:
+            # Who has put another server in this one's place means it.
+            found = await self._elsewhere(exchange, call)
+            if found is not None:
+                return found
         media_format = _format(exchange)
         include = exchange.query.get("includeObject", "")
-        statuses = self._hall.component_statuses
         if call.info.verb == "get":
-            return self._renderer.object(statuses.info, await statuses.get(call.info.name), media_format, include)
+            return self._renderer.object(reader.info, await reader.get(call), media_format, include)
         if call.info.verb == "list":
-            return self._renderer.messages(statuses.info, await statuses.list(), media_format, include)
+            answer = self._renderer.messages(reader.info, await reader.list(call), media_format, include)
+            return await compressed(answer, exchange.headers.get("Accept-Encoding", ""))
         raise refuse_verb(call)
 
     async def _get(self, exchange: Exchange, call: Call, served: Served) -> Answer:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import ssl
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from multidict import CIMultiDict
 
 from tiphys_apimachinery.errors import BadRequest
+from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.authentication.interface import Credentials
 from tiphys_apiserver.authorization.impersonation import read_headers
-from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
 from tiphys_apiserver.server.request_info import RequestInfo
+
+
+class _HasInfo(Protocol):
+    """What stands for a resource: one that is stored, or one that is only read."""
+
+    @property
+    def info(self) -> ResourceInfo: ...
 
 
 @lru_cache(maxsize=1024)
@@ -36,7 +43,7 @@ def credentials_of(context: Any) -> Credentials:
 
 
 def make_call(
-    context: Any, served: Served, verb: str, *, namespace: str = "", name: str = "", subresource: str = ""
+    context: Any, served: _HasInfo, verb: str, *, namespace: str = "", name: str = "", subresource: str = ""
 ) -> Call:
     """The call of a method of a resource's service. Raises BadRequest for names that could not stand in a path."""
     info = served.info

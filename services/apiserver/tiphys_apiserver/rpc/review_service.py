@@ -9,10 +9,10 @@ from tiphys_apimachinery.errors import BadRequest
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.audit.bodies import Wire
 from tiphys_apiserver.endpoints import bind as binding
-from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
 from tiphys_apiserver.endpoints.hall import Answerer, Hall
+from tiphys_apiserver.endpoints.reader import Reader
 from tiphys_apiserver.registry.table import Served
-from tiphys_apiserver.rpc.context import credentials_of
+from tiphys_apiserver.rpc.context import credentials_of, make_call
 from tiphys_apiserver.rpc.resource_service import decode_message, only_field
 from tiphys_apiserver.rpc.special_methods import Methods, unary
 from tiphys_apiserver.server.call import Call
@@ -44,34 +44,28 @@ class ReviewService:
         return only_field(made.SerializeToString())
 
 
-class ComponentStatusService:
-    """Get and List of component statuses."""
+class ReadService:
+    """Get and List of a resource that is not stored."""
 
-    def __init__(self, chain: Chain, statuses: ComponentStatuses) -> None:
+    def __init__(self, chain: Chain, reader: Reader) -> None:
         self._chain = chain
-        self._statuses = statuses
+        self._reader = reader
 
     def methods(self) -> Methods:
         """Handler by method name."""
         return {"Get": unary(self.get, wire_pb2.GetRequest), "List": unary(self.list, wire_pb2.ListRequest)}
 
-    def _call(self, verb: str, context: Any, name: str = "") -> Call:
-        return Call(
-            RequestInfo("", verb, True, "", "v1", "", "componentstatuses", "", name),
-            credentials_of(context),
-            door=context,
-        )
-
     async def get(self, request: Any, context: Any) -> bytes:
-        """One component."""
-        found = await self._chain.run(
-            self._call("get", context, request.name), lambda: self._statuses.get(request.name)
-        )
+        """One object."""
+        call = make_call(context, self._reader, "get", namespace=request.namespace, name=request.name)
+        found = await self._chain.run(call, lambda: self._reader.get(call))
         return only_field(found.SerializeToString())
 
     async def list(self, request: Any, context: Any) -> bytes:
-        """Every component."""
-        found = await self._chain.run(self._call("list", context), self._statuses.list)
+        """The objects that the selectors choose."""
+        call = make_call(context, self._reader, "list", namespace=request.namespace)
+        call.label_selector, call.field_selector = request.label_selector, request.field_selector
+        found = await self._chain.run(call, lambda: self._reader.list(call))
         return b"".join([only_field(b""), *(only_field(one.SerializeToString(), 2) for one in found)])
 
 

@@ -14,7 +14,7 @@ from tiphys_apiserver.rpc.custom_services import CustomServices
 from tiphys_apiserver.rpc.errors import map_error
 from tiphys_apiserver.rpc.pod_streams import PodStreamMethods
 from tiphys_apiserver.rpc.resource_service import ResourceService
-from tiphys_apiserver.rpc.review_service import BindingService, ComponentStatusService, ReviewService
+from tiphys_apiserver.rpc.review_service import BindingService, ReadService, ReviewService
 from tiphys_apiserver.rpc.special_methods import PodMethods, ScaleMethods, TokenMethods
 from tiphys_apiserver.server.assembly import Assembly
 from tiphys_component.rpc import Server, Servicer
@@ -48,8 +48,8 @@ def make_services(parts: Assembly) -> Mapping[str, dict[str, Any]]:
         answerer = answerers.get((info.group, info.version, info.plural))
         if answerer is not None:
             services[service_name(info)] = ReviewService(parts.chain, info, answerer).methods()
-        elif (info.group, info.plural) == ("", "componentstatuses"):
-            services[service_name(info)] = ComponentStatusService(parts.chain, parts.hall.component_statuses).methods()
+        elif (reader := parts.hall.readers.get((info.group, info.version, info.plural))) is not None:
+            services[service_name(info)] = ReadService(parts.chain, reader).methods()
         elif (info.group, info.plural) == ("", "bindings"):
             pods = parts.table.find("", "v1", "pods")
             if pods is not None:

@@ -37,13 +37,16 @@ from tiphys_apiserver.crd.registrar import Registrar
 from tiphys_apiserver.crd.served import CustomKinds, Kinds
 from tiphys_apiserver.endpoints.component_statuses import ComponentStatuses
 from tiphys_apiserver.endpoints.hall import Answerer, Hall
+from tiphys_apiserver.endpoints.reader import Reader
+from tiphys_apiserver.metrics_api.kubelets import Kubelets
+from tiphys_apiserver.metrics_api.readers import readers as metrics_readers
 from tiphys_apiserver.openapi.service import OpenAPIService
 from tiphys_apiserver.options import Options
 from tiphys_apiserver.registry.access import RegistryAccess
 from tiphys_apiserver.registry.strategy import Environment
 from tiphys_apiserver.registry.table import ResourceTable
 from tiphys_apiserver.rest.discovery_paths import Catalog, add_discovery_paths, add_issuer_paths, add_openapi_paths
-from tiphys_apiserver.rest.kubelet import KubeletProxy
+from tiphys_apiserver.rest.kubelet import KubeletDocuments, KubeletProxy
 from tiphys_apiserver.rest.plain_paths import PlainPaths, add_basic_paths
 from tiphys_apiserver.rest.render import Renderer
 from tiphys_apiserver.rest.resources import Resources
@@ -137,8 +140,8 @@ def assemble(base: Foundation) -> Assembly:
     webhooks = WebhookCaller(resolve, egress)
     admission = _admission(base, objects, authorization, webhooks)
     answerers = _admit_tokens(_answerers(base, objects, authentication, authorization), scheme, admission)
-    statuses = ComponentStatuses(_component_status_info(scheme), objects, clock, base.store.revision)
-    hall = Hall(table, admission, clock, answerers, component_statuses=statuses, authorizer=authorization.authorizer)
+    readers = _readers(base, scheme, objects, table)
+    hall = Hall(table, admission, clock, answerers, readers=readers, authorizer=authorization.authorizer)
     flow = _flow_control(base, objects, table)
     auditor = build_auditor(options, scheme, clock, metrics=base.metrics, new_uid=base.new_uid)
     chain = Chain(authentication.authenticator, authorization.authorizer, flow, auditor=auditor)
@@ -244,12 +247,21 @@ def _component_status_info(scheme: Scheme) -> ResourceInfo:
     return found
 
 
+def _readers(
+    base: Foundation, scheme: Scheme, objects: RegistryAccess, table: ResourceTable
+) -> dict[tuple[str, str, str], Reader]:
+    statuses = ComponentStatuses(_component_status_info(scheme), objects, base.clock, base.store.revision)
+    kubelets = Kubelets(KubeletDocuments(objects, base.kubelet_tls).read, base.clock)
+    made: tuple[Reader, ...] = (statuses, *metrics_readers(scheme, table, kubelets, base.clock))
+    return {(reader.info.group, reader.info.version, reader.info.plural): reader for reader in made}
+
+
 def is_served(info: ResourceInfo, hall: Hall) -> bool:
     """Whether a request for the resource finds anything: it is stored, or answered."""
     place = (info.group, info.version, info.plural)
-    if hall.table.find(*place) is not None or place in hall.answerers:
+    if hall.table.find(*place) is not None or place in hall.answerers or place in hall.readers:
         return True
-    return place in (("", "v1", "bindings"), ("", "v1", "componentstatuses"))
+    return place == ("", "v1", "bindings")
 
 
 def _answerers(
