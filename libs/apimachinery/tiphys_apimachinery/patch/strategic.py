@@ -14,6 +14,7 @@ its place relative to neighbours. Source of the rules: apimachinery pkg/util/str
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,28 +44,37 @@ def apply_patch(cls: type[Message], target: Mapping[str, Any], patch: Mapping[st
 
 
 @dataclass(frozen=True, slots=True)
-class _ListRule:
-    """How one list merges. Without merge it is replaced; without key its items are plain values."""
+class _Rule:
+    """How one member merges. A list that does not merge is replaced; one without key has plain values.
 
-    merges: bool
-    key: str
-    item: Descriptor | None
+    part describes the objects in the member; None where the schema says nothing of their members.
+    """
 
-
-def _schema_of(descriptor: Descriptor | None, name: str) -> Field | None:
-    return fields_by_json(descriptor).get(name) if descriptor is not None else None
-
-
-def _part(field: Field | None) -> Descriptor | None:
-    """Descriptor of the objects in a field; None where the schema says nothing of their members."""
-    return field.message if field is not None and field.kind is Kind.STRUCT else None
+    part: Descriptor | None = None
+    is_map: bool = False
+    replaces: bool = False
+    merges_list: bool = False
+    key: str = ""
 
 
-def _list_rule(field: Field | None) -> _ListRule:
-    if field is None:
-        return _ListRule(False, "", None)
+_NO_RULE: Final = _Rule()
+
+
+@functools.cache
+def _rules(descriptor: Descriptor) -> Mapping[str, _Rule]:
+    """The rule of each member; read once, as to ask the options of each field again costs more than the merge."""
+    return {name: _rule(field) for name, field in fields_by_json(descriptor).items()}
+
+
+def _rule(field: Field) -> _Rule:
     options = field.options
-    return _ListRule("merge" in options.patch_strategy, options.patch_merge_key, _part(field))
+    return _Rule(
+        part=field.message if field.kind is Kind.STRUCT else None,
+        is_map=field.is_map,
+        replaces="replace" in options.patch_strategy and field.is_singular,
+        merges_list="merge" in options.patch_strategy,
+        key=options.patch_merge_key,
+    )
 
 
 def _merge_object(
@@ -79,38 +89,36 @@ def _merge_object(
     if directive not in (None, "merge"):
         raise BadRequest(f"unknown patch type found: {directive} in map")
     result = _retain(target, patch)
-    orders = {name[len(_ORDER) :]: value for name, value in patch.items() if name.startswith(_ORDER)}
-    deletions = {name[len(_DELETE_FROM) :]: value for name, value in patch.items() if name.startswith(_DELETE_FROM)}
-    for name, values in deletions.items():
-        _delete_values(result, name, values)
+    directives = [name for name in patch if name.startswith("$") and _is_directive(name)]
+    orders = {name[len(_ORDER) :]: patch[name] for name in directives if name.startswith(_ORDER)}
+    for name in directives:
+        if name.startswith(_DELETE_FROM):
+            _delete_values(result, name[len(_DELETE_FROM) :], patch[name])
+    rules = {} if descriptor is None or by_name else _rules(descriptor)
+    of_all = _Rule(part=descriptor) if by_name else _NO_RULE
     for name, value in patch.items():
-        if _is_directive(name):
+        if directives and name in directives:
             continue
         if value is None:
             result.pop(name, None)
-            continue
-        field = None if by_name else _schema_of(descriptor, name)
-        part = descriptor if by_name else _part(field)
-        result[name] = _merge_value(result.get(name), value, field, part, order=orders.get(name))
+        elif isinstance(value, (dict, list)):
+            result[name] = _merge_value(result.get(name), value, rules.get(name, of_all), orders.get(name))
+        else:
+            result[name] = value
     for name, order in orders.items():
         if name not in patch and isinstance(result.get(name), list):
-            result[name] = _reorder(result[name], result[name], order, _list_rule(_schema_of(descriptor, name)).key)
+            result[name] = _reorder(result[name], result[name], order, rules.get(name, of_all).key)
     return result
 
 
-def _merge_value(current: Any, value: Any, field: Field | None, part: Descriptor | None, *, order: Any) -> Any:
-    if isinstance(value, dict):
-        if field is not None and "replace" in field.options.patch_strategy and field.is_singular:
-            return _without_directives(value)
-        is_map = field is not None and field.is_map
-        before = current if isinstance(current, dict) else {}
-        return _merge_object(before, value, part, by_name=is_map)
+def _merge_value(current: Any, value: dict[str, Any] | list[Any], rule: _Rule, order: Any) -> Any:
     if isinstance(value, list):
-        rule = _list_rule(field)
-        if rule.merges:
+        if rule.merges_list:
             return _merge_list(current if isinstance(current, list) else [], value, rule, order)
         return _without_directives(value)
-    return value
+    if rule.replaces:
+        return _without_directives(value)
+    return _merge_object(current if isinstance(current, dict) else {}, value, rule.part, by_name=rule.is_map)
 
 
 def _retain(target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +142,7 @@ def _delete_values(result: dict[str, Any], name: str, values: Any) -> None:
         result[name] = [item for item in result[name] if _identity(item, "") not in gone]
 
 
-def _merge_list(current: list[Any], patch: list[Any], rule: _ListRule, order: Any) -> list[Any]:
+def _merge_list(current: list[Any], patch: list[Any], rule: _Rule, order: Any) -> list[Any]:
     if not rule.key:
         found = {_identity(item, ""): item for item in [*current, *patch]}
         return _reorder(list(found.values()), current, order if order is not None else patch, "")
@@ -150,10 +158,10 @@ def _merge_list(current: list[Any], patch: list[Any], rule: _ListRule, order: An
         place = places.get(identity)
         if place is None:
             places[identity] = len(merged)
-            merged.append(_merge_object({}, item, rule.item))
+            merged.append(_merge_object({}, item, rule.part))
         else:
             before = merged[place] if isinstance(merged[place], dict) else {}
-            merged[place] = _merge_object(before, item, rule.item)
+            merged[place] = _merge_object(before, item, rule.part)
     return _reorder(merged, current, order if order is not None else wanted, rule.key)
 
 
@@ -172,6 +180,8 @@ def _checked_item(item: Any, key: str) -> dict[str, Any]:
 def _identity(item: Any, key: str) -> tuple[str, Any]:
     """What names an item: its key's value, or the item itself; of a kind that can be looked up."""
     value = item.get(key) if key and isinstance(item, dict) else item
+    if isinstance(value, str):
+        return "str", value
     if isinstance(value, (dict, list)):
         return "json", orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     return type(value).__name__, value
@@ -182,8 +192,11 @@ def _reorder(merged: list[Any], before: list[Any], order: Any, key: str) -> list
     that stood behind them in `before`."""
     if not isinstance(order, list):
         raise BadRequest(f"{_ORDER} needs a list")
+    identities = [_identity(item, key) for item in merged]
+    if identities == [_identity(item, key) for item in order]:
+        return merged
     wanted, old = _ranks(order, key), _ranks(before, key)
-    pairs = [(_identity(item, key), item) for item in merged]
+    pairs = list(zip(identities, merged, strict=True))
     named = sorted((pair for pair in pairs if pair[0] in wanted), key=lambda pair: wanted[pair[0]])
     others = sorted((pair for pair in pairs if pair[0] not in wanted), key=lambda pair: old.get(pair[0], len(old)))
     result: list[Any] = []

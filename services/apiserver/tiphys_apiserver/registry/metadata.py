@@ -113,7 +113,9 @@ def validate_metadata(metadata: meta_pb2.ObjectMeta) -> list[FieldError]:
 
 
 def validate_metadata_update(new: meta_pb2.ObjectMeta, old: meta_pb2.ObjectMeta) -> list[FieldError]:
-    """Faults of a change of metadata."""
+    """Faults of a change of metadata; none where nothing of it changes, as in most writes of a status."""
+    if new == old:
+        return []
     errors = validate_metadata(new)
     if new.namespace != old.namespace:
         errors.append(FieldError.invalid("metadata.namespace", new.namespace, "field is immutable"))

@@ -215,7 +215,7 @@ class ResourceStore:
         metadata.match_namespace(new.metadata, ctx.namespace if self.resource.namespaced else "")
         self._check_version(new, old)
         if not ctx.trusted:
-            strategy.apply_defaults(new)
+            self._apply_defaults(ctx, new)
         await admit.mutate(new, old)
         errors = self._prepare_update(ctx, new, old)
         self._refuse(new.metadata.name, errors)
@@ -248,6 +248,12 @@ class ResourceStore:
             await _end(finish, stored)
         new.metadata.resourceVersion = str(revision)
         return new
+
+    def _apply_defaults(self, ctx: WriteContext, new: Any) -> None:
+        if ctx.subresource == "status":
+            self.strategy.apply_status_defaults(new)
+        else:
+            self.strategy.apply_defaults(new)
 
     async def _begin_update(self, ctx: WriteContext, new: Any, old: Any) -> Finish | None:
         return None if ctx.trusted or ctx.subresource == "status" else await self.strategy.begin_update(ctx, new, old)

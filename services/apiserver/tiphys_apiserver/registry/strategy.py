@@ -6,7 +6,7 @@ A write runs through these steps, and a kind overrides only those it has rules f
              > (validating admission) > begin_create > store > finish(True)
     update   apply_defaults > (mutating admission) > prepare_for_update > validate_update
              > (validating admission) > begin_update > store > finish(True)
-    status   the same with prepare_for_status_update and validate_status_update
+    status   the same with apply_status_defaults, prepare_for_status_update and validate_status_update
     delete   grace_period_s, prepare_for_delete > (validating admission) > store > after_delete
 
 A step may run again when another writer came first, each time on fresh copies. finish(False) is
@@ -26,6 +26,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from tiphys_apimachinery import defaults, validation
+from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.authentication.interface import SERVER_USER, UserInfo
@@ -161,6 +162,11 @@ class Strategy:
 
     # -- status and other subresources that are the object itself
 
+    def apply_status_defaults(self, obj: Any) -> None:
+        """Fill what the caller of /status left open. A kind whose rest needs no look may fill the status alone:
+        prepare_for_status_update puts the rest back as it is stored."""
+        self.apply_defaults(obj)
+
     def prepare_for_status_update(self, ctx: WriteContext, new: Any, old: Any) -> None:
         """Keep everything but status and what metadata allows (labels, annotations, finalizers stay old)."""
         for member in new.DESCRIPTOR.fields:
@@ -196,6 +202,12 @@ class Strategy:
 
     async def after_delete(self, ctx: WriteContext, obj: Any) -> None:
         """Release what the object held; called once, after it is gone from the store."""
+
+    # -- writing out
+
+    def dumps(self, obj: Message) -> bytes:
+        """The object as JSON text. A kind whose objects are much alike may remember parts of it."""
+        return json_codec.dumps(obj)
 
     # -- facts
 

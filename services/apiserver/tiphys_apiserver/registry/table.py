@@ -108,7 +108,7 @@ class ResourceTable:
 
     def _new_store(self, info: ResourceInfo, store: Store, environment: Environment) -> ResourceStore:
         strategy = strategy_for(info, environment)
-        made = object_format(info, strategy.selectable_fields)
+        made = object_format(info, strategy.selectable_fields, strategy.dumps)
         cacher = Cacher(f"{info.storage_key_prefix}/", made, store, environment.clock)
         return ResourceStore(info, strategy, store, cacher, environment=environment)
 
@@ -200,13 +200,17 @@ async def _follow(store: ResourceStore) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def object_format(info: ResourceInfo, read_fields: Callable[[Any], Mapping[str, str]] | None = None) -> ObjectFormat:
+def object_format(
+    info: ResourceInfo,
+    read_fields: Callable[[Any], Mapping[str, str]] | None = None,
+    dumps: Callable[[Any], bytes] = json_codec.dumps,
+) -> ObjectFormat:
     """How the resource's objects are read and written."""
     return ObjectFormat(
         info.message,
         api_version=info.api_version,
         kind=info.kind,
-        dumps=json_codec.dumps,
+        dumps=dumps,
         field_names=info.selectable_fields,
         read_fields=read_fields,
     )

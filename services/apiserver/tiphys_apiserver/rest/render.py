@@ -77,6 +77,12 @@ class Renderer:
                 return Answer(200, obj.enveloped(), Media.PROTOBUF.value)
         return self.object(served.info, obj.message(), media_format, include)
 
+    def written(self, served: Served, obj: Any, media_format: Format, include: str, *, code: int = 200) -> Answer:
+        """An object as a write has left it."""
+        if media_format.media is Media.JSON and not media_format.as_kind:
+            return Answer(code, served.format.dumps(obj))
+        return self.object(served.info, obj, media_format, include, code=code)
+
     def object(
         self, info: ResourceInfo, obj: Any, media_format: Format, include: str = "", *, code: int = 200
     ) -> Answer:

@@ -217,7 +217,7 @@ class Resources:
 
     def _answer(self, exchange: Exchange, served: Served, obj: Any, media_format: Format, *, code: int = 200) -> Answer:
         include = exchange.query.get("includeObject", "")
-        return self._renderer.object(served.info, obj, media_format, include, code=code)
+        return self._renderer.written(served, obj, media_format, include, code=code)
 
 
 def _format(exchange: Exchange, served: Served | None = None) -> Format:

@@ -138,6 +138,10 @@ class ObjectFormat:
         """JSON of an object's bytes; prefer CachedObject.json, which keeps it."""
         return self._dumps(self.parse(raw))
 
+    def dumps(self, message: Message) -> bytes:
+        """JSON of a message of the resource."""
+        return self._dumps(message)
+
     def field_values(self, message: Message) -> tuple[str, ...]:
         """The selectable fields of a message in the order of ``field_names``."""
         metadata: Any = message.metadata  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from typing import Any
 
 # Name of the volume that admission adds last.
 _TOKEN_VOLUME = re.compile(r"kube-api-access-[a-z0-9]{5}")
-_MASK = b"kube-api-access-\0\0\0\0\0"
+MASK = b"kube-api-access-\0\0\0\0\0"
 
 
 class ApprovedSpecs:
@@ -40,10 +40,17 @@ class ApprovedSpecs:
 def spec_digest(spec: Any) -> bytes:
     """What a spec is known by; empty for one that must be looked at each time."""
     raw: bytes = spec.SerializeToString(deterministic=True)
-    if _MASK in raw:
+    if MASK in raw:
         return b""
-    if spec.volumes:
-        name = spec.volumes[-1].name
-        if _TOKEN_VOLUME.fullmatch(name):
-            raw = raw.replace(name.encode(), _MASK)
+    name = token_volume(spec)
+    if name:
+        raw = raw.replace(name.encode(), MASK)
     return sha256(raw).digest()
+
+
+def token_volume(spec: Any) -> str:
+    """Name of the volume that admission has added; empty where there is none."""
+    if not spec.volumes:
+        return ""
+    name: str = spec.volumes[-1].name
+    return name if _TOKEN_VOLUME.fullmatch(name) else ""

@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from tiphys.api.core.v1.pod_pb2 import PodCondition
+from tiphys_apimachinery import defaults
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.meta import set_condition, to_time
 from tiphys_apimachinery.scheme import ResourceInfo
@@ -15,6 +16,7 @@ from tiphys_apiserver.registry.core.pod_defaults import default_pod, default_pod
 from tiphys_apiserver.registry.core.pod_spec_validation import validate_pod_spec, validate_template
 from tiphys_apiserver.registry.core.pod_update import validate_ephemeral_update, validate_pod_update
 from tiphys_apiserver.registry.core.qos import qos_class
+from tiphys_apiserver.registry.core.spec_texts import SpecTexts
 from tiphys_apiserver.registry.strategy import Environment, Strategy, WriteContext, copy_field
 
 _DEFAULT_GRACE_S = 30
@@ -27,11 +29,16 @@ class PodStrategy(Strategy):
     def __init__(self, resource: ResourceInfo, environment: Environment) -> None:
         super().__init__(resource, environment)
         self._approved = ApprovedSpecs()
+        self._texts = SpecTexts()
 
     def apply_defaults(self, obj: Message) -> None:
         """The schema's defaults, then those that depend on other fields."""
         super().apply_defaults(obj)
         default_pod(obj)
+
+    def apply_status_defaults(self, obj: Any) -> None:
+        """The status alone: kubelets write it often, and the spec is as it was stored."""
+        defaults.apply_defaults(obj.status)
 
     def prepare_for_create(self, ctx: WriteContext, obj: Message) -> None:
         """A new pod is pending, in the quality class that its resources make."""
@@ -96,6 +103,10 @@ class PodStrategy(Strategy):
                 FieldError.invalid("spec", new.metadata.name, "Pod QOS Class may not change as a result of resizing")
             )
         return errors
+
+    def dumps(self, obj: Message) -> bytes:
+        """With the texts of specs remembered."""
+        return self._texts.dumps(obj)
 
     def grace_period_s(self, ctx: WriteContext, obj: Any, requested: int | None) -> int:
         """The caller's period or the pod's own; none for a pod that no node has taken on or that has ended."""
