@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiphys.api.core.v1.node_pb2 import Node
+from tiphys_scheduler.images import Images
 from tiphys_scheduler.pod_groups import PodGroups
 from tiphys_scheduler.pod_info import CPU, MEMORY, PODS, STORAGE, Needs, Port, amount
 from tiphys_scheduler.topology import Topology
@@ -54,6 +55,7 @@ class Columns:
         # How many pods of a kind are where, and which rows are one place to a label.
         self.groups = PodGroups(self._rows, self.forget_changes)
         self._topologies: dict[str, Topology] = {}
+        self.images = Images(self._rows)
         self.changes: list[int] = []
         # Rises when rows are added: arrays are then new ones, and whoever kept some starts afresh.
         self.epoch = 0
@@ -82,6 +84,7 @@ class Columns:
         self.unschedulable[row] = node.spec.unschedulable
         self._set_labels(row, dict(node.metadata.labels))
         self._set_taints(row, [(t.key, t.value, t.effect) for t in node.spec.taints])
+        self.images.set(row, {name: image.sizeBytes for image in node.status.images for name in image.names})
         self.present[row] = True
         changed = before != self._facts(row)
         if changed:
@@ -101,6 +104,7 @@ class Columns:
         for counts in self.ports.values():
             counts[row] = 0
         self.groups.clear_row(row)
+        self.images.set(row, {})
         self.names[row] = ""
         self._free.append(row)
         self.changes.append(~row)
@@ -188,6 +192,7 @@ class Columns:
         self._free = list(range(self._rows + more - 1, self._rows - 1, -1))
         self._rows += more
         self.groups.grow(self._rows)
+        self.images.grow(self._rows)
         for topology in self._topologies.values():
             topology.grow(self._rows)
         self.forget_changes()

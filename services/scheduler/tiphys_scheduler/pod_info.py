@@ -41,6 +41,8 @@ class Needs:
     # What selectors of others see of the pod, and what it says of others itself.
     identity: Identity = NOBODY
     terms: PodTerms = NO_TERMS
+    # Of every container, init containers included.
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,13 @@ def _needs(pod: Pod) -> Needs:
         ephemeral_claims=ephemeral,
         identity=identity(pod),
         terms=pod_terms(pod),
+        images=tuple(_image_name(c.image) for c in (*spec.initContainers, *spec.containers)),
     )
+
+
+def _image_name(name: str) -> str:
+    """As nodes list it: with a tag."""
+    return name if name.rfind(":") > name.rfind("/") else f"{name}:latest"
 
 
 def _claims(pod: Pod) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -104,6 +104,15 @@ class _Kept:
     filters: bool
     hangs_on: object
     relation: Relation | None
+    # The scores that went into the sum.
+    scores: Scores | None = None
+
+    def look(self, feasible: Mask) -> bool:
+        """Asks for the scores; False where they are others than before."""
+        if not self.weight or self.relation is None:
+            return True
+        old, self.scores = self.scores, self.relation.scores(feasible)
+        return self.scores is old
 
 
 class PodClass:
@@ -235,6 +244,8 @@ class PodClass:
             return
         for raw in self._raws:
             raw.look(self.feasible)
+        for kept in self._relations:
+            kept.look(self.feasible)
         self._best = self._sum(ALL_ROWS)
 
     def _patch(self, rows: NDArray[np.intp], was_local: Mask) -> None:
@@ -243,7 +254,9 @@ class PodClass:
         same = True
         for raw in self._raws:
             same &= raw.look(self.feasible)
-        if same and not any(kept.weight and kept.relation is not None for kept in self._relations):
+        for kept in self._relations:
+            same &= kept.look(self.feasible)
+        if same:
             self._best[rows] = self._sum(rows)
         else:
             self._best = self._sum(ALL_ROWS)
@@ -253,11 +266,8 @@ class PodClass:
         for raw in self._raws:
             total = total + raw.scores(self._pod, self.feasible, rows)
         for kept in self._relations:
-            if not kept.weight or kept.relation is None:
-                continue
-            found = kept.relation.scores(self.feasible)
-            if found is not None:
-                total = total + kept.weight * found[rows]
+            if kept.scores is not None:
+                total = total + kept.weight * kept.scores[rows]
         best: Scores = np.where(self.feasible[rows], total, _NOT_FEASIBLE)
         return best
 

@@ -108,7 +108,10 @@ class Relation(Protocol):
         ...
 
     def scores(self, feasible: Mask) -> Scores | None:
-        """0 to 100 for every row, meant for the feasible ones; None where all are equal and count nothing."""
+        """0 to 100 for every row, meant for the feasible ones; None where all are equal and count nothing.
+
+        Whoever returns the same array as before says that nothing in it changed.
+        """
         ...
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tiphys_scheduler.framework.interface import Event
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.plugins.balanced_allocation import BalancedAllocation
+from tiphys_scheduler.plugins.image_locality import ImageLocality
 from tiphys_scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from tiphys_scheduler.plugins.node_affinity import NodeAffinity
 from tiphys_scheduler.plugins.node_name import NodeName
@@ -37,7 +38,15 @@ def profile(binding: VolumeBinding, volumes: Volumes) -> Profile:
             spread,
             between,
         ),
-        scores=((taints, 3), (affinity, 2), (spread, 2), (between, 2), (fit, 1), (BalancedAllocation(), 1)),
+        scores=(
+            (taints, 3),
+            (affinity, 2),
+            (spread, 2),
+            (between, 2),
+            (fit, 1),
+            (BalancedAllocation(), 1),
+            (ImageLocality(), 1),
+        ),
         pre_filters=(binding,),
     )
 

@@ -182,12 +182,15 @@ class _Liking:
     def __init__(self, sums: Sequence[DomainSums]) -> None:
         self._sums = sums
         self._raw: Counts | None = None
+        # Between which raw scores of feasible nodes the final ones lie, and these.
+        self._between = (0, 0)
+        self._scores: Scores | None = None
 
     def update(self, rows: NDArray[np.intp]) -> None:
         """Counts pods that came and went."""
         for sums in self._sums:
             if sums.update(rows):
-                self._raw = None
+                self._raw = self._scores = None
 
     def scores(self, feasible: Mask) -> Scores | None:
         """From the worst feasible node, 0, to the best, 100."""
@@ -202,8 +205,10 @@ class _Liking:
         lowest, highest = int(of_feasible.min()), int(of_feasible.max())
         if lowest == highest:
             return None
-        found: Scores = (MAX_SCORE * ((raw - lowest) / (highest - lowest))).astype(np.int64)
-        return found
+        if self._scores is None or self._between != (lowest, highest):
+            self._between = lowest, highest
+            self._scores = (MAX_SCORE * ((raw - lowest) / (highest - lowest))).astype(np.int64)
+        return self._scores
 
 
 class _Relation:
