@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.core.v1 import node_pb2, persistent_volume_claim_pb2, persistent_volume_pb2, pod_pb2, service_pb2
 from tiphys.api.discovery.v1 import discovery_pb2
+from tiphys.api.policy.v1 import policy_pb2
 from tiphys.api.storage.v1 import storage_pb2
 from tiphys_apimachinery.meta import namespaced_name
 from tiphys_apimachinery.persistent_volumes import claim_view, volume_view
@@ -29,6 +30,7 @@ from tiphys_client.workqueue_metrics import WorkMetrics
 from tiphys_component.clock import Clock
 from tiphys_controller_manager.backends import SERVICE_INDEX, service_view, slice_keys
 from tiphys_controller_manager.controllers.attachdetach.plan import attachment_view
+from tiphys_controller_manager.controllers.disruption.plan import budget_view
 from tiphys_controller_manager.expectations import Expectations
 from tiphys_controller_manager.nodes import node_view
 from tiphys_controller_manager.options import Options
@@ -64,6 +66,7 @@ _PROJECTIONS: Final[Mapping[type[Message], Callable[[Any], Any]]] = {
     persistent_volume_claim_pb2.PersistentVolumeClaim: claim_view,
     persistent_volume_pb2.PersistentVolume: volume_view,
     storage_pb2.VolumeAttachment: attachment_view,
+    policy_pb2.PodDisruptionBudget: budget_view,
 }
 _INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {
     pod_pb2.Pod: POD_INDEXES,

@@ -9,6 +9,7 @@ from tiphys_controller_manager.controllers.certificates.cleaning import Certific
 from tiphys_controller_manager.controllers.certificates.signing import CertificateSigner
 from tiphys_controller_manager.controllers.daemonset.controller import DaemonSetController
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
+from tiphys_controller_manager.controllers.disruption.controller import DisruptionController
 from tiphys_controller_manager.controllers.endpoints.controller import EndpointsController
 from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
 from tiphys_controller_manager.controllers.ephemeral_volume.controller import EphemeralVolumes
@@ -80,6 +81,9 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             aliases=("daemonset",),
         ),
         *_batch_controllers(options),
+        ControllerSpec(
+            "disruption-controller", DisruptionController, aliases=("disruption",), event_source="controllermanager"
+        ),
         *_storage_controllers(),
         ControllerSpec(
             "endpointslice-controller",

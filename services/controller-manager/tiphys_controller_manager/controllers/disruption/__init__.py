@@ -1,0 +1,1 @@
+"""Counts for each PodDisruptionBudget how many pods may be away."""
