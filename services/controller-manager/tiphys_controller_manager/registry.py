@@ -41,7 +41,6 @@ _QUOTAS = 5
 
 def controllers(options: Options) -> tuple[ControllerSpec, ...]:
     """Every controller by the name that Kubernetes gives it, with its older name."""
-    services = options.concurrent_service_endpoint_syncs
     return (
         # Accounts and the authority first: no pod starts without them.
         ControllerSpec("serviceaccount-controller", ServiceAccountController, aliases=("serviceaccount",)),
@@ -56,6 +55,20 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             event_source="node-controller",
         ),
         ControllerSpec("taint-eviction-controller", TaintEvictionController, _EVICTIONS),
+        *_workload_controllers(options),
+        *_batch_controllers(options),
+        ControllerSpec(
+            "disruption-controller", DisruptionController, aliases=("disruption",), event_source="controllermanager"
+        ),
+        *_storage_controllers(),
+        *_service_controllers(options.concurrent_service_endpoint_syncs),
+        *_cleaning_controllers(options),
+    )
+
+
+def _workload_controllers(options: Options) -> tuple[ControllerSpec, ...]:
+    """What runs until it is told to end."""
+    return (
         ControllerSpec(
             "deployment-controller",
             DeploymentController,
@@ -80,11 +93,12 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             options.concurrent_daemonset_syncs,
             aliases=("daemonset",),
         ),
-        *_batch_controllers(options),
-        ControllerSpec(
-            "disruption-controller", DisruptionController, aliases=("disruption",), event_source="controllermanager"
-        ),
-        *_storage_controllers(),
+    )
+
+
+def _service_controllers(services: int) -> tuple[ControllerSpec, ...]:
+    """Who answers for a service, in both forms; so many services at once."""
+    return (
         ControllerSpec(
             "endpointslice-controller",
             EndpointSliceController,
@@ -99,7 +113,6 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             aliases=("endpoint",),
             event_source="endpoint-controller",
         ),
-        *_cleaning_controllers(options),
     )
 
 
