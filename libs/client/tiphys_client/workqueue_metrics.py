@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from tiphys_component.clock import Clock, SystemClock
 from tiphys_component.metrics import Registry
 
 # Source: client-go util/workqueue/metrics, exponential buckets from 10 ns, factor 10, cut to those that occur here.
@@ -59,8 +61,11 @@ class NoQueueMetrics:
 class WorkMetrics:
     """The metric families, made once a registry; for_queue and reconciles hand out what one controller uses."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, clock: Clock | None = None) -> None:
         labels = ("name",)
+        self._clock = clock or SystemClock()
+        self._queues: dict[str, _BoundQueueMetrics] = {}
+        registry.collector(self._collect)
         self.depth = registry.gauge("workqueue_depth", "Items that wait for a worker", labels)
         self.adds = registry.counter("workqueue_adds_total", "Items added", labels)
         self.retries = registry.counter("workqueue_retries_total", "Items added again after a failure", labels)
@@ -76,7 +81,23 @@ class WorkMetrics:
 
     def for_queue(self, name: str) -> QueueMetrics:
         """The metrics of one queue."""
-        return _BoundQueueMetrics(self, name)
+        found = self._queues[name] = _BoundQueueMetrics(self, name)
+        return found
+
+    def _collect(self) -> Iterator[Metric]:
+        labels = ("name",)
+        unfinished = GaugeMetricFamily(
+            "workqueue_unfinished_work_seconds", "Seconds that items now worked on have taken, in all.", labels=labels
+        )
+        longest = GaugeMetricFamily(
+            "workqueue_longest_running_processor_seconds", "Seconds of the item worked on longest.", labels=labels
+        )
+        now = self._clock.monotonic()
+        for name, queue in self._queues.items():
+            ages = [now - began for began in queue.started()]
+            unfinished.add_metric((name,), sum(ages))
+            longest.add_metric((name,), max(ages, default=0.0))
+        yield from (unfinished, longest)
 
     def reconciles(self, controller: str, result: str) -> Counter:
         """The counter for one way in which a reconciliation ends: success, requeue, requeue_after, error, terminal."""
@@ -92,6 +113,10 @@ class _BoundQueueMetrics:
         self._work_duration: Histogram = families.work_duration.labels(name)
         self._added_at: dict[Hashable, float] = {}
         self._started_at: dict[Hashable, float] = {}
+
+    def started(self) -> list[float]:
+        """When work on each item at hand began."""
+        return list(self._started_at.values())
 
     def added(self, item: Hashable, now: float) -> None:
         self._adds.inc()

@@ -7,18 +7,22 @@ microsecond, the lookup more than twice that.
 from __future__ import annotations
 
 import asyncio
+import platform
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tiphys_component.app import listen_error
 from tiphys_component.health import Health, Verdict
+from tiphys_component.release import API_MAJOR, API_MINOR, git_version
+from tiphys_component.zpages import FLAGZ, STATUSZ, ZPages
 
 # Kubernetes' buckets for request durations, in seconds.
 # Source: kubernetes/apiserver pkg/endpoints/metrics/metrics.go, thinned to every second one.
@@ -30,8 +34,10 @@ class Registry:
 
     def __init__(self, *, process_metrics: bool = False) -> None:
         self._collectors = CollectorRegistry(auto_describe=True)
+        self._resets: list[Callable[[], None]] = []
         if process_metrics:
             ProcessCollector(registry=self._collectors)
+            self.collector(_build_info)
 
     def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Counter:
         """A number that only grows; raises ValueError if the name is taken."""
@@ -59,6 +65,15 @@ class Registry:
         """Whole metrics that are made only when they are asked for."""
         self._collectors.register(_Collector(collect))
 
+    def on_reset(self, reset: Callable[[], None]) -> None:
+        """Have reset called when the counts are to begin anew: whoever has bound labels must bind them again."""
+        self._resets.append(reset)
+
+    def reset(self) -> None:
+        """Begin anew with the counts of all that asked for it with on_reset."""
+        for reset in self._resets:
+            reset()
+
     def value(self, name: str, /, **labels: str) -> float | None:
         """The current value of one sample, None if there is none; for tests and status pages."""
         return self._collectors.get_sample_value(name, labels)
@@ -83,6 +98,20 @@ class _Collector(Collector):
         return self._collect()
 
 
+def _build_info() -> Iterable[Metric]:
+    labels = {
+        "git_version": git_version(),
+        "major": API_MAJOR,
+        "minor": API_MINOR,
+        "go_version": f"python{platform.python_version()}",
+        "platform": f"{sys.platform}/{platform.machine()}",
+    }
+    text = "A metric with the constant value 1, labelled by what this program is."
+    found = GaugeMetricFamily("kubernetes_build_info", text, labels=tuple(labels))
+    found.add_metric(tuple(labels.values()), 1)
+    yield found
+
+
 @asynccontextmanager
 async def listening(
     host: str,
@@ -90,14 +119,18 @@ async def listening(
     registry: Registry,
     health: Health,
     *,
+    pages: ZPages | None = None,
     tls: ssl.SSLContext | None = None,
     flag: str = "--metrics-bind-address",
 ) -> AsyncIterator[int]:
-    """Serve /metrics, /healthz, /livez and /readyz while the block runs; yields the port, chosen by the system for 0.
+    """Serve /metrics, /healthz, /livez, /readyz and the pages while the block runs.
+
+    Yields the port, chosen by the system for 0.
 
     Raises StartupError, which names the flag, if the address can't be listened on.
     """
-    runner = web.AppRunner(status_app(registry, health), access_log=None, handle_signals=False, shutdown_timeout=0.5)
+    served = status_app(registry, health, pages)
+    runner = web.AppRunner(served, access_log=None, handle_signals=False, shutdown_timeout=0.5)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, ssl_context=tls)
@@ -116,15 +149,16 @@ async def serve(
     registry: Registry,
     health: Health,
     *,
+    pages: ZPages | None = None,
     tls: ssl.SSLContext | None = None,
     flag: str = "--metrics-bind-address",
 ) -> None:
     """Serve metrics and health until cancelled; raises as listening does."""
-    async with listening(host, port, registry, health, tls=tls, flag=flag):
+    async with listening(host, port, registry, health, pages=pages, tls=tls, flag=flag):
         await asyncio.get_running_loop().create_future()
 
 
-def status_app(registry: Registry, health: Health) -> web.Application:
+def status_app(registry: Registry, health: Health, pages: ZPages | None = None) -> web.Application:
     """The HTTP application itself, to be mounted in a larger one."""
 
     async def metrics(_request: web.Request) -> web.Response:
@@ -141,7 +175,22 @@ def status_app(registry: Registry, health: Health) -> web.Application:
     app.router.add_get("/healthz", livez)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
+    if pages is not None:
+        _add_pages(app, pages)
     return app
+
+
+def _add_pages(app: web.Application, pages: ZPages) -> None:
+    """Serve /statusz and /flagz."""
+
+    def serve(make: Callable[[], str]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(_request: web.Request) -> web.Response:
+            return web.Response(text=make())
+
+        return handle
+
+    app.router.add_get(STATUSZ, serve(pages.statusz))
+    app.router.add_get(FLAGZ, serve(pages.flagz))
 
 
 def health_response(name: str, verdicts: Sequence[Verdict], *, verbose: bool = False) -> web.Response:

@@ -105,6 +105,12 @@ def parse(options: type[OptionsT], argv: Sequence[str] | None = None, *, prog: s
         parser.error(str(err))
 
 
+def flag_names(options: type) -> dict[str, str]:
+    """The first flag of each field of an options class, by the field's name."""
+    found = {item.name: item.metadata.get(_METADATA) for item in dataclasses.fields(options)}
+    return {name: spec.names[0] for name, spec in found.items() if spec is not None}
+
+
 def parse_duration(text: str) -> float:
     """Seconds in Go's duration form (`1h2m3.5s`, `300ms`), or in plain seconds (`90`).
 

@@ -13,6 +13,7 @@ from tiphys_component.health import Health
 from tiphys_component.options import LogOptions, flag
 from tiphys_component.rpc import ErrorMapper, Server, Servicer
 from tiphys_component.tls import TLSFiles
+from tiphys_component.zpages import ZPages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class Face:
     health: Health
     tls: TLSFiles | None = None
     error_mapper: ErrorMapper | None = None
+    pages: ZPages | None = None
 
     async def run(self) -> None:
         """Serves both until cancelled; neither where the port of gRPC is -1. Raises StartupError for a port taken."""
@@ -55,5 +57,5 @@ class Face:
         )
         async with asyncio.TaskGroup() as group:
             start_loop(group, server.run(), "grpc face")
-            status = metrics.serve(self.host, self.status_port, self.registry, self.health)
+            status = metrics.serve(self.host, self.status_port, self.registry, self.health, pages=self.pages)
             start_loop(group, status, "metrics and health")

@@ -12,6 +12,7 @@ from tiphys_component.clock import SystemClock
 from tiphys_component.health import Health, NotReady
 from tiphys_component.options import parse
 from tiphys_component.proc import to_thread
+from tiphys_component.zpages import ZPages
 from tiphys_device.generic import read_config
 from tiphys_device.nvidia import NvidiaPlugin
 from tiphys_device.nvml import NvmlLibrary
@@ -40,6 +41,7 @@ class DeviceService:
                     options.metrics_port,
                     _registry(servers),
                     _health(servers),
+                    pages=ZPages("device-plugin", options),
                     flag="--metrics-port",
                 )
                 start_loop(group, status, "metrics and health")

@@ -11,6 +11,7 @@ from tiphys_component import log, metrics
 from tiphys_component.app import run, start_loop
 from tiphys_component.health import Health
 from tiphys_component.options import LogOptions, flag, parse
+from tiphys_component.zpages import ZPages
 from tiphys_sdk.csi.driver import Driver
 from tiphys_sdk.csi.server import DriverServer
 
@@ -43,7 +44,10 @@ def serve(make: Callable[[OptionsT], Driver], options: type[OptionsT], argv: Seq
             server = DriverServer(driver, chosen.endpoint, chosen.registration_socket)
             start_loop(group, server.run(), f"driver {driver.name}")
             if chosen.healthz_port:
-                faces = metrics.serve(chosen.bind_address, chosen.healthz_port, registry, health, flag="--healthz-port")
+                pages = ZPages("csi-driver", chosen)
+                faces = metrics.serve(
+                    chosen.bind_address, chosen.healthz_port, registry, health, pages=pages, flag="--healthz-port"
+                )
                 start_loop(group, faces, "metrics and health")
 
     return run(work, name="csi-driver")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from tiphys_apimachinery.scheme import load_default
 from tiphys_apiserver.options import Options
 from tiphys_apiserver.server.assembly import Assembly, Foundation, assemble
 from tiphys_apiserver.server.flow_control.dangling import DanglingConditions
 from tiphys_apiserver.storage.compactor import Compactor
 from tiphys_apiserver.storage.interface import StorageError, Store
+from tiphys_apiserver.storage.measured_store import MeasuredStore, Place, read_place
 from tiphys_component import app, log
 from tiphys_component.app import StartupError, start_loop
 from tiphys_component.clock import Clock, SystemClock
@@ -56,8 +58,9 @@ class ApiServer:
         tls = server_ssl_context(serving)
         async with open_store(options, self._clock) as opened:
             metrics = Registry(process_metrics=True)
-            encrypted = _encrypted(options, opened, self._clock, metrics)
-            store: Store = encrypted or opened
+            measured = MeasuredStore(opened, self._clock, metrics, _places())
+            encrypted = _encrypted(options, measured, self._clock, metrics)
+            store: Store = encrypted or measured
             health = Health()
             _add_store_check(health, store)
             set_ready = health.gate("poststarthook/bootstrap")
@@ -198,6 +201,20 @@ async def open_store(options: Options, clock: Clock) -> AsyncIterator[Store]:
         yield sqlite
     finally:
         await sqlite.close()
+
+
+def _places() -> Callable[[str], Place]:
+    """Which resource lies under a key."""
+    places = {f"{info.storage_key_prefix}/": (info.group, info.plural) for info in load_default().resources()}
+
+    def place_of(key: str) -> Place:
+        for end in (key.find("/", key.find("/", 1) + 1), key.find("/", key.find("/", key.find("/", 1) + 1) + 1)):
+            found = places.get(key[: end + 1])
+            if found is not None:
+                return found
+        return read_place(key)
+
+    return place_of
 
 
 def _encrypted(options: Options, store: Store, clock: Clock, metrics: Registry) -> EncryptedStore | None:

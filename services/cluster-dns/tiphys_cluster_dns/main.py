@@ -9,10 +9,10 @@ from tiphys.api.core.v1.service_pb2 import Service
 from tiphys.api.discovery.v1.discovery_pb2 import EndpointSlice
 from tiphys_apimachinery.errors import APIError
 from tiphys_client.client import Client
+from tiphys_client.counted_transport import counted_transport
 from tiphys_client.grpc_status import reply_for
 from tiphys_client.informer import Informer
 from tiphys_client.kubeconfig import load
-from tiphys_client.transport import GrpcTransport
 from tiphys_cluster_dns.chain import Chain
 from tiphys_cluster_dns.listener import Listener
 from tiphys_cluster_dns.options import Options
@@ -30,6 +30,7 @@ from tiphys_component.health import Health
 from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_component.serving import Face
+from tiphys_component.zpages import ZPages
 
 _log = log.get_logger("cluster-dns")
 
@@ -54,7 +55,7 @@ class ClusterDns:
         """Works until cancelled."""
         options = self._options
         registry, health = Registry(process_metrics=True), Health()
-        client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="cluster-dns")
+        client = Client(counted_transport(load(options.kubeconfig), registry), field_manager="cluster-dns")
         services: Informer[Service, object] = Informer(client, Service, clock=self._clock)
         slices: Informer[EndpointSlice, object] = Informer(client, EndpointSlice, clock=self._clock)
         zone = Zone(options.cluster_domain)
@@ -70,6 +71,7 @@ class ClusterDns:
             health,
             options.tls,
             reply_for,
+            ZPages("cluster-dns", options),
         )
         try:
             async with asyncio.TaskGroup() as group:

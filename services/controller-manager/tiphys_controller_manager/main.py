@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 from tiphys_apimachinery.scheme import load_default
 from tiphys_client.client import Client
+from tiphys_client.counted_transport import counted_transport
 from tiphys_client.grpc_status import reply_for
 from tiphys_client.kubeconfig import ClientConfig, load
 from tiphys_client.leader_election import LeaderElector, LeaseTimes
 from tiphys_client.shared_informers import SharedInformers
-from tiphys_client.transport import FencedTransport, GrpcTransport, Transport
+from tiphys_client.transport import FencedTransport, Transport
 from tiphys_client.workqueue_metrics import WorkMetrics
 from tiphys_component import log
 from tiphys_component.app import StartupError, run, start_loop
@@ -24,6 +25,7 @@ from tiphys_component.health import Health, NotReady
 from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_component.serving import Face
+from tiphys_component.zpages import ZPages
 from tiphys_controller_manager.frame import Parts
 from tiphys_controller_manager.manager import Manager
 from tiphys_controller_manager.options import Options
@@ -59,7 +61,7 @@ class ControllerManager:
         """Work until cancelled. Raises LeadershipLost when another process has taken over."""
         options, clock = self._options, self._clock
         registry, health = Registry(process_metrics=True), Health()
-        transport = self._transport or GrpcTransport(self._config)
+        transport = self._transport or counted_transport(self._config, registry)
         identity = options.leader_elect_identity or f"{socket.gethostname()}_{uuid.uuid4()}"
         elector = LeaderElector(
             Client(transport, field_manager=NAME),
@@ -95,6 +97,7 @@ class ControllerManager:
             health,
             options.tls,
             reply_for,
+            ZPages(NAME, options, clock=clock),
         )
 
         async def lead() -> None:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from tiphys.api.core.v1.service_pb2 import Service
 from tiphys.api.discovery.v1.discovery_pb2 import EndpointSlice
 from tiphys_client.client import Client
+from tiphys_client.counted_transport import counted_transport
 from tiphys_client.grpc_status import reply_for
 from tiphys_client.informer import Informer
 from tiphys_client.kubeconfig import load
-from tiphys_client.transport import GrpcTransport
 from tiphys_component import log
 from tiphys_component.app import run, start_loop
 from tiphys_component.clock import SystemClock
@@ -19,6 +19,7 @@ from tiphys_component.health import Health, NotReady
 from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_component.serving import Face
+from tiphys_component.zpages import ZPages
 from tiphys_kube_proxy.backends.nftables import Nftables
 from tiphys_kube_proxy.nft_rules import Settings
 from tiphys_kube_proxy.options import Options
@@ -40,7 +41,7 @@ class KubeProxy:
             await backend.remove()
             return
         clock, registry, health = SystemClock(), Registry(process_metrics=True), Health()
-        client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="kube-proxy")
+        client = Client(counted_transport(load(options.kubeconfig), registry), field_manager="kube-proxy")
         services: Informer[Service, object] = Informer(client, Service, clock=clock)
         slices: Informer[EndpointSlice, object] = Informer(client, EndpointSlice, clock=clock)
         proxier = Proxier(
@@ -67,6 +68,7 @@ class KubeProxy:
             health,
             options.tls,
             reply_for,
+            ZPages("kube-proxy", options),
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -22,6 +22,7 @@ from tiphys_component.clock import Clock
 from tiphys_component.proc import to_thread
 from tiphys_component.rpc import Server
 from tiphys_component.tls import server_ssl_context
+from tiphys_component.zpages import ZPages
 from tiphys_cri.interface import ImageService, RuntimeService
 from tiphys_kubelet.csi.assembly import CsiSupport
 from tiphys_kubelet.csi.volume_stats import VolumeStats
@@ -275,6 +276,7 @@ class Kubelet:
                 observed=self.lifecycle.observations,
             ),
             volume_uses=lambda: self.volume_stats.uses,
+            pages=ZPages("kubelet", self._options, clock=clock),
         )
 
     def _pods_with_status(self) -> Sequence[Pod]:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 
 from tiphys_client.client import Client
+from tiphys_client.counted_transport import counted_transport
 from tiphys_client.kubeconfig import load
-from tiphys_client.transport import GrpcTransport
 from tiphys_component import log
 from tiphys_component.app import StartupError, run
 from tiphys_component.clock import SystemClock
@@ -33,12 +33,15 @@ class KubeletService:
         image_endpoint = options.image_service_endpoint or options.container_runtime_endpoint
         runtime_channel = channel(options.container_runtime_endpoint)
         image_channel = channel(image_endpoint)
-        client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="kubelet")
+        transport = counted_transport(load(options.kubeconfig))
+        client = Client(transport, field_manager="kubelet")
         try:
             outside = Outside(
                 client, GrpcRuntimeService(runtime_channel), GrpcImageService(image_channel), SystemClock()
             )
-            await Kubelet(options, outside).run()
+            kubelet = Kubelet(options, outside)
+            transport.show_in(kubelet.metrics.registry)
+            await kubelet.run()
         finally:
             await client.close()
             await runtime_channel.close(None)

@@ -13,12 +13,13 @@ from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.core.v1.reference_pb2 import ObjectReference
 from tiphys_client.client import Client
+from tiphys_client.counted_transport import counted_transport
 from tiphys_client.grpc_status import reply_for
 from tiphys_client.informer import Informer
 from tiphys_client.kubeconfig import load
 from tiphys_client.leader_election import LeaderElector
 from tiphys_client.recorder import EventRecorder
-from tiphys_client.transport import GrpcTransport, Transport
+from tiphys_client.transport import Transport
 from tiphys_component import log
 from tiphys_component.app import run, start_loop
 from tiphys_component.clock import Clock, SystemClock
@@ -26,6 +27,7 @@ from tiphys_component.health import Health
 from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_component.serving import Face
+from tiphys_component.zpages import ZPages
 from tiphys_scheduler.options import Options
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
@@ -71,7 +73,7 @@ class SchedulerService:
         """Works until cancelled."""
         options, clock = self._options, self._clock
         registry, health = Registry(process_metrics=True), Health()
-        transport = self._transport or GrpcTransport(load(options.kubeconfig))
+        transport = self._transport or counted_transport(load(options.kubeconfig), registry)
         client = Client(transport, field_manager="kube-scheduler")
         nodes: Informer[Node, object] = Informer(client, Node, clock=clock, rng=self._rng)
         pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info, rng=self._rng)
@@ -97,6 +99,7 @@ class SchedulerService:
             health,
             options.tls,
             reply_for,
+            ZPages("kube-scheduler", options, clock=clock),
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -13,11 +13,11 @@ import grpc
 
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys_client.client import Client
+from tiphys_client.counted_transport import counted_transport
 from tiphys_client.grpc_status import reply_for
 from tiphys_client.informer import Informer
 from tiphys_client.kubeconfig import load
 from tiphys_client.recorder import EventRecorder
-from tiphys_client.transport import GrpcTransport
 from tiphys_cni.flannel import masquerade
 from tiphys_cni.flannel.backend.registry import BACKENDS
 from tiphys_cni.flannel.etcd.client import EtcdClient
@@ -36,6 +36,7 @@ from tiphys_component.health import Health, NotReady
 from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_component.serving import Face
+from tiphys_component.zpages import ZPages
 
 
 class Flannel:
@@ -76,6 +77,7 @@ class Flannel:
             health,
             options.tls,
             reply_for,
+            ZPages("flannel", options),
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -101,7 +103,7 @@ class _Kept:
 
 def _at_nodes(options: Options, clock: Clock, registry: Registry) -> _Kept:
     assert options.kubeconfig is not None
-    client = Client(GrpcTransport(load(options.kubeconfig)), field_manager="flannel")
+    client = Client(counted_transport(load(options.kubeconfig), registry), field_manager="flannel")
     nodes = Informer(client, Node, clock=clock, projection=claim_of)
     events = EventRecorder(client, "flannel", clock=clock, host=options.node_name, registry=registry)
     network = options.settings().network

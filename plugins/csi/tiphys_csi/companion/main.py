@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from tiphys_client.client import Client
+from tiphys_client.counted_transport import counted_transport
 from tiphys_client.grpc_status import reply_for
 from tiphys_client.kubeconfig import load
 from tiphys_client.rate_limiter import ItemBackoff
 from tiphys_client.recorder import EventRecorder
-from tiphys_client.transport import GrpcTransport
 from tiphys_client.workqueue_metrics import WorkMetrics
 from tiphys_component import log
 from tiphys_component.app import run, start_loop
@@ -20,6 +20,7 @@ from tiphys_component.health import Health, NotReady
 from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_component.serving import Face
+from tiphys_component.zpages import ZPages
 from tiphys_csi.companion.attacher import Attacher
 from tiphys_csi.companion.deleter import Deleter
 from tiphys_csi.companion.drivers import Drivers
@@ -91,7 +92,7 @@ class CompanionService:
         """Work until cancelled. What is half done is found and finished by the next one."""
         options = self._options
         registry, health = Registry(process_metrics=True), Health()
-        client = Client(GrpcTransport(load(options.kubeconfig)), field_manager=NAME)
+        client = Client(counted_transport(load(options.kubeconfig), registry), field_manager=NAME)
         companion = Companion(options, client, clock=SystemClock(), registry=registry)
         registry.gauge_function("csi_companion_drivers", "Drivers that answer", lambda: len(companion.drivers.names()))
 
@@ -101,7 +102,15 @@ class CompanionService:
 
         health.add_readiness("informers", check_synced)
         face = Face(
-            options.bind_address, options.grpc_port, options.healthz_port, (), registry, health, options.tls, reply_for
+            options.bind_address,
+            options.grpc_port,
+            options.healthz_port,
+            (),
+            registry,
+            health,
+            options.tls,
+            reply_for,
+            ZPages(NAME, options),
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -30,7 +30,7 @@ class AdmissionAttributes:
     old_object is the stored one for UPDATE and DELETE and is read-only. For a subresource that
     is not the object itself (binding, eviction, token) object is that message. name may be empty
     on CREATE with generateName. options is CreateOptions, UpdateOptions or DeleteOptions, None
-    where nothing was said. warn adds a Warning header to the answer.
+    where nothing was said. warn adds a Warning header to the answer. waited notes seconds that webhooks took.
     """
 
     operation: Operation
@@ -44,6 +44,7 @@ class AdmissionAttributes:
     dry_run: bool = False
     options: Message | None = None
     warn: Callable[[str], None] = field(default=lambda text: None)
+    waited: Callable[[float], None] = field(default=lambda seconds: None)
 
 
 class MutatingPlugin(Protocol):

@@ -72,7 +72,23 @@ def _spec_errors(spec: Any) -> list[FieldError]:
                 "exactly one of nonResourceAttributes or resourceAttributes must be specified",
             )
         ]
+    return [error for kind in ("fieldSelector", "labelSelector") for error in _selector_errors(spec, kind)]
+
+
+def _selector_errors(spec: Any, kind: str) -> list[FieldError]:
+    if not _says(spec, kind):
+        return []
+    selector, path = getattr(spec.resourceAttributes, kind), f"spec.resourceAttributes.{kind}"
+    if selector.rawSelector and selector.requirements:
+        problem = "may not be specified at the same time as requirements"
+        return [FieldError.invalid(f"{path}.rawSelector", selector.rawSelector, problem)]
+    if not selector.rawSelector and not selector.requirements:
+        return [FieldError.required(f"{path}.requirements", "requirements or rawSelector must be specified")]
     return []
+
+
+def _says(spec: Any, field: str) -> bool:
+    return bool(spec.HasField("resourceAttributes") and spec.resourceAttributes.HasField(field))
 
 
 async def _judge(authorizer: Authorizer, attributes: Attributes, status: Any) -> None:

@@ -137,7 +137,11 @@ USER_ROLES = (
     ),
     RoleSpec(
         "system:monitoring",
-        (allow_urls("get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*"),),
+        (
+            allow_urls(
+                "get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/* /statusz /flagz"
+            ),
+        ),
     ),
 )
 

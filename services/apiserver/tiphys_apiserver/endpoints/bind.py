@@ -34,7 +34,7 @@ async def bind(hall: Hall, served: Served, call: Call, binding: Any) -> meta_pb2
     _check_target(binding, name)
     attributes = AdmissionAttributes(
         Operation.CREATE, served.info, "binding", call.info.namespace, name, binding, None,
-        call.user, call.dry_run, None, call.warn,
+        call.user, call.dry_run, None, call.warn, call.waited,
     )  # fmt: skip
     await hall.admission.admit(attributes)
     await hall.admission.validate(attributes)

@@ -55,7 +55,7 @@ async def evict(hall: Hall, served: Served, call: Call, eviction: Any, *, object
         raise BadRequest(f"name in URL does not match name in Eviction object: {name} != {eviction.metadata.name}")
     attributes = AdmissionAttributes(
         Operation.CREATE, served.info, "eviction", call.info.namespace, name, eviction, None,
-        call.user, call.dry_run, None, call.warn,
+        call.user, call.dry_run, None, call.warn, call.waited,
     )  # fmt: skip
     await hall.admission.admit(attributes)
     await hall.admission.validate(attributes)

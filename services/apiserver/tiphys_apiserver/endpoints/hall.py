@@ -90,7 +90,7 @@ class Hall:
             name = info.name or seen.metadata.name
             return AdmissionAttributes(
                 kind, resource, info.subresource, info.namespace, name, new, old,
-                call.user, call.dry_run, options, call.warn,
+                call.user, call.dry_run, options, call.warn, call.waited,
             )  # fmt: skip
 
         async def mutate(new: Any, old: Any) -> None:

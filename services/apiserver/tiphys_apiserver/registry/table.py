@@ -173,6 +173,17 @@ class ResourceTable:
         served = self.find(info.api_group, info.api_version, info.resource)
         return 0 if served is None else served.store.cacher.count(info.namespace if served.info.namespaced else "")
 
+    def knows(self, info: RequestInfo) -> bool:
+        """Whether a request is for something that is served; asking starts nothing."""
+        place = (info.api_group, info.api_version, info.resource)
+        served = self._served.get(place) or self._custom.get(place)
+        return served is not None and (not info.subresource or info.subresource in served.info.subresources)
+
+    def caches(self) -> Iterator[tuple[str, str, str, Cacher]]:
+        """Group, version and plural of each stored resource with its cache; of custom ones those in use."""
+        for store in [*self.stores(), *self._following]:
+            yield store.resource.group, store.resource.version, store.resource.plural, store.cacher
+
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
 

@@ -111,7 +111,7 @@ class KubeletProxy:
     async def _admit(self, call: Call, served: Served, obj: Any) -> None:
         attributes = AdmissionAttributes(
             Operation.CONNECT, served.info, call.info.subresource, call.info.namespace, call.info.name, None, obj,
-            call.user, False, None, call.warn,
+            call.user, False, None, call.warn, call.waited,
         )  # fmt: skip
         await self._hall.admission.validate(attributes)
 

@@ -32,6 +32,7 @@ from tiphys_component.log import get_logger
 _log = get_logger(__name__)
 
 _WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_APPLY = "application/apply-patch"
 _BEARER = "bearer "
 # Tokens of WebSocket clients in browsers, which can't set headers.
 _WEBSOCKET_BEARER = "base64url.bearer.authorization.k8s.io."
@@ -100,7 +101,7 @@ class RestServer:
             _log.error("request failed", method=exchange.method, path=exchange.path, exc_info=err)
             answer = status_answer(InternalError.of(type(err).__name__), self._error_format(exchange))
         if call is not None:
-            self._metrics.observe(call.info, answer.status, self._clock.monotonic() - began)
+            self._metrics.observe(call, answer.status, self._clock.monotonic() - began, _size(answer))
             if call.record is not None and isinstance(answer, Answer):
                 answer.headers.append(("Audit-Id", call.record.audit_id))
             if isinstance(answer, Answer):
@@ -127,9 +128,10 @@ class RestServer:
             watch=bool(query) and exchange.flag("watch"),
             selected_name=selected_name(selector) if selector else "",
         )
-        call = Call(info, self._credentials(exchange), _impersonation(exchange), door=exchange)
+        call = Call(info, self._credentials(exchange), _impersonation(exchange), door=exchange, is_counted=True)
         if exchange.method in _WRITING:
             call.user_agent = exchange.headers.get("User-Agent", "")
+            call.is_apply = info.verb == "patch" and exchange.headers.get("Content-Type", "").startswith(_APPLY)
         if query:
             call.field_selector = selector
             call.label_selector = query.get("labelSelector", "")
@@ -181,6 +183,13 @@ def _websocket_token(protocols: str) -> str:
             except ValueError:
                 return ""
     return ""
+
+
+def _size(answer: Any) -> int:
+    """Bytes of an answer's body; 0 for one that was written by itself."""
+    if not isinstance(answer, Answer):
+        return 0
+    return len(answer.body) if isinstance(answer.body, bytes) else sum(map(len, answer.body))
 
 
 def _quoted(text: str) -> str:

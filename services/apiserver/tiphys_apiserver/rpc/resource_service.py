@@ -124,7 +124,7 @@ class ResourceService:
         call.streams = True
         stream = await self.chain.run(call, lambda: self.served.store.cacher.stream(selection, query))
         try:
-            with stream:
+            with stream, self.chain.streaming(call):
                 # Answer at once: a caller may wait for the head to know that its watch is on.
                 await context.send_initial_metadata(())
                 async for batch in stream:

@@ -47,7 +47,7 @@ from tiphys_apiserver.registry.strategy import Environment
 from tiphys_apiserver.registry.table import ResourceTable
 from tiphys_apiserver.rest.discovery_paths import Catalog, add_discovery_paths, add_issuer_paths, add_openapi_paths
 from tiphys_apiserver.rest.kubelet import KubeletDocuments, KubeletProxy
-from tiphys_apiserver.rest.plain_paths import PlainPaths, add_basic_paths
+from tiphys_apiserver.rest.plain_paths import PlainPaths, add_basic_paths, add_debug_pages
 from tiphys_apiserver.rest.render import Renderer
 from tiphys_apiserver.rest.resources import Resources
 from tiphys_apiserver.rest.server import RestServer
@@ -60,13 +60,19 @@ from tiphys_apiserver.server.flow_control.interface import FlowControl
 from tiphys_apiserver.server.flow_control.metrics import FlowMetrics
 from tiphys_apiserver.server.flow_control.priority_and_fairness import PriorityAndFairness
 from tiphys_apiserver.server.max_in_flight import MaxInFlight
+from tiphys_apiserver.server.request_info import RequestInfo
 from tiphys_apiserver.server.request_metrics import RequestMetrics
 from tiphys_apiserver.server.security import Authentication, Authorization, build_authentication, build_authorization
 from tiphys_apiserver.storage.interface import Store
+from tiphys_apiserver.storage.storage_metrics import collect_storage
 from tiphys_component.clock import Clock
 from tiphys_component.health import Health
 from tiphys_component.log import get_logger
 from tiphys_component.metrics import Registry
+from tiphys_component.zpages import ZPages
+
+_NAME = "kube-apiserver"
+_USEFUL_PATHS = {name: f"/{name}" for name in ("healthz", "livez", "metrics", "readyz", "version")}
 
 
 @dataclass(slots=True)
@@ -144,7 +150,18 @@ def assemble(base: Foundation) -> Assembly:
     hall = Hall(table, admission, clock, answerers, readers=readers, authorizer=authorization.authorizer)
     flow = _flow_control(base, objects, table)
     auditor = build_auditor(options, scheme, clock, metrics=base.metrics, new_uid=base.new_uid)
-    chain = Chain(authentication.authenticator, authorization.authorizer, flow, auditor=auditor)
+    counted = RequestMetrics(
+        base.metrics, lambda info: table.knows(info) or _is_answered({**answerers, **readers}, info)
+    )
+    base.metrics.collector(collect_storage(table.caches))
+    chain = Chain(
+        authentication.authenticator,
+        authorization.authorizer,
+        flow,
+        auditor=auditor,
+        metrics=counted,
+        clock=clock,
+    )
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls, egress=egress)
     subresources = Subresources(hall, scheme, objects, kubelets)
     aggregator = Aggregator(objects, resolve, egress=egress, files=_client_files(options), clock=clock)
@@ -152,8 +169,7 @@ def assemble(base: Foundation) -> Assembly:
     paths = PlainPaths(aggregator.document)
     _add_documents(paths, base, scheme, hall)
     _add_issuer(paths, options, authentication)
-    counted = RequestMetrics(base.metrics)
-    unchecked = Chain(_ServerItself(), AlwaysAllow(), flow, auditor=auditor)
+    unchecked = Chain(_ServerItself(), AlwaysAllow(), flow, auditor=auditor, metrics=counted, clock=clock)
     return Assembly(
         scheme=scheme,
         objects=objects,
@@ -233,11 +249,17 @@ def _add_documents(paths: PlainPaths, base: Foundation, scheme: Scheme, hall: Ha
     """Health, discovery and OpenAPI."""
     options, table = base.options, hall.table
     add_basic_paths(paths, base.health, base.metrics)
+    add_debug_pages(paths, ZPages(_NAME, options, clock=base.clock, paths=_USEFUL_PATHS))
     add_swagger_page(paths)
     fixed = [info for info in scheme.resources() if is_served(info, hall)]
     catalog = Catalog(fixed, lambda: [served.info for served in table.custom()], lambda: table.generation)
     add_discovery_paths(paths, catalog, f"{options.advertise_address or options.bind_address[0]}:{options.secure_port}")
     add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION, custom=CustomKinds(table)))
+
+
+def _is_answered(answered: set[tuple[str, str, str]], info: RequestInfo) -> bool:
+    resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    return (info.api_group, info.api_version, resource) in answered
 
 
 def _component_status_info(scheme: Scheme) -> ResourceInfo:

@@ -55,11 +55,19 @@ class Call:
     sends_initial_events: bool = False
     seat: Seat | None = None
     flow_headers: tuple[tuple[str, str], ...] = ()
+    # What the metrics read: a patch that is an apply, seconds that webhooks took, and whether the door counts itself.
+    is_apply: bool = False
+    webhooks_s: float = 0.0
+    is_counted: bool = False
 
     def warn(self, text: str) -> None:
         """Tell the caller something beside the answer."""
         if text not in self.warnings:
             self.warnings.append(text)
+
+    def waited(self, seconds: float) -> None:
+        """Note that a webhook took so long."""
+        self.webhooks_s += seconds
 
     def free_seat(self) -> None:
         """Give back what flow control has given, once: at the end, or when a watch has begun."""

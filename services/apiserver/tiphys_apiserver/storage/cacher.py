@@ -115,6 +115,9 @@ class Cacher:
         self._filled = asyncio.Event()
         self._fill_revision = 0
         self._version = 0
+        # For the metrics: how often it was filled, and events that the store has told.
+        self.fills = 0
+        self.received = 0
 
     # -- keeping true
 
@@ -171,12 +174,14 @@ class Cacher:
             except Compacted:
                 objects, revision = await self._states.read(0)
         self._cache.replace(objects, revision)
+        self.fills += 1
         self._version += 1
         if was_filled:
             self._dispatcher.end_all(expired_by_gap())
         return revision
 
     def _apply(self, events: Sequence[Event]) -> None:
+        self.received += len(events)
         changes: list[Change] = []
         cache = self._cache
         for event in events:
@@ -213,6 +218,21 @@ class Cacher:
     def watchers(self) -> int:
         """How many watches run."""
         return len(self._dispatcher)
+
+    @property
+    def dispatched(self) -> int:
+        """Changes handed to watchers so far."""
+        return self._dispatcher.dispatched
+
+    @property
+    def sent(self) -> int:
+        """Events pushed to watchers so far, one by one."""
+        return self._dispatcher.sent
+
+    @property
+    def cut_off(self) -> int:
+        """Watches that were ended because they read too slowly."""
+        return self._dispatcher.cut_off
 
     def __len__(self) -> int:
         return len(self._cache)

@@ -42,6 +42,10 @@ class Dispatcher:
         self._waiting: set[Subscription] = set()
         self._count = 0
         self._timer: Timer | None = None
+        # For the metrics: changes handed out, events pushed to watchers, and watchers that were too slow.
+        self.dispatched = 0
+        self.sent = 0
+        self.cut_off = 0
 
     def __len__(self) -> int:
         return self._count
@@ -97,6 +101,7 @@ class Dispatcher:
         """Hand changes that the cache has applied to everybody they concern."""
         if not changes or not self._count:
             return
+        self.dispatched += len(changes)
         seen: dict[Group, list[WatchEvent]] = {}
         for change in changes:
             for group in self._groups_for(change):
@@ -137,6 +142,7 @@ class Dispatcher:
         """Push a batch; a connection that fails loses its own watch only."""
         try:
             subscription.sink.deliver(batch)
+            self.sent += len(batch.events)
         except Exception as err:  # one broken connection must not cost the other watchers their events
             _log.error("watch ended because its connection failed", resource=self._cache.prefix, err=repr(err))
             subscription.finish(None)
@@ -182,6 +188,7 @@ class Dispatcher:
     def _expire_waiting(self) -> None:
         floor = self._cache.floor
         for subscription in [one for one in self._waiting if one.missed and one.position < floor]:
+            self.cut_off += 1
             subscription.finish(self._cache.too_old(subscription.position))
 
     def forget(self, subscription: Subscription) -> None:

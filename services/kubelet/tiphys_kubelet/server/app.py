@@ -17,6 +17,7 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_apimachinery.codec.json_codec import to_json
 from tiphys_component.app import listen_error
 from tiphys_component.clock import Clock
+from tiphys_component.zpages import FLAGZ, STATUSZ, ZPages
 from tiphys_cri.errors import CRIError
 from tiphys_cri.interface import RuntimeService, StreamRequest
 from tiphys_kubelet.csi.volume_stats import VolumeUse
@@ -50,6 +51,7 @@ class ServerParts:
     pods: Callable[[], Sequence[Pod]]
     is_healthy: Callable[[], bool]
     started_at: datetime
+    pages: ZPages
     sampler: UsageSampler
     volume_uses: Callable[[], Sequence[VolumeUse]] = tuple
 
@@ -114,6 +116,8 @@ def make_app(parts: ServerParts) -> web.Application:
     app.router.add_get("/runningpods/", routes.pods)
     app.router.add_get("/stats/summary", routes.stats_summary)
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", routes.container_logs)
+    app.router.add_get(STATUSZ, routes.statusz)
+    app.router.add_get(FLAGZ, routes.flagz)
     streaming = {
         "/exec/{namespace}/{pod}/{container}": routes.exec,
         "/exec/{namespace}/{pod}/{uid}/{container}": routes.exec,
@@ -139,6 +143,12 @@ class _Routes:
         if self._parts.is_healthy():
             return web.Response(text="ok")
         return web.Response(status=500, text="the runtime has not been listed for too long\n")
+
+    async def statusz(self, request: web.Request) -> web.Response:
+        return web.Response(text=self._parts.pages.statusz())
+
+    async def flagz(self, request: web.Request) -> web.Response:
+        return web.Response(text=self._parts.pages.flagz())
 
     async def metrics(self, request: web.Request) -> web.Response:
         return _text(self._parts.metrics.registry.render())

@@ -33,6 +33,8 @@ _SUBRESOURCES = {
     "pods": "pods",
     "healthz": "healthz",
     "configz": "configz",
+    "statusz": "statusz",
+    "flagz": "flagz",
 }
 
 
