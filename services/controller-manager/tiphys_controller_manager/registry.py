@@ -28,6 +28,7 @@ from tiphys_controller_manager.controllers.root_ca.controller import RootCAContr
 from tiphys_controller_manager.controllers.service_account.controller import ServiceAccountController
 from tiphys_controller_manager.controllers.statefulset.controller import StatefulSetController
 from tiphys_controller_manager.controllers.taint_eviction.controller import TaintEvictionController
+from tiphys_controller_manager.controllers.ttl_after_finished.controller import TTLAfterFinished
 from tiphys_controller_manager.frame import ControllerSpec
 from tiphys_controller_manager.options import Options
 
@@ -118,7 +119,15 @@ def _service_controllers(services: int) -> tuple[ControllerSpec, ...]:
 
 def _batch_controllers(options: Options) -> tuple[ControllerSpec, ...]:
     """What runs to an end."""
-    return (ControllerSpec("job-controller", JobController, options.concurrent_job_syncs, aliases=("job",)),)
+    return (
+        ControllerSpec("job-controller", JobController, options.concurrent_job_syncs, aliases=("job",)),
+        ControllerSpec(
+            "ttl-after-finished-controller",
+            TTLAfterFinished,
+            options.concurrent_ttl_after_finished_syncs,
+            aliases=("ttl-after-finished",),
+        ),
+    )
 
 
 def _storage_controllers() -> tuple[ControllerSpec, ...]:

@@ -8,8 +8,11 @@ from typing import Any
 from google.protobuf.message import Message
 
 from tiphys_apimachinery import validation
+from tiphys_apimachinery.codec.json_codec import to_json
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apiserver.registry.apps.pod_owner import selector_errors, template_errors
+from tiphys_apiserver.registry.batch.job_policies import policy_errors
+from tiphys_apiserver.registry.batch.job_status import status_errors
 from tiphys_apiserver.registry.core.pod_defaults import default_pod_spec
 from tiphys_apiserver.registry.strategy import Strategy, WriteContext
 
@@ -22,7 +25,8 @@ TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 _BACKOFF_LIMIT = 6
 _NO_LIMIT = 2**31 - 1
 _POLICIES = ("OnFailure", "Never")
-_MAX_INDEXED_PARALLELISM = 100_000
+# What says how pods are counted stays as long as the job.
+_IMMUTABLE = ("selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")
 
 
 class JobStrategy(Strategy):
@@ -56,6 +60,9 @@ class JobStrategy(Strategy):
         """Every fault of a new job."""
         job: Any = obj
         errors = super().validate(ctx, obj) + job_spec_errors(job.spec, "spec")
+        errors += _name_errors(job)
+        if not job.spec.manualSelector:
+            errors += _generated_label_errors(job)
         if job.spec.HasField("selector"):
             errors += selector_errors(job.spec.selector, job.spec.template.metadata.labels, "job")
         return errors
@@ -70,7 +77,47 @@ class JobStrategy(Strategy):
             indexed and new.spec.completions == new.spec.parallelism
         ):
             errors.append(FieldError.invalid("spec.completions", new.spec.completions, "field is immutable"))
+        for name in _IMMUTABLE:
+            if _differ(new.spec, old.spec, name):
+                errors.append(FieldError.invalid(f"spec.{name}", _shown(new.spec, name), "field is immutable"))
         return errors
+
+    def validate_status_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """Every fault of a new status."""
+        return [*super().validate_status_update(ctx, new, old), *status_errors(new, old)]
+
+
+def _differ(new: Any, old: Any, name: str) -> bool:
+    return bool(new.HasField(name) != old.HasField(name) or getattr(new, name) != getattr(old, name))
+
+
+def _shown(spec: Any, name: str) -> Any:
+    value = getattr(spec, name) if spec.HasField(name) else None
+    return to_json(value, with_type_meta=False) if isinstance(value, Message) else value
+
+
+def _name_errors(job: Any) -> Iterator[FieldError]:
+    """Pods of an indexed job have host names made of the job's, so that must leave room."""
+    spec = job.spec
+    if spec.completionMode != "Indexed" or spec.completions <= 0:
+        return
+    for why in validation.is_dns1123_label(f"{job.metadata.name}-{spec.completions - 1}"):
+        text = f"will not able to create pod with invalid DNS label: {why}"
+        yield FieldError.invalid("metadata.name", job.metadata.name, text)
+
+
+def _generated_label_errors(job: Any) -> Iterator[FieldError]:
+    """An author may have given one of the labels that the server makes another value."""
+    path = "spec.template.metadata.labels"
+    labels = job.spec.template.metadata.labels
+    for key, value in _generated_labels(job).items():
+        if labels.get(key) != value:
+            yield FieldError.invalid(path, dict(labels), f"must be '{value}'")
+
+
+def _generated_labels(job: Any) -> dict[str, str]:
+    uid, name = job.metadata.uid, job.metadata.name
+    return {LEGACY_UID_LABEL: uid, UID_LABEL: uid, LEGACY_NAME_LABEL: name, NAME_LABEL: name}
 
 
 def _may_steer(new: Any, old: Any) -> bool:
@@ -90,14 +137,13 @@ def _may_steer(new: Any, old: Any) -> bool:
 
 
 def generate_selector(job: Any) -> None:
-    """Select by the job's uid, and label the template so."""
-    uid = job.metadata.uid
+    """Select by the job's uid, and label the template so; labels that the author gave are left, and judged later."""
     labels = job.spec.template.metadata.labels
-    for key in (LEGACY_UID_LABEL, UID_LABEL):
-        labels[key] = uid
-    for key in (LEGACY_NAME_LABEL, NAME_LABEL):
-        labels[key] = job.metadata.name
-    job.spec.selector.matchLabels[UID_LABEL] = uid
+    for key, value in _generated_labels(job).items():
+        if key not in labels:
+            labels[key] = value
+    if UID_LABEL not in job.spec.selector.matchLabels:
+        job.spec.selector.matchLabels[UID_LABEL] = job.metadata.uid
 
 
 def job_spec_errors(spec: Any, path: str) -> list[FieldError]:
@@ -109,25 +155,4 @@ def _own(spec: Any, path: str) -> Iterator[FieldError]:
     if not spec.template.spec.restartPolicy or spec.template.spec.restartPolicy == "Always":
         # The template's own check has said which values are supported.
         return
-    if spec.completionMode == "Indexed":
-        if not spec.HasField("completions"):
-            yield FieldError.required(f"{path}.completions", "when completion mode is Indexed")
-        if spec.parallelism > _MAX_INDEXED_PARALLELISM:
-            yield FieldError.invalid(
-                f"{path}.parallelism",
-                spec.parallelism,
-                f"must be less than or equal to {_MAX_INDEXED_PARALLELISM} when completion mode is Indexed",
-            )
-    elif spec.HasField("backoffLimitPerIndex"):
-        yield FieldError.invalid(
-            f"{path}.backoffLimitPerIndex", spec.backoffLimitPerIndex, "requires indexed completion mode"
-        )
-    if spec.HasField("podFailurePolicy") and spec.template.spec.restartPolicy != "Never":
-        yield FieldError.invalid(
-            f"{path}.template.spec.restartPolicy",
-            spec.template.spec.restartPolicy,
-            'only "Never" is supported when podFailurePolicy is specified',
-        )
-    if spec.HasField("managedBy"):
-        for why in validation.is_qualified_name(spec.managedBy):
-            yield FieldError.invalid(f"{path}.managedBy", spec.managedBy, why)
+    yield from policy_errors(spec, path)

@@ -1,0 +1,1 @@
+"""Deletes Jobs some time after their end, where they ask for it."""
