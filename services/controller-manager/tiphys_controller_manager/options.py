@@ -91,6 +91,12 @@ class Options(ServingOptions):
     max_endpoints_per_slice: int = flag(
         "--max-endpoints-per-slice", default=100, help="most endpoints of one EndpointSlice"
     )
+    mirroring_max_endpoints_per_subset: int = flag(
+        "--mirroring-max-endpoints-per-subset", default=1000, help="most addresses of one subset that are mirrored"
+    )
+    mirroring_concurrent_service_endpoint_syncs: int = flag(
+        "--mirroring-concurrent-service-endpoint-syncs", default=5, help="Endpoints mirrored at once"
+    )
     concurrent_deployment_syncs: int = flag(
         "--concurrent-deployment-syncs", default=5, help="deployments worked on at once"
     )

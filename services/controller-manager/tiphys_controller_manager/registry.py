@@ -7,11 +7,13 @@ from tiphys_controller_manager.controllers.bootstrap_token.cleaning import Token
 from tiphys_controller_manager.controllers.certificates.approving import CertificateApprover
 from tiphys_controller_manager.controllers.certificates.cleaning import CertificateCleaner
 from tiphys_controller_manager.controllers.certificates.signing import CertificateSigner
+from tiphys_controller_manager.controllers.cluster_role_aggregation.controller import ClusterRoleAggregationController
 from tiphys_controller_manager.controllers.daemonset.controller import DaemonSetController
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
 from tiphys_controller_manager.controllers.disruption.controller import DisruptionController
 from tiphys_controller_manager.controllers.endpoints.controller import EndpointsController
 from tiphys_controller_manager.controllers.endpointslice.controller import EndpointSliceController
+from tiphys_controller_manager.controllers.endpointslice_mirroring.controller import EndpointSliceMirroringController
 from tiphys_controller_manager.controllers.ephemeral_volume.controller import EphemeralVolumes
 from tiphys_controller_manager.controllers.garbage_collector.controller import GarbageCollector
 from tiphys_controller_manager.controllers.job.controller import JobController
@@ -48,6 +50,11 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
         ControllerSpec(
             "root-ca-certificate-publisher-controller", RootCAController, aliases=("root-ca-cert-publisher",)
         ),
+        ControllerSpec(
+            "clusterrole-aggregation-controller",
+            ClusterRoleAggregationController,
+            aliases=("clusterrole-aggregation",),
+        ),
         ControllerSpec("node-ipam-controller", NodeIpamController, aliases=("nodeipam",), event_source="cidrAllocator"),
         ControllerSpec(
             "node-lifecycle-controller",
@@ -62,7 +69,7 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
             "disruption-controller", DisruptionController, aliases=("disruption",), event_source="controllermanager"
         ),
         *_storage_controllers(),
-        *_service_controllers(options.concurrent_service_endpoint_syncs),
+        *_service_controllers(options),
         *_cleaning_controllers(options),
     )
 
@@ -97,8 +104,9 @@ def _workload_controllers(options: Options) -> tuple[ControllerSpec, ...]:
     )
 
 
-def _service_controllers(services: int) -> tuple[ControllerSpec, ...]:
-    """Who answers for a service, in both forms; so many services at once."""
+def _service_controllers(options: Options) -> tuple[ControllerSpec, ...]:
+    """Who answers for a service, in both forms."""
+    services = options.concurrent_service_endpoint_syncs
     return (
         ControllerSpec(
             "endpointslice-controller",
@@ -113,6 +121,12 @@ def _service_controllers(services: int) -> tuple[ControllerSpec, ...]:
             services,
             aliases=("endpoint",),
             event_source="endpoint-controller",
+        ),
+        ControllerSpec(
+            "endpointslice-mirroring-controller",
+            EndpointSliceMirroringController,
+            options.mirroring_concurrent_service_endpoint_syncs,
+            aliases=("endpointslicemirroring",),
         ),
     )
 

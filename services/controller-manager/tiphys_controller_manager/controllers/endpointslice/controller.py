@@ -21,13 +21,13 @@ from tiphys_controller_manager.backends import (
 from tiphys_controller_manager.controllers.endpointslice.plan import (
     MANAGED_BY,
     MANAGER,
-    SlicePlan,
     plan_slices,
 )
 from tiphys_controller_manager.frame import Context, Watch, own_key
 from tiphys_controller_manager.nodes import zone_of
 from tiphys_controller_manager.pod_control import is_namespace_ending
 from tiphys_controller_manager.pods import NAMESPACE_INDEX, PodView
+from tiphys_controller_manager.slices import SliceWriter
 
 _LAG_S: Final = 1.0
 
@@ -36,7 +36,6 @@ class EndpointSliceController:
     """Reconciles one Service at a time; keys are namespace/name."""
 
     def __init__(self, context: Context) -> None:
-        self._client = context.client
         self._events = context.events
         self._limit = context.options.max_endpoints_per_slice
         self._services = context.informers.of(service_pb2.Service)
@@ -44,6 +43,7 @@ class EndpointSliceController:
         self._pods = context.informers.of(pod_pb2.Pod)
         self._nodes = context.informers.of(node_pb2.Node)
         self._expectations = context.expectations(discovery_pb2.EndpointSlice)
+        self._writer = SliceWriter(context.client, self._expectations)
 
     def watches(self) -> Iterable[Watch]:
         """Services, the pods they select, their slices, and the zones of nodes."""
@@ -77,36 +77,13 @@ class EndpointSliceController:
             limit=self._limit,
         )
         try:
-            await self._write(key, plan)
+            await self._writer.write(key, plan)
         except APIError as err:
             if not is_namespace_ending(err):
                 message = f"Error updating Endpoint Slices for Service {key}: {err}"
                 self._events.event(service, "Warning", "FailedToUpdateEndpointSlices", message)
                 raise
         return None
-
-    async def _write(self, key: str, plan: SlicePlan) -> None:
-        """Creates first: an endpoint that moves is in two slices for a moment, never in none."""
-        for result in await self._client.batch_create(plan.create):
-            if isinstance(result, APIError):
-                raise result
-            self._expectations.wrote(key, result)
-        for item in plan.update:
-            self._expectations.wrote(key, await self._client.update(item))
-        for item in plan.delete:
-            metadata = item.metadata
-            self._expectations.deleting(key, [item])
-            try:
-                await self._client.delete(
-                    discovery_pb2.EndpointSlice,
-                    metadata.name,
-                    metadata.namespace,
-                    preconditions_uid=metadata.uid,
-                    absent_ok=True,
-                )
-            except APIError:
-                self._expectations.not_changed(key, item)
-                raise
 
     def _backends(self, service: service_pb2.Service) -> list[PodView]:
         selector = selector_of(service)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from tiphys.api.core.v1 import service_pb2
@@ -24,23 +24,14 @@ from tiphys_controller_manager.backends import (
     target_port,
 )
 from tiphys_controller_manager.pods import PodView
+from tiphys_controller_manager.slices import EndpointSlice, SlicePlan
 
 MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"
 MANAGER: Final = "endpointslice-controller.k8s.io"
 
 Endpoint = discovery_pb2.Endpoint
-EndpointSlice = discovery_pb2.EndpointSlice
 # Address type, then the ports as bytes.
 _Group = tuple[str, tuple[bytes, ...]]
-
-
-@dataclass(slots=True)
-class SlicePlan:
-    """Writes that bring the slices of a Service up to date."""
-
-    create: list[EndpointSlice] = field(default_factory=list)
-    update: list[EndpointSlice] = field(default_factory=list)
-    delete: list[EndpointSlice] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
