@@ -33,6 +33,10 @@ class Cache:
         placed = self._placed.get(key)
         return placed.node if placed else ""
 
+    def pods_on(self, node: str) -> list[PodInfo]:
+        """Pods that are placed or assumed on a node."""
+        return [placed.pod for placed in self._by_node.get(node, {}).values()]
+
     def assume(self, pod: PodInfo, node: str) -> None:
         """Counts a pod that is about to be bound."""
         self._place(_Placed(pod, node, is_assumed=True))

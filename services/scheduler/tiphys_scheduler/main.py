@@ -28,6 +28,7 @@ from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_component.serving import Face
 from tiphys_component.zpages import ZPages
+from tiphys_scheduler.budgets import budget_informer
 from tiphys_scheduler.options import Options
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
@@ -78,6 +79,7 @@ class SchedulerService:
         nodes: Informer[Node, object] = Informer(client, Node, clock=clock, rng=self._rng)
         pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info, rng=self._rng)
         storage = storage_informers(client, clock, self._rng)
+        budgets = budget_informer(client, clock)
         recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry)
         scheduler = Scheduler(
             client,
@@ -88,6 +90,7 @@ class SchedulerService:
             events=RecordedPodEvents(recorder),
             registry=registry,
             storage=storage,
+            budgets=budgets,
         )
         opened = health.gate("informers")
         face = Face(
@@ -105,6 +108,7 @@ class SchedulerService:
             async with asyncio.TaskGroup() as group:
                 start_loop(group, nodes.run(), "nodes informer")
                 start_loop(group, pods.run(), "pods informer")
+                start_loop(group, budgets.run(), "budgets informer")
                 for informer in storage.all():
                     start_loop(group, informer.run(), "storage informer")
                 start_loop(group, recorder.run(), "recorder")

@@ -22,12 +22,12 @@ class Refusals:
     def __init__(self, client: Client, clock: Clock) -> None:
         self._client = client
         self._clock = clock
-        self._todo: dict[str, tuple[PodInfo, str]] = {}
+        self._todo: dict[str, tuple[PodInfo, str, str]] = {}
         self._has_work = asyncio.Event()
 
-    def add(self, pod: PodInfo, message: str) -> None:
-        """Notes a refusal."""
-        self._todo[pod.key] = (pod, message)
+    def add(self, pod: PodInfo, message: str, nominated: str = "") -> None:
+        """Notes a refusal; nominated is the node on which room is being made for the pod."""
+        self._todo[pod.key] = (pod, message, nominated)
         self._has_work.set()
 
     async def run(self) -> None:
@@ -43,10 +43,10 @@ class Refusals:
                 self._has_work.clear()
                 continue
             key = next(iter(self._todo))
-            pod, message = self._todo.pop(key)
-            await self._write(pod, message)
+            pod, message, nominated = self._todo.pop(key)
+            await self._write(pod, message, nominated)
 
-    async def _write(self, pod: PodInfo, message: str) -> None:
+    async def _write(self, pod: PodInfo, message: str, nominated: str) -> None:
         condition = {
             "type": "PodScheduled",
             "status": "False",
@@ -54,7 +54,10 @@ class Refusals:
             "message": message,
             "lastTransitionTime": format_time(self._clock.now()),
         }
-        patch = {"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}}
+        status: dict[str, object] = {"conditions": [condition]}
+        if nominated != pod.nominated_node:
+            status["nominatedNodeName"] = nominated or None
+        patch = {"metadata": {"uid": pod.uid}, "status": status}
         try:
             await self._client.patch(Pod, pod.name, pod.namespace, patch, type="strategic", subresource="status")
         except APIError as err:

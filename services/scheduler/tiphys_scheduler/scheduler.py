@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
+from tiphys.api.policy.v1.policy_pb2 import PodDisruptionBudget
 from tiphys_apimachinery.errors import NotFound
 from tiphys_client.client import Client
 from tiphys_client.informer import Informer
@@ -17,6 +18,7 @@ from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
 from tiphys_component.metrics import Registry
 from tiphys_scheduler.binding_cycle import BindingCycle, Failure, Placed
+from tiphys_scheduler.budgets import Budgets, BudgetView, follow_budgets
 from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import Columns
 from tiphys_scheduler.framework.interface import Event
@@ -24,8 +26,11 @@ from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.framework.registry import profile
 from tiphys_scheduler.framework.runtime import Framework
 from tiphys_scheduler.framework.status import FitError
+from tiphys_scheduler.nominations import Nominations
+from tiphys_scheduler.plugins.default_preemption import DefaultPreemption
 from tiphys_scheduler.plugins.volume_binding import VolumeBinding
 from tiphys_scheduler.pod_info import PodInfo, pod_info
+from tiphys_scheduler.preemptor import Preemption, Preemptor
 from tiphys_scheduler.refusals import Refusals
 from tiphys_scheduler.scheduling_queue import Gates, SchedulingQueue, Waiting
 from tiphys_scheduler.storage import follow_storage
@@ -61,6 +66,7 @@ class Scheduler:
         events: PodEvents,
         registry: Registry,
         storage: StorageInformers,
+        budgets: Informer[PodDisruptionBudget, BudgetView],
         extend: Callable[[Profile], Profile] = lambda profile: profile,
     ) -> None:
         self._nodes, self._pods, self._storage = nodes, pods, storage
@@ -69,16 +75,28 @@ class Scheduler:
         volumes = Volumes()
         self._volume_binding = VolumeBinding(volumes)
         self.cache = Cache(Columns(), volumes)
-        self.framework = Framework(extend(profile(self._volume_binding, volumes)), self.cache.columns)
+        self.nominations = Nominations(self.cache.columns)
+        self._preemptor = Preemptor(client, clock, told=self._on_victim, failed=self._on_preemption_failed)
+        self._budgets, budget_views = budgets, Budgets()
+        preemption = DefaultPreemption(
+            self.cache,
+            lambda: self.framework.profile.filters,
+            self.nominations,
+            budgets=budget_views,
+            evictor=self._preemptor,
+        )
+        made = replace(profile(self._volume_binding, volumes), post_filters=(preemption,))
+        self.framework = Framework(extend(made), self.cache.columns, self.nominations)
         plugins = self.framework.profile.plugins()
         self._plugin_events = {name: plugin.events for name, plugin in plugins.items()}
         sort = self.framework.profile.queue_sort
-        gates = Gates(self.framework.admit, self.framework.may_help, sort.sort_key)
+        gates = Gates(self.framework.admit, self.framework.may_help, sort.sort_key, self._meant_for)
         self.queue = SchedulingQueue(clock, self._plugin_events, gates=gates)
         self.binding = BindingCycle(client, storage, volumes, clock=clock, done=self._on_bound)
         self._refusals = Refusals(client, clock)
         self._attempts = registry.counter("scheduler_schedule_attempts_total", "Tries to place a pod.", ("result",))
         registry.gauge_function("scheduler_pending_pods", "Pods that wait for a node.", lambda: len(self.queue))
+        follow_budgets(budgets, budget_views.set)
         follow_storage(storage, volumes, self.queue, self.binding.volume_binder)
         nodes.add_handler(self._on_node, lambda _, new: self._on_node(new), self._on_node_gone)
         pods.add_handler(self._on_pod, lambda _, new: self._on_pod(new), self._on_pod_gone)
@@ -87,12 +105,14 @@ class Scheduler:
         """Places pods until cancelled. Informers are run by the caller."""
         await self._nodes.wait_synced()
         await self._pods.wait_synced()
+        await self._budgets.wait_synced()
         for informer in self._storage.all():
             await informer.wait_synced()
         async with asyncio.TaskGroup() as group:
             start_loop(group, self.queue.run(), "scheduling queue")
             start_loop(group, self.binding.run(), "binding cycle")
             start_loop(group, self._refusals.run(), "refusals")
+            start_loop(group, self._preemptor.run(), "preemption")
             start_loop(group, self._cycle(), "scheduling cycle")
 
     async def _cycle(self) -> None:
@@ -117,17 +137,36 @@ class Scheduler:
         decisions = self._volume_binding.decide(pod, self.cache.columns, found.row) if pod.needs.claims else None
         self.cache.assume(pod, found.node)
         self.queue.remove(pod.key)
+        self.nominations.remove(pod.key)
         self.queue.move_on(_POD_ADDED, node=found.node, pod=pod)
         self.binding.start(Placed(waiting, found.node, self.framework.profile, decisions))
 
     def _refuse(self, waiting: Waiting, error: FitError) -> None:
         self._attempts.labels("unschedulable").inc()
-        result = self.framework.post_filter(waiting.pod, error)
+        pod = waiting.pod
+        result = self.framework.post_filter(pod, error)
         error = replace(error, post_filter=result.message)
         self.queue.refuse(waiting, error.plugins or frozenset(self._plugin_events))
-        if waiting.pod.refusal != error.message:
-            self._refusals.add(waiting.pod, error.message)
-        self._events.event(waiting.pod, "Warning", "FailedScheduling", error.message)
+        nominated = self.nominations.node_of(pod.key)
+        if (pod.refusal, pod.nominated_node) != (error.message, nominated):
+            self._refusals.add(pod, error.message, nominated)
+        self._events.event(pod, "Warning", "FailedScheduling", error.message)
+
+    def _meant_for(self, node: str) -> list[str]:
+        return [pod.key for pod in self.nominations.on(node)] if node else []
+
+    def _on_victim(self, victim: PodInfo, message: str) -> None:
+        self._events.event(victim, "Normal", "Preempted", message)
+
+    def _on_preemption_failed(self, preemption: Preemption) -> None:
+        """The room will not come: it is tried again, here or elsewhere."""
+        self._forget_nomination(preemption.pod.key)
+        self.queue.retry(preemption.pod.key)
+
+    def _forget_nomination(self, key: str) -> None:
+        node = self.nominations.remove(key)
+        if node:
+            self.queue.move_on(_POD_DELETED, node=node)
 
     def _on_bound(self, placed: Placed, failure: Failure | None) -> None:
         pod = placed.waiting.pod
@@ -173,6 +212,7 @@ class Scheduler:
         info = self._pods.projection(f"{pod.metadata.namespace}/{pod.metadata.name}") or pod_info(pod)
         if info.node or info.is_finished:
             self.queue.remove(info.key)
+            self._forget_nomination(info.key)
             was_known = bool(self.cache.node_of(info.key))
             if self.cache.set_pod(info):
                 self.queue.move_on(_POD_DELETED, node=info.node, pod=info)
@@ -181,14 +221,19 @@ class Scheduler:
             return
         if info.scheduler_name != self._name or info.is_deleting:
             self.queue.remove(info.key)
+            self._forget_nomination(info.key)
             self._drop(info.key)
             return
         if not self.cache.node_of(info.key):
+            if info.nominated_node and not self.queue.knows(info):
+                # Another scheduler of our name has made room for it, or somebody else wants it there.
+                self.nominations.add(info, info.nominated_node)
             self.queue.add(info)
 
     def _on_pod_gone(self, pod: Pod) -> None:
         key = f"{pod.metadata.namespace}/{pod.metadata.name}"
         self.queue.remove(key)
+        self._forget_nomination(key)
         self._drop(key)
         node = self.cache.node_of(key)
         if self.cache.remove_pod(key):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tiphys_component.backoff import backoff_delay
@@ -53,12 +53,14 @@ class Gates:
     """How plugins decide in the queue.
 
     admit names the PreEnqueue plugin that holds a pod back, with its reason; may_help says whether a change is worth
-    another try of a pod that these plugins refused; sort_key is QueueSort's.
+    another try of a pod that these plugins refused; sort_key is QueueSort's; meant_for names the pods for which room is
+    being made on a node.
     """
 
     admit: Callable[[PodInfo], tuple[str, str]] = lambda _: ("", "")
     may_help: Callable[[PodInfo, frozenset[str], Change], bool] = lambda *_: True
     sort_key: Callable[[PodInfo, int], tuple[float, ...]] = lambda pod, order: (-pod.priority, order)
+    meant_for: Callable[[str], Sequence[str]] = lambda _: ()
 
 
 _GroupKey = tuple[str, Needs, frozenset[str]]
@@ -196,9 +198,16 @@ class SchedulingQueue:
             if not (listeners or self._gated):
                 continue
             change = Change(event, node, pod)
+            meant = self._gates.meant_for(node) if listeners else ()
+            for name in meant:
+                favoured = self._waiting.get(name)
+                if favoured is not None and favoured.place == "unschedulable":
+                    plugins = favoured.refused_by
+                    if self._listens(plugins, event) and self._gates.may_help(favoured.pod, plugins, change):
+                        self._free(favoured)
             for key, group in list(listeners.items()):
-                first = next(iter(group.pods.values()))
-                if self._gates.may_help(first.pod, key[2], change):
+                first = next((w for w in group.pods.values() if w.pod.key not in meant), None)
+                if first is not None and self._gates.may_help(first.pod, key[2], change):
                     for waiting in list(group.pods.values()):
                         self._free(waiting)
             for plugin, held in list(self._gated.items()):
@@ -221,6 +230,17 @@ class SchedulingQueue:
         if waiting is not None and waiting.place in ("unschedulable", "backoff"):
             self._leave(waiting)
             self._activate(waiting)
+
+    def retry(self, key: str) -> None:
+        """Has a refused pod go through backoff, whatever refused it."""
+        waiting = self._waiting.get(key)
+        if waiting is not None and waiting.place == "unschedulable":
+            self._free(waiting)
+
+    def knows(self, pod: PodInfo) -> bool:
+        """Whether this very pod waits here."""
+        found = self._waiting.get(pod.key)
+        return found is not None and found.pod.uid == pod.uid
 
     async def wait(self) -> None:
         """Returns when a pod may be ready."""
@@ -250,6 +270,9 @@ class SchedulingQueue:
     def snapshot(self) -> Iterator[Waiting]:
         """Everything that waits, for those who ask."""
         return iter(list(self._waiting.values()))
+
+    def _listens(self, plugins: frozenset[str], event: Event) -> bool:
+        return any(event in self._events.get(plugin, frozenset()) for plugin in plugins)
 
     def _until_next(self) -> float:
         if not self._backoff:

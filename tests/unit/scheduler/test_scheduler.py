@@ -18,7 +18,10 @@ async def test_a_pod_is_bound_to_the_node_that_fits() -> None:
 async def test_a_pod_without_a_node_says_why_and_goes_when_one_comes() -> None:
     async with world(node("small", cpu="1")) as found:
         await found.client.create(pod_message("p", cpu="2"))
-        message = "0/1 nodes are available: 1 Insufficient cpu."
+        message = (
+            "0/1 nodes are available: 1 Insufficient cpu. "
+            "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        )
         await found.until(lambda: ("p", "FailedScheduling", message) in found.events.seen)
 
         def condition() -> str:

@@ -59,7 +59,10 @@ async def test_a_volume_that_is_there_is_reserved() -> None:
 async def test_a_pod_that_waited_for_its_claim_goes_at_once() -> None:
     async with world(node("a"), volume(claim_name="data")) as found:
         await found.client.create(user("data"))
-        text = '0/1 nodes are available: persistentvolumeclaim "data" not found.'
+        text = (
+            '0/1 nodes are available: persistentvolumeclaim "data" not found. '
+            "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        )
         await found.until(lambda: ("p", "FailedScheduling", text) in found.events.seen)
         await found.client.create(claim(bound_to="vol"))
         # The clock stands still: no backoff ends.

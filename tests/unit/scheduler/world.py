@@ -15,6 +15,7 @@ from tiphys_client.fake import FakeClient
 from tiphys_client.informer import Informer
 from tiphys_component.clock import FakeClock
 from tiphys_component.metrics import Registry
+from tiphys_scheduler.budgets import budget_informer
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
 from tiphys_scheduler.volumes import storage_informers
@@ -60,11 +61,20 @@ async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
     nodes: Informer[Node, object] = Informer(client, Node, clock=clock)
     pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info)
     storage = storage_informers(client, clock)
+    budgets = budget_informer(client, clock)
     arguments.setdefault("name", "default-scheduler")
     scheduler = Scheduler(
-        client, nodes, pods, clock=clock, events=events, registry=Registry(), storage=storage, **arguments
+        client,
+        nodes,
+        pods,
+        clock=clock,
+        events=events,
+        registry=Registry(),
+        storage=storage,
+        budgets=budgets,
+        **arguments,
     )
-    informers = (nodes, pods, *storage.all())
+    informers = (nodes, pods, budgets, *storage.all())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (*(item.run() for item in informers), scheduler.run())]
         yield World(client, clock, events, scheduler)

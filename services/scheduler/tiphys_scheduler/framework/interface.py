@@ -8,6 +8,7 @@ Reserve, Permit, PreBind, Bind, PostBind. Unreserve undoes Reserve where a later
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol, runtime_checkable
@@ -77,6 +78,15 @@ class FilterPlugin(Plugin, Protocol):
 
     def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
         """Why a refused row was refused, in Kubernetes' words."""
+        ...
+
+
+@runtime_checkable
+class CountingPlugin(Protocol):
+    """A filter that says its reasons for all rows at once; without this each refused row is asked for its own."""
+
+    def reason_masks(self, pod: PodInfo, nodes: Columns) -> Sequence[tuple[str, Mask]]:
+        """Each reason with the rows that it is said of; rows that pass are in none."""
         ...
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from tiphys_scheduler.columns import ALL_ROWS, Columns
+from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask
 from tiphys_scheduler.framework.classes import PluginLists, PodClass, score_table
-from tiphys_scheduler.framework.hints import may_help
-from tiphys_scheduler.framework.interface import Change, PostFilterResult
+from tiphys_scheduler.framework.hints import NODE_LOCAL, may_help
+from tiphys_scheduler.framework.interface import Change, CountingPlugin, FilterPlugin, PostFilterResult, Scores
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.framework.status import FitError, Refusal
+from tiphys_scheduler.nominations import Nominations, short_of
 from tiphys_scheduler.pod_info import Needs, PodInfo
 
 _MOST_CLASSES = 256
 _LONGEST_CHANGES = 1 << 16
+_FIT = "NodeResourcesFit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Placement:
 class Framework:
     """Places pods on the nodes of the columns."""
 
-    def __init__(self, profile: Profile, nodes: Columns) -> None:
+    def __init__(self, profile: Profile, nodes: Columns, nominations: Nominations | None = None) -> None:
+        self.nominations = Nominations(nodes) if nominations is None else nominations
         self._profile = profile
         self._nodes = nodes
         self._plugins = PluginLists(profile)
@@ -53,7 +57,14 @@ class Framework:
 
     def may_help(self, pod: PodInfo, refused_by: frozenset[str], change: Change) -> bool:
         """Whether a change is worth another try of a pod that these plugins refused."""
-        return may_help(self._by_name, pod, refused_by, change=change, nodes=self._nodes)
+        if not may_help(self._by_name, pod, refused_by, change=change, nodes=self._nodes):
+            return False
+        row = self._nodes.row_of.get(change.node)
+        if row is None or not refused_by <= NODE_LOCAL:
+            return True
+        # What became free may be kept for another.
+        blocked = self._blocked(pod)
+        return blocked is None or not bool(blocked[row])
 
     def post_filter(self, pod: PodInfo, error: FitError) -> PostFilterResult:
         """Has room made for a pod that fits nowhere: by the first plugin that can."""
@@ -67,30 +78,97 @@ class Framework:
         return PostFilterResult(message=" ".join(messages))
 
     def place(self, pod: PodInfo) -> Placement | FitError:
-        """The best node; of equally good ones the one with the lowest row."""
+        """The best node; of equally good ones the one with the lowest row. Where room was made for the pod, it goes."""
         if (rejected := self._reject(pod)) is not None:
             return rejected
-        best = self._class_of(pod).best()
+        found = self._class_of(pod)
+        blocked = self._blocked(pod)
+        if blocked is not None:
+            return self._place_beside(pod, found.totals(), blocked)
+        best = found.best()
         if best is None:
-            return self.explain(pod)
+            return self.refusal(pod)
         row, score = best
         return Placement(row, self._nodes.names[row], score)
+
+    def _place_beside(self, pod: PodInfo, totals: Scores, blocked: Mask) -> Placement | FitError:
+        """While room is kept for others on some nodes."""
+        left = np.where(blocked, -1, totals)
+        own = self._nodes.row_of.get(self.nominations.node_of(pod.key))
+        row = own if own is not None and left[own] >= 0 else int(left.argmax())
+        if left[row] < 0:
+            return self.refusal(pod)
+        return Placement(row, self._nodes.names[row], int(left[row]))
+
+    def fits(self, pod: PodInfo, node: str) -> bool:
+        """Whether a node would take the pod now."""
+        row = self._nodes.row_of.get(node)
+        if row is None or self._reject(pod) is not None or not self._class_of(pod).feasible[row]:
+            return False
+        blocked = self._blocked(pod)
+        return blocked is None or not bool(blocked[row])
+
+    def refusal(self, pod: PodInfo) -> FitError:
+        """What is said of a pod that fits nowhere: like explain, with counts instead of nodes, and quick."""
+        if (rejected := self._reject(pod)) is not None:
+            return rejected
+        nodes, counts = self._nodes, Counter[str]()
+        plugins: set[str] = set()
+        for plugin, refused in self._refused(pod):
+            plugins.add(plugin.name)
+            if isinstance(plugin, CountingPlugin):
+                for reason, mask in plugin.reason_masks(pod, nodes):
+                    counts[reason] += int((mask & refused).sum())
+            else:
+                for index in np.flatnonzero(refused).tolist():
+                    counts.update(plugin.reasons(pod, nodes, index))
+        for row in self._kept_from(pod):
+            plugins.add(_FIT)
+            counts.update(self._reasons_beside(pod, row))
+        found = {reason: count for reason, count in counts.items() if count}
+        return FitError(len(nodes), (), counts=found, refused_by=frozenset(plugins))
 
     def explain(self, pod: PodInfo) -> FitError:
         """Which plugin refused each node first, and why; nodes that fit are not in it."""
         nodes = self._nodes
         if (rejected := self._reject(pod)) is not None:
             return rejected
-        left = nodes.present.copy()
         refusals: list[Refusal] = []
-        for plugin in self._profile.filters:
-            if not plugin.is_needed(pod, nodes):
-                continue
-            passed = plugin.filter(pod, nodes, ALL_ROWS)
-            for row in np.flatnonzero(left & ~passed):
-                refusals.append(Refusal(nodes.names[row], plugin.name, plugin.reasons(pod, nodes, int(row))))
-            left &= passed
+        for plugin, refused in self._refused(pod):
+            masks = plugin.reason_masks(pod, nodes) if isinstance(plugin, CountingPlugin) else None
+            for index in np.flatnonzero(refused).tolist():
+                if masks is not None:
+                    reasons = tuple(reason for reason, mask in masks if mask[index])
+                else:
+                    reasons = plugin.reasons(pod, nodes, index)
+                refusals.append(Refusal(nodes.names[index], plugin.name, reasons))
+        for row in self._kept_from(pod):
+            refusals.append(Refusal(nodes.names[row], _FIT, self._reasons_beside(pod, row)))
         return FitError(len(nodes), tuple(refusals))
+
+    def _refused(self, pod: PodInfo) -> Iterator[tuple[FilterPlugin, Mask]]:
+        """Each plugin that is the first to refuse some rows, with these."""
+        left = self._nodes.present.copy()
+        for plugin in self._profile.filters:
+            if not plugin.is_needed(pod, self._nodes):
+                continue
+            passed = plugin.filter(pod, self._nodes, ALL_ROWS)
+            refused = left & ~passed
+            if refused.any():
+                yield plugin, refused
+            left &= passed
+
+    def _blocked(self, pod: PodInfo) -> Mask | None:
+        return self.nominations.blocked(pod, self._profile.filters) if len(self.nominations) else None
+
+    def _kept_from(self, pod: PodInfo) -> list[int]:
+        """Rows that would fit, were there no room kept on them for others."""
+        blocked = self._blocked(pod)
+        return [] if blocked is None else np.flatnonzero(self._class_of(pod).feasible & blocked).tolist()
+
+    def _reasons_beside(self, pod: PodInfo, row: int) -> tuple[str, ...]:
+        rivals = [other.needs for other in self.nominations.rivals(pod, self._nodes.names[row])]
+        return tuple(short_of(pod.needs, rivals, self._nodes, row)) or ("node(s) keep room for a nominated pod",)
 
     def scores(self, pod: PodInfo) -> dict[str, dict[str, int]]:
         """Weighted score by node and plugin, for those who ask why."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -27,13 +27,16 @@ class FitError:
     rejection: str = ""
     # What making room for it came to.
     post_filter: str = ""
+    # Instead of refusals: how many nodes each reason is said of, and by which plugins.
+    counts: Mapping[str, int] | None = None
+    refused_by: frozenset[str] = frozenset()
 
     @property
     def plugins(self) -> frozenset[str]:
         """Plugins whose refusal an event may lift."""
         if self.rejected_by:
             return frozenset({self.rejected_by})
-        return frozenset(r.plugin for r in self.refusals)
+        return self.refused_by or frozenset(r.plugin for r in self.refusals)
 
     @property
     def message(self) -> str:
@@ -48,7 +51,7 @@ class FitError:
         """The message without what preemption says."""
         if self.rejection:
             return f"0/{self.node_count} nodes are available: {self.rejection}."
-        counts = Counter(reason for refusal in self.refusals for reason in refusal.reasons)
+        counts = self.counts or Counter(reason for refusal in self.refusals for reason in refusal.reasons)
         parts = sorted(f"{count} {reason}" for reason, count in counts.items())
         return f"0/{self.node_count} nodes are available: {', '.join(parts)}."
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tiphys_scheduler.columns import Columns, Mask, Rows
+from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask, Rows
 from tiphys_scheduler.domain_sums import DomainSums
 from tiphys_scheduler.framework.interface import MAX_SCORE, Event, Normalize, Scores
 from tiphys_scheduler.pod_groups import Column, Counts, Held
@@ -77,6 +77,14 @@ class InterPodAffinity:
         if not _Far(list(_own_closing(pod, nodes)), nodes).mask[row]:
             return (NOT_FAR,)
         return (OTHERS_OBJECT,)
+
+    def reason_masks(self, pod: PodInfo, nodes: Columns) -> list[tuple[str, Mask]]:
+        """By the first of the three rules that is broken."""
+        every = np.ones(nodes.rows, np.bool_)
+        near = _Near(pod, nodes).mask() if pod.needs.terms.affinity else every
+        far = _Far(list(_own_closing(pod, nodes)), nodes).mask
+        passed = self.filter(pod, nodes, ALL_ROWS)
+        return [(NOT_NEAR, ~near), (NOT_FAR, near & ~far), (OTHERS_OBJECT, near & far & ~passed)]
 
     def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
         """As if every node were feasible."""

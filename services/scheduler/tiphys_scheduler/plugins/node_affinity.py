@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tiphys.api.core.v1.scheduling_pb2 import NodeSelectorRequirement, NodeSelectorTerm
-from tiphys_scheduler.columns import Columns, Mask, Rows
+from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask, Rows
 from tiphys_scheduler.framework.interface import Event, Normalize, Scores
 from tiphys_scheduler.pod_info import PodInfo
 
@@ -104,6 +104,10 @@ class NodeAffinity:
     def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
         """Always the same."""
         return ("node(s) didn't match Pod's node affinity/selector",)
+
+    def reason_masks(self, pod: PodInfo, nodes: Columns) -> list[tuple[str, Mask]]:
+        """The one reason, of all that do not pass."""
+        return [("node(s) didn't match Pod's node affinity/selector", ~self.filter(pod, nodes, ALL_ROWS))]
 
     def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
         """The sum of the weights of the preferences that a node meets."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tiphys_scheduler.columns import Columns, Mask, Rows
+from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask, Rows
 from tiphys_scheduler.framework.interface import Event
 from tiphys_scheduler.pod_info import PodInfo
+
+_REFUSED = "node(s) didn't match the requested node name"
 
 
 class NodeName:
@@ -31,4 +33,8 @@ class NodeName:
 
     def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
         """Always the same."""
-        return ("node(s) didn't match the requested node name",)
+        return (_REFUSED,)
+
+    def reason_masks(self, pod: PodInfo, nodes: Columns) -> list[tuple[str, Mask]]:
+        """The one reason, of all that do not pass."""
+        return [(_REFUSED, ~self.filter(pod, nodes, ALL_ROWS))]

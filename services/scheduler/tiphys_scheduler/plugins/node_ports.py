@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tiphys_scheduler.columns import Columns, Mask, Rows
+from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask, Rows
 from tiphys_scheduler.framework.interface import Event
 from tiphys_scheduler.pod_info import PodInfo
 
 _EVERY_ADDRESS = "0.0.0.0"
+
+_REFUSED = "node(s) didn't have free ports for the requested pod ports"
 
 
 class NodePorts:
@@ -34,4 +36,8 @@ class NodePorts:
 
     def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
         """Always the same."""
-        return ("node(s) didn't have free ports for the requested pod ports",)
+        return (_REFUSED,)
+
+    def reason_masks(self, pod: PodInfo, nodes: Columns) -> list[tuple[str, Mask]]:
+        """The one reason, of all that do not pass."""
+        return [(_REFUSED, ~self.filter(pod, nodes, ALL_ROWS))]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from tiphys_scheduler.columns import Columns, Mask, Rows
+from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask, Rows
 from tiphys_scheduler.framework.interface import Event
 from tiphys_scheduler.plugins.taint_toleration import tolerates
 from tiphys_scheduler.pod_info import PodInfo
 
 _TAINT = ("node.kubernetes.io/unschedulable", "", "NoSchedule")
+
+_REFUSED = "node(s) were unschedulable"
 
 
 class NodeUnschedulable:
@@ -28,4 +30,8 @@ class NodeUnschedulable:
 
     def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
         """Always the same."""
-        return ("node(s) were unschedulable",)
+        return (_REFUSED,)
+
+    def reason_masks(self, pod: PodInfo, nodes: Columns) -> list[tuple[str, Mask]]:
+        """The one reason, of all that do not pass."""
+        return [(_REFUSED, ~self.filter(pod, nodes, ALL_ROWS))]

@@ -133,6 +133,16 @@ class PodTopologySpread:
         relation = self.relate(pod, nodes)
         return (REFUSED if relation is None else relation.reason(row),)
 
+    def reason_masks(self, pod: PodInfo, nodes: Columns) -> list[tuple[str, Mask]]:
+        """By the first constraint that is broken."""
+        relation = self.relate(pod, nodes)
+        if relation is None or relation.mask is None:
+            return []
+        found: dict[str, Mask] = {}
+        for row in np.flatnonzero(~relation.mask & nodes.present).tolist():
+            found.setdefault(relation.reason(row), np.zeros(nodes.rows, np.bool_))[row] = True
+        return list(found.items())
+
     def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
         """As if every node were feasible."""
         relation = self.relate(pod, nodes)

@@ -55,6 +55,16 @@ class TaintToleration:
                 return (f"node(s) had untolerated taint {{{taint[0]}: {taint[1]}}}",)
         return ()
 
+    def reason_masks(self, pod: PodInfo, nodes: Columns) -> list[tuple[str, Mask]]:
+        """By the first such taint."""
+        named = np.zeros(nodes.rows, np.bool_)
+        found = []
+        for taint in sorted(self._untolerated(pod, nodes, _HARD)):
+            mask = nodes.taints[taint] & ~named
+            found.append((f"node(s) had untolerated taint {{{taint[0]}: {taint[1]}}}", mask))
+            named |= mask
+        return found
+
     def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
         """How many soft taints are not tolerated; fewer is better."""
         found = np.zeros(nodes.present[rows].shape, np.int64)
