@@ -8,6 +8,7 @@ from tiphys_controller_manager.controllers.certificates.approving import Certifi
 from tiphys_controller_manager.controllers.certificates.cleaning import CertificateCleaner
 from tiphys_controller_manager.controllers.certificates.signing import CertificateSigner
 from tiphys_controller_manager.controllers.cluster_role_aggregation.controller import ClusterRoleAggregationController
+from tiphys_controller_manager.controllers.cronjob.controller import CronJobController
 from tiphys_controller_manager.controllers.daemonset.controller import DaemonSetController
 from tiphys_controller_manager.controllers.deployment.controller import DeploymentController
 from tiphys_controller_manager.controllers.disruption.controller import DisruptionController
@@ -135,6 +136,9 @@ def _batch_controllers(options: Options) -> tuple[ControllerSpec, ...]:
     """What runs to an end."""
     return (
         ControllerSpec("job-controller", JobController, options.concurrent_job_syncs, aliases=("job",)),
+        ControllerSpec(
+            "cronjob-controller", CronJobController, options.concurrent_cron_job_syncs, aliases=("cronjob",)
+        ),
         ControllerSpec(
             "ttl-after-finished-controller",
             TTLAfterFinished,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -148,3 +149,29 @@ async def test_B21_suspending_a_job_ends_its_pods_and_resuming_begins_anew(clust
     assert done.status.succeeded == 2
     pods = (await cluster.client.list(pod_pb2.Pod, "default")).items
     assert all((owner := get_controller_of(pod)) is not None and owner.name == "rests" for pod in pods)
+
+
+async def test_B23_a_cron_job_starts_the_run_that_it_missed_and_keeps_its_history(cluster: Cluster) -> None:
+    made = batch_pb2.CronJob()
+    made.metadata.name, made.metadata.namespace = "nightly", "default"
+    made.spec.schedule, made.spec.timeZone, made.spec.successfulJobsHistoryLimit = "0 0 * * *", "Asia/Kolkata", 0
+    made.spec.jobTemplate.spec.template.CopyFrom(job("x").spec.template)
+    created = await cluster.client.create(made)
+    # As if it had last run two days ago.
+    created.status.lastScheduleTime.CopyFrom(to_time(SystemClock().now() - datetime.timedelta(days=2)))
+    await cluster.client.update_status(created)
+
+    async def is_running() -> Any:
+        return (await cluster.client.get(batch_pb2.CronJob, "nightly", "default")).status.active
+
+    (reference,) = await cluster.until(is_running)
+    run = await cluster.client.get(Job, reference.name, "default")
+    assert run.metadata.annotations["batch.kubernetes.io/cronjob-scheduled-timestamp"].endswith("T00:00:00+05:30")
+
+    async def is_over() -> Any:
+        await end_pods(cluster)
+        found = await cluster.client.get(batch_pb2.CronJob, "nightly", "default")
+        jobs = (await cluster.client.list(Job, "default")).items
+        return found.status.HasField("lastSuccessfulTime") and not found.status.active and not jobs
+
+    await cluster.until(is_over)

@@ -1,0 +1,1 @@
+"""Makes Jobs by the schedules of CronJobs."""
