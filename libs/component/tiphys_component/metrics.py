@@ -181,7 +181,7 @@ def status_app(registry: Registry, health: Health, pages: ZPages | None = None) 
 
 
 def _add_pages(app: web.Application, pages: ZPages) -> None:
-    """Serve /statusz and /flagz."""
+    """Serve /statusz, /flagz, and what pages the service has of its own."""
 
     def serve(make: Callable[[], str]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(_request: web.Request) -> web.Response:
@@ -191,6 +191,8 @@ def _add_pages(app: web.Application, pages: ZPages) -> None:
 
     app.router.add_get(STATUSZ, serve(pages.statusz))
     app.router.add_get(FLAGZ, serve(pages.flagz))
+    for path, make in pages.own.items():
+        app.router.add_get(path, serve(make))
 
 
 def health_response(name: str, verdicts: Sequence[Verdict], *, verbose: bool = False) -> web.Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,19 @@ _SECRET = ("password", "secret")
 
 
 class ZPages:
-    """The pages of one process, from when it is made on. paths are other useful pages that it serves."""
+    """The pages of one process, from when it is made on. paths are other useful pages that it serves.
+
+    own are pages that only this service has, plain text by path, made anew at each look.
+    """
 
     def __init__(
-        self, name: str, options: Any, *, clock: Clock | None = None, paths: Mapping[str, str] | None = None
+        self,
+        name: str,
+        options: Any,
+        *,
+        clock: Clock | None = None,
+        paths: Mapping[str, str] | None = None,
+        own: Mapping[str, Callable[[], str]] | None = None,
     ) -> None:
         self._name = name
         self._options = options
@@ -38,6 +47,8 @@ class ZPages:
         self._started = self._clock.now()
         self._began = self._clock.monotonic()
         self._paths = {**(paths or {"livez": "/livez", "metrics": "/metrics", "readyz": "/readyz"}), "flagz": FLAGZ}
+        self.own = dict(own or {})
+        self._paths.update({path.lstrip("/"): path for path in self.own})
 
     def statusz(self) -> str:
         """What runs here, since when, and where to look next."""

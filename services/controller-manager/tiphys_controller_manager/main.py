@@ -27,7 +27,7 @@ from tiphys_component.options import parse
 from tiphys_component.serving import Face
 from tiphys_component.zpages import ZPages
 from tiphys_controller_manager.frame import Parts
-from tiphys_controller_manager.manager import Manager
+from tiphys_controller_manager.manager import Manager, shown
 from tiphys_controller_manager.options import Options
 from tiphys_controller_manager.recorders import Recorders
 from tiphys_controller_manager.registry import controllers
@@ -97,7 +97,7 @@ class ControllerManager:
             health,
             options.tls,
             reply_for,
-            ZPages(NAME, options, clock=clock),
+            ZPages(NAME, options, clock=clock, own={"/controllers": lambda: shown(manager.states())}),
         )
 
         async def lead() -> None:

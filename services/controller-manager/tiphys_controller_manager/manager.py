@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tiphys_component.app import StartupError, start_loop
@@ -47,6 +47,19 @@ class ControllerState:
     failures: int = 0
     last_error: str = ""
     last_error_key: str = ""
+
+
+def shown(states: Iterable[ControllerState]) -> str:
+    """The states as a page for people, one line a controller: + works, - should and does not, and those turned off."""
+    lines = []
+    for state in states:
+        if not state.enabled:
+            lines.append(f"[ ]{state.name} off")
+            continue
+        counts = f"queue={state.queue_depth} delayed={state.delayed} reconciles={state.reconciles}"
+        line = f"[{'+' if state.running else '-'}]{state.name} {counts} failures={state.failures}"
+        lines.append(f"{line} last_error={state.last_error_key}: {state.last_error}" if state.last_error else line)
+    return "\n".join(lines) + "\n"
 
 
 class Manager:

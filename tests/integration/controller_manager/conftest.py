@@ -92,15 +92,19 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 @asynccontextmanager
 async def cluster_of(
-    server: RunningServer, *, controllers: tuple[str, ...] = ("*",), signs: bool = False
+    server: RunningServer,
+    *,
+    controllers: tuple[str, ...] = ("*",),
+    signs: bool = False,
+    ports: tuple[int, int] = (0, 0),
 ) -> AsyncIterator[Cluster]:
-    """A manager that leads on a server; with signs it has the authority's key."""
+    """A manager that leads on a server; with signs it has the authority's key. ports are of HTTP and of gRPC."""
     issue(server, USER)
     folder = server.pki.folder
     options = Options(
         kubeconfig=Path("unused"),
-        secure_port=0,
-        grpc_port=0,
+        secure_port=ports[0],
+        grpc_port=ports[1],
         controllers=controllers,
         cluster_cidr=("10.244.0.0/16",),
         service_cluster_ip_range=("10.96.0.0/12",),

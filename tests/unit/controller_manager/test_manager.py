@@ -19,7 +19,7 @@ from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_controller_manager.expectations import TIMEOUT_S, Expectations
 from tiphys_controller_manager.frame import Context, ControllerSpec, Loop, Watch, own_key
-from tiphys_controller_manager.manager import Manager, choose
+from tiphys_controller_manager.manager import ControllerState, Manager, choose, shown
 from tiphys_controller_manager.options import Options
 from tiphys_controller_manager.recorders import Recorders
 from tiphys_controller_manager.registry import controllers
@@ -122,6 +122,21 @@ async def test_the_face_lists_controllers_and_triggers_one() -> None:
         await face.Trigger(controllermanager_pb2.TriggerRequest(controller="x", key="k"), None)
     with pytest.raises(ServiceUnavailable):
         await face.Trigger(controllermanager_pb2.TriggerRequest(controller="a-controller", key="k"), None)
+
+
+def test_B2_the_page_tells_of_each_controller_how_it_fares() -> None:
+    page = shown(
+        [
+            ControllerState("a-controller", True, True, 3, 2, 10, 1, "it broke", "ns/bad"),
+            ControllerState("b-controller", True),
+            ControllerState("c-controller", False),
+        ]
+    )
+    assert page.splitlines() == [
+        "[+]a-controller queue=3 delayed=2 reconciles=10 failures=1 last_error=ns/bad: it broke",
+        "[-]b-controller queue=0 delayed=0 reconciles=0 failures=0",
+        "[ ]c-controller off",
+    ]
 
 
 class Copy:

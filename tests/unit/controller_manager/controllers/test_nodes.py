@@ -136,7 +136,7 @@ async def test_a_lease_is_a_heartbeat() -> None:
         assert (UNREACHABLE, "NoSchedule") in taints(h)
 
 
-async def test_when_every_node_is_lost_nothing_is_evicted() -> None:
+async def test_B24_when_every_node_is_lost_nothing_is_evicted() -> None:
     async with house(LIFECYCLE) as h:
         h.client.seed(node("n1", "False"), node("n2", "False"))
         await h.settle()
@@ -145,7 +145,7 @@ async def test_when_every_node_is_lost_nothing_is_evicted() -> None:
         assert taints(h) == {(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")}
 
 
-async def test_nodes_of_a_zone_lose_their_pods_one_after_another() -> None:
+async def test_B24_nodes_of_a_zone_lose_their_pods_one_after_another() -> None:
     async with house(LIFECYCLE, node_monitor_grace_period_s=1000.0) as h:
         h.client.seed(*(node(f"lost{i}", "False") for i in range(3)), *(node(f"ok{i}") for i in range(10)))
         await h.settle()
@@ -160,11 +160,49 @@ async def test_nodes_of_a_zone_lose_their_pods_one_after_another() -> None:
         assert evicted() == 3
 
 
+def in_zone(zone: str, *states: str) -> list[node_pb2.Node]:
+    return [node(f"{zone}{number}", ready, zone) for number, ready in enumerate(states)]
+
+
+def evicted_in(h: House, zone: str, count: int) -> int:
+    return sum((NOT_READY, "NoExecute") in taints(h, f"{zone}{number}") for number in range(count))
+
+
+async def test_B24_a_zone_with_most_nodes_lost_evicts_nothing_while_the_others_go_on() -> None:
+    lost, well = ["False"] * 4, ["True"] * 3
+    async with house(LIFECYCLE, node_monitor_grace_period_s=1000.0) as h:
+        h.client.seed(*in_zone("a", *lost, "True"), *in_zone("b", "False", *well))
+        await h.run_for(60)
+        assert (evicted_in(h, "a", 4), evicted_in(h, "b", 1)) == (0, 1)
+        # Two of the lost come back: the zone is well enough for the others to be given up.
+        for name in ("a0", "a1"):
+            await say(h, "True", name)
+        await h.run_for(25)
+        assert evicted_in(h, "a", 4) == 2
+
+
+async def test_B24_a_large_zone_with_most_nodes_lost_evicts_ten_times_slower() -> None:
+    changes: dict[str, Any] = {"large_cluster_size_threshold": 4, "node_monitor_grace_period_s": 1000.0}
+    async with house(LIFECYCLE, **changes) as h:
+        h.client.seed(*in_zone("a", *["False"] * 4, "True"), *in_zone("b", "True"))
+        await h.run_for(95)
+        assert evicted_in(h, "a", 4) == 1
+        await h.run_for(10)
+        assert evicted_in(h, "a", 4) == 2
+
+
+async def test_B24_a_zone_that_is_lost_whole_is_emptied_at_the_normal_rate_where_another_is_left() -> None:
+    async with house(LIFECYCLE, node_monitor_grace_period_s=1000.0) as h:
+        h.client.seed(*in_zone("a", *["False"] * 3), *in_zone("b", "True"))
+        await h.run_for(25)
+        assert evicted_in(h, "a", 3) == 3
+
+
 @pytest.mark.parametrize(
     ("ready", "lost", "state"),
     [(5, 0, Zone.NORMAL), (0, 1, Zone.FULL), (1, 2, Zone.NORMAL), (2, 3, Zone.PARTIAL), (10, 5, Zone.NORMAL)],
 )
-def test_zones(ready: int, lost: int, state: Zone) -> None:
+def test_B24_zones(ready: int, lost: int, state: Zone) -> None:
     assert zone_state(ready, lost, 0.55) is state
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tiphys.api.core.v1 import node_pb2, pod_pb2
 from tiphys_apimachinery.errors import NotFound
+from tiphys_apimachinery.meta import is_being_deleted
 from tiphys_client.controller import RequeueAfter
 from tiphys_component.log import get_logger
 from tiphys_controller_manager.controllers.pod_gc.plan import (
@@ -40,11 +41,13 @@ class PodGarbageCollector:
         self._nodes = context.informers.of(node_pb2.Node)
         # Nodes that pods name and that are not there, and since when by the monotonic clock.
         self._missing: dict[str, float] = {}
+        # Nodes that are off, by their taint, and do not say otherwise.
+        self._off: set[str] = set()
         self._log = get_logger("pod-garbage-collector-controller")
 
     def watches(self) -> Iterable[Watch]:
-        """Nodes: the end of one, or a taint that says it is off, is looked at without waiting for the next round."""
-        return (Watch(node_pb2.Node, self._node_keys),)
+        """What does not wait for the next round: the end of a node, one that is off, and pods that end on such."""
+        return Watch(node_pb2.Node, self._node_keys), Watch(pod_pb2.Pod, self._pod_keys)
 
     def first_keys(self) -> Iterable[str]:
         """The first round."""
@@ -57,7 +60,7 @@ class PodGarbageCollector:
             await self._end(pod, "PodGC: finished pods beyond the threshold")
         for pod in unscheduled_ending(pods):
             await self._end(pod, "PodGC: pod was never scheduled")
-        for pod in out_of_service(pods, self._nodes_off()):
+        for pod in out_of_service(pods, self._off):
             await self._end(pod, "PodGC: node is out of service")
         await self._end_orphans(on_missing_nodes(pods, set(self._nodes.keys())))
         return RequeueAfter(_PERIOD_S)
@@ -85,12 +88,26 @@ class PodGarbageCollector:
         if await self._ender.end(pod, "DeletionByPodGC", message, force=True):
             self._log.info("pod removed", pod=pod.key, node=pod.node, reason=message)
 
-    def _nodes_off(self) -> set[str]:
-        return {node.metadata.name for node in self._nodes.list() if not is_ready(node) and _is_off(node)}
-
     def _node_keys(self, old: Any, new: Any) -> Iterable[str]:
-        return (_ALL,) if new is None or (_is_off(new) and not (old is not None and _is_off(old))) else ()
+        if new is None:
+            self._off.discard(old.metadata.name)
+            return (_ALL,)
+        name = new.metadata.name
+        if not _is_off(new):
+            self._off.discard(name)
+            return ()
+        if name in self._off:
+            return ()
+        self._off.add(name)
+        return (_ALL,)
+
+    def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
+        """A pod that begins to end where nobody will end it; all else waits for the next round."""
+        if not self._off or new is None or new.spec.nodeName not in self._off or not is_being_deleted(new):
+            return ()
+        return () if old is not None and is_being_deleted(old) else (_ALL,)
 
 
 def _is_off(node: Any) -> bool:
-    return any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints)
+    """Whether a node was said to be off and is not heard of: a taint that was forgotten must not end its pods."""
+    return not is_ready(node) and any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints)
