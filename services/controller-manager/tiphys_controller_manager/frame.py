@@ -14,7 +14,14 @@ from google.protobuf.message import Message
 
 from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.batch.v1 import batch_pb2
-from tiphys.api.core.v1 import node_pb2, persistent_volume_claim_pb2, persistent_volume_pb2, pod_pb2, service_pb2
+from tiphys.api.core.v1 import (
+    node_pb2,
+    persistent_volume_claim_pb2,
+    persistent_volume_pb2,
+    pod_pb2,
+    replication_controller_pb2,
+    service_pb2,
+)
 from tiphys.api.discovery.v1 import discovery_pb2
 from tiphys.api.policy.v1 import policy_pb2
 from tiphys.api.storage.v1 import storage_pb2
@@ -72,6 +79,10 @@ _PROJECTIONS: Final[Mapping[type[Message], Callable[[Any], Any]]] = {
 _INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {
     pod_pb2.Pod: POD_INDEXES,
     apps_pb2.ReplicaSet: {NAMESPACE_INDEX: by_namespace, CONTROLLER_INDEX: controller_keys},
+    replication_controller_pb2.ReplicationController: {
+        NAMESPACE_INDEX: by_namespace,
+        CONTROLLER_INDEX: controller_keys,
+    },
     batch_pb2.Job: {NAMESPACE_INDEX: by_namespace, CONTROLLER_INDEX: controller_keys},
     discovery_pb2.EndpointSlice: {NAMESPACE_INDEX: by_namespace, SERVICE_INDEX: slice_keys},
     persistent_volume_claim_pb2.PersistentVolumeClaim: {

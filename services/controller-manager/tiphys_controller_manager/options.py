@@ -103,6 +103,9 @@ class Options(ServingOptions):
     concurrent_replicaset_syncs: int = flag(
         "--concurrent-replicaset-syncs", default=5, help="replica sets worked on at once"
     )
+    concurrent_rc_syncs: int = flag(
+        "--concurrent-rc-syncs", default=5, help="replication controllers worked on at once"
+    )
     concurrent_statefulset_syncs: int = flag(
         "--concurrent-statefulset-syncs", default=5, help="stateful sets worked on at once"
     )

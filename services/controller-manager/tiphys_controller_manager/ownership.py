@@ -143,9 +143,17 @@ def selecting_keys(owners: Informer[Any, Any], old: Any, new: Any) -> dict[str, 
     }
 
 
+def selector_of(owner: Any) -> Selector:
+    """The selector of an owner's spec, be it a LabelSelector or, in the oldest kinds, a map. Raises SelectorError."""
+    selector = owner.spec.selector
+    if isinstance(selector, meta_pb2.LabelSelector):
+        return from_label_selector(selector)
+    return Selector.from_set(dict(selector))
+
+
 def _selects(owner: Any, obj: Any) -> bool:
     try:
-        selector = from_label_selector(owner.spec.selector)
+        selector = selector_of(owner)
     except SelectorError:
         return False
     return bool(selector) and selector.matches(obj.metadata.labels)

@@ -25,7 +25,7 @@ from tiphys_controller_manager.controllers.persistentvolume_binder.controller im
 from tiphys_controller_manager.controllers.pod_gc.controller import PodGarbageCollector
 from tiphys_controller_manager.controllers.pv_protection.controller import VolumeProtection
 from tiphys_controller_manager.controllers.pvc_protection.controller import ClaimProtection
-from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController
+from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController, replication_controllers
 from tiphys_controller_manager.controllers.resource_quota.controller import ResourceQuotaController
 from tiphys_controller_manager.controllers.root_ca.controller import RootCAController
 from tiphys_controller_manager.controllers.service_account.controller import ServiceAccountController
@@ -89,6 +89,13 @@ def _workload_controllers(options: Options) -> tuple[ControllerSpec, ...]:
             ReplicaSetController,
             options.concurrent_replicaset_syncs,
             aliases=("replicaset",),
+        ),
+        ControllerSpec(
+            "replicationcontroller-controller",
+            replication_controllers,
+            options.concurrent_rc_syncs,
+            aliases=("replicationcontroller",),
+            event_source="replication-controller",
         ),
         ControllerSpec(
             "statefulset-controller",

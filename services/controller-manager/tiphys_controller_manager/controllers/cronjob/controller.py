@@ -9,7 +9,7 @@ from typing import Any, Final
 from tiphys.api.batch.v1 import batch_pb2
 from tiphys_apimachinery.cron import UTC, CronError, Schedule, parse_cron, zone_named
 from tiphys_apimachinery.errors import AlreadyExists, APIError, NotFound
-from tiphys_apimachinery.meta import get_controller_of, is_being_deleted, is_controlled_by, join_key, to_time
+from tiphys_apimachinery.meta import is_being_deleted, is_controlled_by, to_time
 from tiphys_client.controller import RequeueAfter
 from tiphys_controller_manager.controllers.cronjob.plan import (
     API_VERSION,
@@ -23,6 +23,7 @@ from tiphys_controller_manager.controllers.cronjob.plan import (
     reference_to,
 )
 from tiphys_controller_manager.frame import Context, Watch, own_key
+from tiphys_controller_manager.ownership import owner_keys
 from tiphys_controller_manager.pod_control import is_namespace_ending
 from tiphys_controller_manager.pods import CONTROLLER_INDEX
 
@@ -179,9 +180,4 @@ def _strike(cron_job: CronJob, uid: str) -> None:
 
 
 def _job_keys(old: Any, new: Any) -> Iterable[str]:
-    keys: dict[str, None] = {}
-    for job in (new, old):
-        owner = get_controller_of(job) if job is not None else None
-        if owner is not None and owner.kind == KIND and owner.apiVersion == API_VERSION:
-            keys[join_key(job.metadata.namespace, owner.name)] = None
-    return keys
+    return owner_keys(API_VERSION, KIND, old, new)

@@ -9,13 +9,12 @@ from typing import Any, Final
 from tiphys.api.batch.v1 import batch_pb2
 from tiphys.api.core.v1 import pod_pb2
 from tiphys_apimachinery.errors import APIError, NotFound
-from tiphys_apimachinery.labels import SelectorError, from_label_selector
+from tiphys_apimachinery.labels import SelectorError
 from tiphys_apimachinery.meta import (
     get_controller_of,
     has_finalizer,
     is_being_deleted,
     join_key,
-    namespaced_name,
     new_controller_ref,
     to_time,
 )
@@ -44,9 +43,9 @@ from tiphys_controller_manager.controllers.job.verdict import (
 from tiphys_controller_manager.controllers.replicaset.plan import slow_start
 from tiphys_controller_manager.frame import Context, Watch, own_key
 from tiphys_controller_manager.job_facts import JOB_API_VERSION, JOB_KIND, TRACKING_FINALIZER, UNSETTLED_INDEX
-from tiphys_controller_manager.ownership import Adopter, sort_out
+from tiphys_controller_manager.ownership import Adopter, owner_keys, selecting_keys, selector_of, sort_out
 from tiphys_controller_manager.pod_control import PodControl
-from tiphys_controller_manager.pods import CONTROLLER_INDEX, NAMESPACE_INDEX, PodView, orphans_in
+from tiphys_controller_manager.pods import CONTROLLER_INDEX, PodView, orphans_in
 
 Job = batch_pb2.Job
 # How long to wait for a view that lags; the events that end the wait come by themselves.
@@ -233,7 +232,7 @@ class JobController:
     async def _settle_owners(self, key: str, job: Job, own: Sequence[PodView]) -> bool:
         """Adopt and release; whether anything was: the view must show it before more is done."""
         try:
-            selector = from_label_selector(job.spec.selector)
+            selector = selector_of(job)
         except SelectorError as err:
             raise Terminal(f"job {key}: spec.selector: {err}") from err
         orphans = self._pods.store.projections_by_index(CONTROLLER_INDEX, orphans_in(job.metadata.namespace))
@@ -254,38 +253,20 @@ class JobController:
 
     def _is_wanted(self, pod: PodView) -> bool:
         """Whether a pod that nobody manages may still be adopted."""
-        return pod.controller is None and pod.is_active and any(self._selecting(pod))
-
-    def _selecting(self, pod: Any) -> Iterable[Job]:
-        for job in self._jobs.by_index(NAMESPACE_INDEX, pod.namespace):
-            try:
-                selector = from_label_selector(job.spec.selector)
-            except SelectorError:
-                continue
-            if selector and selector.matches(pod.labels):
-                yield job
+        if pod.controller is not None or not pod.is_active:
+            return False
+        message = self._pods.get(pod.key)
+        return message is not None and bool(selecting_keys(self._jobs, None, message))
 
     def _forget(self, key: str) -> None:
         self._own_writes.forget(key)
         self._records.pop(key, None)
 
     def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
-        keys: dict[str, None] = {}
-        for pod in (new, old):
-            owner = get_controller_of(pod) if pod is not None else None
-            if owner is not None and owner.kind == JOB_KIND and owner.apiVersion == JOB_API_VERSION:
-                keys[join_key(pod.metadata.namespace, owner.name)] = None
-        if new is not None and get_controller_of(new) is None:
-            is_tracked_pod = has_finalizer(new, TRACKING_FINALIZER)
-            if is_tracked_pod:
-                keys[join_key(new.metadata.namespace, "")] = None
-            if not is_being_deleted(new) and (old is None or is_tracked_pod or _is_freed(old, new)):
-                keys.update((namespaced_name(job), None) for job in self._selecting(new.metadata))
+        keys = {**owner_keys(JOB_API_VERSION, JOB_KIND, old, new), **selecting_keys(self._jobs, old, new)}
+        if new is not None and get_controller_of(new) is None and has_finalizer(new, TRACKING_FINALIZER):
+            keys[join_key(new.metadata.namespace, "")] = None
         return keys
-
-
-def _is_freed(old: Any, new: Any) -> bool:
-    return old.metadata.labels != new.metadata.labels or get_controller_of(old) is not None
 
 
 def _tally(active: Sequence[PodView], standing: Standing) -> Tally:

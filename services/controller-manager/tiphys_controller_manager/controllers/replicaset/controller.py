@@ -1,14 +1,18 @@
-"""Keeps as many pods as each ReplicaSet asks for, and says in its status how it stands."""
+"""Keeps as many pods as each ReplicaSet asks for, and says in its status how it stands.
+
+ReplicationControllers, which are older, differ in the form of the selector alone: one thing, two kinds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tiphys.api.apps.v1 import apps_pb2
-from tiphys.api.core.v1 import pod_pb2
+from tiphys.api.core.v1 import pod_pb2, replication_controller_pb2
 from tiphys_apimachinery.errors import NotFound
-from tiphys_apimachinery.labels import SelectorError, from_label_selector
+from tiphys_apimachinery.labels import SelectorError
 from tiphys_apimachinery.meta import get_controller_of, is_being_deleted, namespaced_name, new_controller_ref
 from tiphys_client.controller import RequeueAfter, Terminal
 from tiphys_controller_manager.controllers.replicaset.plan import (
@@ -20,32 +24,44 @@ from tiphys_controller_manager.controllers.replicaset.plan import (
     status_of,
 )
 from tiphys_controller_manager.frame import Context, Watch, own_key
-from tiphys_controller_manager.ownership import Adopter, owner_keys, selecting_keys, sort_out
+from tiphys_controller_manager.ownership import Adopter, owner_keys, selecting_keys, selector_of, sort_out
 from tiphys_controller_manager.pod_control import Outcome, PodControl, pod_from_template
 from tiphys_controller_manager.pods import CONTROLLER_INDEX, PodView, orphans_in
 
-API_VERSION: Final = "apps/v1"
-KIND: Final = "ReplicaSet"
 # How long to wait for a view that lags; the events that end the wait come by themselves.
 _LAG_S: Final = 1.0
 
 
-class ReplicaSetController:
-    """Reconciles one ReplicaSet at a time; keys are namespace/name."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind that asks for a number of pods: with spec.replicas, selector, template and a status that counts them."""
 
-    def __init__(self, context: Context) -> None:
+    cls: type[Any]
+    api_version: str
+    name: str
+
+
+REPLICA_SET: Final = Kind(apps_pb2.ReplicaSet, "apps/v1", "ReplicaSet")
+REPLICATION_CONTROLLER: Final = Kind(replication_controller_pb2.ReplicationController, "v1", "ReplicationController")
+
+
+class ReplicaSetController:
+    """Reconciles one ReplicaSet at a time, or one object of a kind like it; keys are namespace/name."""
+
+    def __init__(self, context: Context, kind: Kind = REPLICA_SET) -> None:
+        self._kind = kind
         self._client = context.client
         self._clock = context.clock
-        self._replica_sets = context.informers.of(apps_pb2.ReplicaSet)
+        self._replica_sets = context.informers.of(kind.cls)
         self._pods = context.informers.of(pod_pb2.Pod)
         self._expectations = context.expectations(pod_pb2.Pod)
-        self._own_writes = context.expectations(apps_pb2.ReplicaSet)
+        self._own_writes = context.expectations(kind.cls)
         self._control = PodControl(context.client, context.events, self._expectations)
         self._adopter = Adopter(context.client, pod_pb2.Pod)
 
     def watches(self) -> Iterable[Watch]:
         """ReplicaSets, and the pods they manage or might adopt."""
-        return (Watch(apps_pb2.ReplicaSet, own_key), Watch(pod_pb2.Pod, self._pod_keys))
+        return (Watch(self._kind.cls, own_key), Watch(pod_pb2.Pod, self._pod_keys))
 
     def first_keys(self) -> Iterable[str]:
         """None: every ReplicaSet is seen as added."""
@@ -60,10 +76,10 @@ class ReplicaSetController:
         if not (self._own_writes.are_met(key) and self._expectations.are_met(key)):
             return RequeueAfter(_LAG_S)
         try:
-            selector = from_label_selector(replica_set.spec.selector)
+            selector = selector_of(replica_set)
         except SelectorError as err:
-            raise Terminal(f"replica set {key}: spec.selector: {err}") from err
-        reference = new_controller_ref(replica_set, API_VERSION, KIND)
+            raise Terminal(f"{self._kind.name} {key}: spec.selector: {err}") from err
+        reference = new_controller_ref(replica_set, self._kind.api_version, self._kind.name)
         owned = sort_out(replica_set, selector, self._candidates(replica_set))
         pods = await self._adopter.settle(replica_set, reference, owned, lambda pod: self._expectations.wrote(key, pod))
         active = [pod for pod in pods if pod.is_active]
@@ -94,9 +110,7 @@ class ReplicaSetController:
         wait_s = next_available(active, replica_set.spec.minReadySeconds, now=self._clock.now().timestamp())
         return RequeueAfter(wait_s) if wait_s is not None else None
 
-    async def _write_status(
-        self, replica_set: apps_pb2.ReplicaSet, active: list[PodView], failure: Failure | None
-    ) -> None:
+    async def _write_status(self, replica_set: Any, active: list[PodView], failure: Failure | None) -> None:
         status = status_of(replica_set, active, now=self._clock.now().timestamp(), failure=failure)
         if same_status(status, replica_set.status):
             return
@@ -112,14 +126,14 @@ class ReplicaSetController:
         self._expectations.forget(key)
         self._own_writes.forget(key)
 
-    def _candidates(self, replica_set: apps_pb2.ReplicaSet) -> list[PodView]:
+    def _candidates(self, replica_set: Any) -> list[PodView]:
         store = self._pods.store
         metadata = replica_set.metadata
         own = store.projections_by_index(CONTROLLER_INDEX, metadata.uid)
         orphans = store.projections_by_index(CONTROLLER_INDEX, orphans_in(metadata.namespace))
         return [pod for _, pod in own] + [pod for _, pod in orphans if pod.is_active]
 
-    def _related(self, replica_set: apps_pb2.ReplicaSet) -> list[PodView]:
+    def _related(self, replica_set: Any) -> list[PodView]:
         """Pods of all ReplicaSets of the same deployment."""
         owner = get_controller_of(replica_set)
         uids = {replica_set.metadata.uid}
@@ -130,4 +144,10 @@ class ReplicaSetController:
         return [pod for uid in sorted(uids) for _, pod in store.projections_by_index(CONTROLLER_INDEX, uid)]
 
     def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
-        return {**owner_keys(API_VERSION, KIND, old, new), **selecting_keys(self._replica_sets, old, new)}
+        kind = self._kind
+        return {**owner_keys(kind.api_version, kind.name, old, new), **selecting_keys(self._replica_sets, old, new)}
+
+
+def replication_controllers(context: Context) -> ReplicaSetController:
+    """The same for ReplicationControllers."""
+    return ReplicaSetController(context, REPLICATION_CONTROLLER)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.labels import Selector
 from tiphys_apimachinery.meta import find_condition
@@ -58,15 +57,13 @@ def slow_start(count: int, first: int = 1) -> list[int]:
     return sizes
 
 
-def status_of(
-    replica_set: apps_pb2.ReplicaSet, active: Sequence[PodView], *, now: float, failure: Failure | None
-) -> apps_pb2.ReplicaSetStatus:
-    """The status of a ReplicaSet that has these active pods; now is in seconds since the epoch."""
+def status_of(replica_set: Any, active: Sequence[PodView], *, now: float, failure: Failure | None) -> Any:
+    """The status of a ReplicaSet, or of what is like it, with these active pods; now is in seconds since the epoch."""
     spec = replica_set.spec
     labels = Selector.from_set(dict(spec.template.metadata.labels))
     ready = [pod for pod in active if pod.is_ready]
     available = [pod for pod in ready if (pod.available_at(spec.minReadySeconds) or 0.0) <= now]
-    status = apps_pb2.ReplicaSetStatus()
+    status = type(replica_set.status)()
     status.CopyFrom(replica_set.status)
     status.replicas = len(active)
     status.fullyLabeledReplicas = sum(1 for pod in active if labels.matches(pod.labels))
@@ -83,7 +80,7 @@ def next_available(active: Sequence[PodView], min_ready_s: int, *, now: float) -
     return min(waits, default=None)
 
 
-def same_status(one: apps_pb2.ReplicaSetStatus, other: apps_pb2.ReplicaSetStatus) -> bool:
+def same_status(one: Any, other: Any) -> bool:
     """Whether two statuses say the same; a count of 0 and one that is not set are one."""
     counts = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration")
     return all(getattr(one, name) == getattr(other, name) for name in counts) and list(one.conditions) == list(
@@ -91,7 +88,7 @@ def same_status(one: apps_pb2.ReplicaSetStatus, other: apps_pb2.ReplicaSetStatus
     )
 
 
-def _set_failure(status: apps_pb2.ReplicaSetStatus, failure: Failure | None, now_s: int) -> None:
+def _set_failure(status: Any, failure: Failure | None, now_s: int) -> None:
     known: Any = find_condition(status.conditions, REPLICA_FAILURE)
     if failure is None:
         if known is not None:
