@@ -11,8 +11,8 @@ from dataclasses import dataclass
 class Figure:
     """One line of the table.
 
-    at_most is what the issue requires, None where a figure is only told; note says what belongs to it, as the rate that
-    was reached or why nothing was measured. measured is None for what was skipped.
+    at_most, or for a rate at_least, is what the issue requires, None where a figure is only told; note says what
+    belongs to it, as the rate that was reached or why nothing was measured. measured is None for what was skipped.
     """
 
     name: str
@@ -20,12 +20,15 @@ class Figure:
     unit: str
     at_most: float | None = None
     note: str = ""
+    at_least: float | None = None
 
     @property
     def verdict(self) -> str:
         """ok, short, skipped, or nothing where nothing is required."""
         if self.measured is None:
             return "skipped"
+        if self.at_least is not None:
+            return "ok" if self.measured >= self.at_least else "short"
         if self.at_most is None:
             return ""
         return "ok" if self.measured <= self.at_most else "short"
@@ -33,6 +36,8 @@ class Figure:
     def line(self) -> str:
         """The figure as a line of the table."""
         required = "" if self.at_most is None else f"<= {number(self.at_most)} {self.unit}"
+        if self.at_least is not None:
+            required = f">= {number(self.at_least)} {self.unit}"
         measured = "-" if self.measured is None else f"{number(self.measured)} {self.unit}"
         return f"{self.name:<58} {required:>14} {measured:>14}  {self.verdict:<7} {self.note}".rstrip()
 

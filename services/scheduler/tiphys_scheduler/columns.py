@@ -8,7 +8,8 @@ the node itself changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from tiphys.api.core.v1.node_pb2 import Node
 from tiphys_scheduler.images import Images
 from tiphys_scheduler.pod_groups import PodGroups
 from tiphys_scheduler.pod_info import CPU, MEMORY, PODS, STORAGE, Needs, Port, amount
-from tiphys_scheduler.topology import Topology
+from tiphys_scheduler.topology import NOWHERE, Topology
 
 Mask = NDArray[np.bool_]
 Amounts = NDArray[np.int64]
@@ -30,6 +31,28 @@ Taint = tuple[str, str, str]
 _Kind = TypeVar("_Kind", bound=np.generic)
 _FIRST_RESOURCES = (CPU, MEMORY, STORAGE, PODS)
 _FIRST_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What of a node matters to placing, as it was last said."""
+
+    unschedulable: bool
+    labels: Mapping[str, str]
+    taints: Sequence[Taint]
+    capacity: Mapping[str, int]
+
+
+_NO_FACTS = _Facts(unschedulable=False, labels={}, taints=(), capacity={})
+
+
+def _facts(node: Node) -> _Facts:
+    return _Facts(
+        node.spec.unschedulable,
+        dict(node.metadata.labels),
+        [(t.key, t.value, t.effect) for t in node.spec.taints],
+        {resource: amount(resource, quantity.string) for resource, quantity in node.status.allocatable.items()},
+    )
 
 
 class Columns:
@@ -47,12 +70,11 @@ class Columns:
         self.scored: Amounts = np.zeros((2, self._rows), np.int64)
         self.present: Mask = np.zeros(self._rows, np.bool_)
         self.unschedulable: Mask = np.zeros(self._rows, np.bool_)
-        self.label_pairs: dict[tuple[str, str], Mask] = {}
-        self.label_keys: dict[str, Mask] = {}
-        self.labels: list[Mapping[str, str]] = [{}] * self._rows
+        # What was last said of each row.
+        self._facts: list[_Facts] = [_NO_FACTS] * self._rows
         self.taints: dict[Taint, Mask] = {}
         self.ports: dict[Port, NDArray[np.int32]] = {}
-        # How many pods of a kind are where, and which rows are one place to a label.
+        # How many pods of a kind are where, and what value of each label which rows have.
         self.groups = PodGroups(self._rows, self.forget_changes)
         self._topologies: dict[str, Topology] = {}
         self.images = Images(self._rows)
@@ -74,22 +96,23 @@ class Columns:
         row = self.row_of.get(name)
         if row is None:
             row = self._take_row(name)
-        before = self._facts(row)
-        for resource, quantity in node.status.allocatable.items():
-            self.resource(resource)
-            self.capacity[self.resources[resource], row] = amount(resource, quantity.string)
-        for resource, index in self.resources.items():
-            if resource not in node.status.allocatable:
-                self.capacity[index, row] = 0
-        self.unschedulable[row] = node.spec.unschedulable
-        self._set_labels(row, dict(node.metadata.labels))
-        self._set_taints(row, [(t.key, t.value, t.effect) for t in node.spec.taints])
         self.images.set(row, {name: image.sizeBytes for image in node.status.images for name in image.names})
+        facts = _facts(node)
+        if self.present[row] and facts == self._facts[row]:
+            return False
+        self._facts[row] = facts
+        self.unschedulable[row] = facts.unschedulable
+        for resource, value in facts.capacity.items():
+            index = self.resource(resource)
+            self.capacity[index, row] = value
+        for resource, index in self.resources.items():
+            if resource not in facts.capacity:
+                self.capacity[index, row] = 0
+        self._set_labels(row, facts.labels)
+        self._set_taints(row, facts.taints)
         self.present[row] = True
-        changed = before != self._facts(row)
-        if changed:
-            self.changes.append(~row)
-        return changed
+        self.changes.append(~row)
+        return True
 
     def remove_node(self, name: str) -> None:
         """Removes a node; what pods requested on it is forgotten with it."""
@@ -135,22 +158,15 @@ class Columns:
 
     def has_pair(self, key: str, value: str) -> Mask:
         """Rows whose label has that value."""
-        found = self.label_pairs.get((key, value))
-        return found if found is not None else np.zeros(self._rows, np.bool_)
+        return self.topology(key).rows_with(value)
 
     def has_key(self, key: str) -> Mask:
         """Rows that have the label."""
-        found = self.label_keys.get(key)
-        return found if found is not None else np.zeros(self._rows, np.bool_)
+        return self.topology(key).domain != NOWHERE
 
     def topology(self, key: str) -> Topology:
-        """Which rows have the same value of a label."""
-        found = self._topologies.get(key)
-        if found is None:
-            found = self._topologies[key] = Topology(self._rows)
-            for row in self.row_of.values():
-                found.set(row, self.labels[row].get(key))
-        return found
+        """Which rows have the same value of a label; kept up to date until a node changes."""
+        return self._topologies.get(key) or Topology(self._rows)
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> bool:
         """Labels of a namespace, None when it is gone; True where they changed."""
@@ -160,11 +176,6 @@ class Columns:
         """Shortens the note of changes; whoever kept a place in it starts afresh."""
         self.changes.clear()
         self.epoch += 1
-
-    def _facts(self, row: int) -> tuple[object, ...]:
-        taints = tuple(sorted(t for t, mask in self.taints.items() if mask[row]))
-        capacity = {name: int(self.capacity[i, row]) for name, i in self.resources.items() if self.capacity[i, row]}
-        return bool(self.present[row]), bool(self.unschedulable[row]), self.labels[row], taints, capacity
 
     def _take_row(self, name: str) -> int:
         if not self._free:
@@ -183,12 +194,10 @@ class Columns:
 
         self.capacity, self.requested, self.scored = map(wider, (self.capacity, self.requested, self.scored))
         self.present, self.unschedulable = wider(self.present), wider(self.unschedulable)
-        self.label_pairs = {key: wider(column) for key, column in self.label_pairs.items()}
-        self.label_keys = {key: wider(column) for key, column in self.label_keys.items()}
         self.taints = {key: wider(column) for key, column in self.taints.items()}
         self.ports = {key: wider(counts) for key, counts in self.ports.items()}
         self.names += [""] * more
-        self.labels += [{}] * more
+        self._facts += [_NO_FACTS] * more
         self._free = list(range(self._rows + more - 1, self._rows - 1, -1))
         self._rows += more
         self.groups.grow(self._rows)
@@ -198,15 +207,14 @@ class Columns:
         self.forget_changes()
 
     def _set_labels(self, row: int, labels: Mapping[str, str]) -> None:
-        for key, value in self.labels[row].items():
-            self.label_pairs[key, value][row] = False
-            self.label_keys[key][row] = False
         for key, value in labels.items():
-            self._column(self.label_pairs, (key, value))[row] = True
-            self._column(self.label_keys, key)[row] = True
-        self.labels[row] = labels
+            topology = self._topologies.get(key)
+            if topology is None:
+                topology = self._topologies[key] = Topology(self._rows)
+            topology.set(row, value)
         for key, topology in self._topologies.items():
-            topology.set(row, labels.get(key))
+            if key not in labels:
+                topology.set(row, None)
 
     def _set_taints(self, row: int, taints: Iterable[Taint]) -> None:
         for mask in self.taints.values():

@@ -1,6 +1,8 @@
-"""Which rows are one place to a label: all nodes with the same value are a domain."""
+"""Values of one label by row. To rules about places, all nodes with the same value are a domain."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,17 @@ class Topology:
                 del self._ids[self._values[old]]
                 self._free.append(old)
         self.domain[row] = NOWHERE if value is None else self._join(value)
+
+    def values(self) -> Iterator[str]:
+        """Every value that a row has."""
+        return iter(self._ids)
+
+    def rows_with(self, value: str) -> NDArray[np.bool_]:
+        """Rows that have a value."""
+        found = self._ids.get(value)
+        if found is None:
+            return np.zeros(len(self.domain), np.bool_)
+        return self.domain == found
 
     def rows_of(self, domain: int, likely: Domains) -> Domains:
         """The rows of a domain; quick where they are all among the likely ones."""

@@ -52,10 +52,11 @@ def _compare(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
     bound = _integer(requirement.values[0]) if len(requirement.values) == 1 else None
     if bound is None:
         return found
-    for (key, value), mask in nodes.label_pairs.items():
-        number = _integer(value) if key == requirement.key else None
+    topology = nodes.topology(requirement.key)
+    for value in topology.values():
+        number = _integer(value)
         if number is not None and (number > bound if requirement.operator == "Gt" else number < bound):
-            found |= mask
+            found |= topology.rows_with(value)
     return found
 
 
