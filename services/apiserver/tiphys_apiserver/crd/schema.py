@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -12,10 +12,11 @@ from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.patch.typed import LEAF, Shape, shape_of
 from tiphys_apimachinery.schema import descriptor_of
-from tiphys_apiserver.cel import rules
+from tiphys_apiserver.cel import rules, typed
 from tiphys_apiserver.crd import structural, validation
 
-_ABSENT = object()
+# What checks the schema, its rules, whether the check looks at metadata, and what makes values of JSON for rules.
+_Compiled = tuple[Any, rules.RuleTree | None, bool, Callable[[Any], Any] | None]
 
 
 class VersionSchema:
@@ -28,7 +29,7 @@ class VersionSchema:
         self.keeps_all = keeps_all
         self._node: structural.Node | None = None
         self._shape: Shape | None = None
-        self._compiled: tuple[Any, Mapping[str, Any] | None, bool] | None = None
+        self._compiled: _Compiled | None = None
 
     @property
     def text(self) -> bytes:
@@ -68,18 +69,19 @@ class VersionSchema:
 
     def check(self, obj: Any, old: Any | None = None) -> list[FieldError]:
         """Every fault of an object; rules about changes are asked where there is an old one."""
-        validator, with_rules, needs_metadata = self._validator()
+        validator, with_rules, needs_metadata, convert = self._validator()
         document = json_codec.to_json(obj) if needs_metadata else dict(obj.content)
         errors = validation.check(validator, document)
         if with_rules is None or errors:
             # Rules may take for granted what the schema says.
             return errors
         whole = json_codec.to_json(obj)
-        if old is None:
-            return rules.check(with_rules, whole)
-        return rules.check(with_rules, whole, json_codec.to_json(old))
+        before = json_codec.to_json(old) if old is not None else None
+        if convert is not None:
+            whole, before = convert(whole), convert(before)
+        return rules.check(with_rules, whole) if old is None else rules.check(with_rules, whole, before)
 
-    def _validator(self) -> tuple[Any, Mapping[str, Any] | None, bool]:
+    def _validator(self) -> _Compiled:
         if self._compiled is None:
             schema = orjson.loads(self._text)
             properties = schema.get("properties") or {}
@@ -91,6 +93,7 @@ class VersionSchema:
             schema["required"] = [
                 name for name in schema.get("required", ()) if name not in ("apiVersion", "kind", "metadata")
             ]
-            with_rules = schema if rules.has_rules(schema) else None
-            self._compiled = validation.compile_schema(schema), with_rules, needs_metadata
+            with_rules = rules.build(schema)
+            convert = typed.converter(schema) if with_rules is not None else None
+            self._compiled = validation.compile_schema(schema), with_rules, needs_metadata, convert
         return self._compiled

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from tiphys_apimachinery.errors import FieldError
-from tiphys_apiserver.cel import rules
+from tiphys_apiserver.cel import rule_schema
 from tiphys_apiserver.crd import structural, validation
 
 _TYPES: Final = frozenset({"object", "array", "string", "integer", "number", "boolean"})
@@ -39,7 +39,7 @@ def schema_faults(schema: JSON, path: str) -> Iterator[FieldError]:
         return
     del validator
     yield from _default_faults(schema, path)
-    yield from rules.rule_faults(schema, path)
+    yield from rule_schema.rule_faults(schema, path)
 
 
 def _structure(schema: JSON, path: str, *, is_root: bool = False) -> Iterator[FieldError]:

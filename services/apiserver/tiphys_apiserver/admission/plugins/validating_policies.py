@@ -25,7 +25,8 @@ from tiphys_apiserver.admission.policies.variables import (
     variables_of,
 )
 from tiphys_apiserver.admission.webhooks.hooks import is_exempt
-from tiphys_apiserver.cel.program import Activation, CelError, compile_expression
+from tiphys_apiserver.cel.program import Activation, compile_expression
+from tiphys_apiserver.cel.syntax import CelError
 from tiphys_apiserver.registry.objects import ObjectAccess
 
 DENY, WARN = "Deny", "Warn"

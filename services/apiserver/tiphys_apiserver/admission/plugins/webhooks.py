@@ -24,7 +24,8 @@ from tiphys_apiserver.admission.policies.variables import CONDITION_VARIABLES, n
 from tiphys_apiserver.admission.webhooks.caller import CallFailed, WebhookCaller
 from tiphys_apiserver.admission.webhooks.hooks import Hook, is_exempt, read_hooks
 from tiphys_apiserver.admission.webhooks.review import BadAnswer, Verdict, question, verdict
-from tiphys_apiserver.cel.program import Activation, CelError, compile_expression
+from tiphys_apiserver.cel.program import Activation, compile_expression
+from tiphys_apiserver.cel.syntax import CelError
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_component.log import get_logger
 
