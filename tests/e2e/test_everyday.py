@@ -156,7 +156,7 @@ def test_L17_create_and_delete(kubectl: Kubectl) -> None:
     assert 'namespace "aside" deleted' in kubectl("delete", "namespace/aside", "--timeout=60s")
 
 
-def test_L17_scale_autoscale_expose_and_set(kubectl: Kubectl, web: str) -> None:
+def test_L17_B10_scale_autoscale_expose_and_set(kubectl: Kubectl, web: str) -> None:
     kubectl("scale", web, "--replicas=2")
     kubectl("rollout", "status", web, "--timeout=60s")
     assert "xpected" in kubectl("scale", web, "--current-replicas=9", "--replicas=3", check=False)
@@ -175,7 +175,7 @@ def test_L17_scale_autoscale_expose_and_set(kubectl: Kubectl, web: str) -> None:
     assert container["resources"]["requests"] == {"cpu": "1m"}
 
 
-def test_L17_rollout(kubectl: Kubectl, web: str) -> None:
+def test_L17_B5_B7_rollout(kubectl: Kubectl, web: str) -> None:
     kubectl("rollout", "restart", web)
     assert "successfully rolled out" in kubectl("rollout", "status", web, "--timeout=60s")
     kubectl("rollout", "pause", web)
@@ -268,7 +268,7 @@ def test_L3_kubectl_proxy_serves_the_api_and_what_lies_behind_pods_and_services(
         kubectl("delete", "service/behind")
 
 
-def test_L17_cordon_taint_drain_and_uncordon(kubectl: Kubectl, web: str) -> None:
+def test_L17_B33_cordon_taint_drain_and_uncordon(kubectl: Kubectl, web: str) -> None:
     kubectl("rollout", "status", web, "--timeout=60s")
     try:
         kubectl("cordon", "node-1")

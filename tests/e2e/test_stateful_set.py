@@ -58,7 +58,7 @@ def wait_for_another(kubectl: Kubectl, pod: str, before: str) -> None:
     kubectl("wait", "--for=condition=Ready", f"pod/{pod}", "--timeout=60s")
 
 
-def test_E25_data_survives_the_pod(database: Kubectl) -> None:
+def test_E25_B12_data_survives_the_pod(database: Kubectl) -> None:
     wait_ready(database, 1)
     before = uid_of(database, "database-0")
     claim = database("get", "pvc", "data-database-0", "-o", "jsonpath={.status.phase} {.spec.volumeName}").split()
@@ -100,7 +100,7 @@ def test_E25_a_volume_is_made_once_though_its_makers_are_killed(
     assert len(volumes(database)) == 3
 
 
-def test_a_stateful_set_scales_rolls_and_goes_back_by_kubectl(database: Kubectl, kubectl: Kubectl) -> None:
+def test_B13_B34_a_stateful_set_scales_rolls_and_goes_back_by_kubectl(database: Kubectl, kubectl: Kubectl) -> None:
     wait_ready(database, 1)
     kubectl("scale", "statefulset/database", "--replicas=2")
     wait_ready(database, 2)
@@ -120,7 +120,7 @@ def test_a_stateful_set_scales_rolls_and_goes_back_by_kubectl(database: Kubectl,
     assert uid_of(database, "database-1") == ""
 
 
-def test_each_pod_of_a_stateful_set_has_its_name(database: Kubectl) -> None:
+def test_B11_each_pod_of_a_stateful_set_has_its_name(database: Kubectl) -> None:
     wait_ready(database, 1)
     address = database("get", "pod", "database-0", "-o", "jsonpath={.status.podIP}")
     name = "database-0.database.default.svc.cluster.local"

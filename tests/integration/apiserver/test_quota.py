@@ -10,7 +10,7 @@ QUOTAS = "/api/v1/namespaces/default/resourcequotas"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
-async def test_I25_64_creates_at_once_never_pass_the_quota(server: RunningServer) -> None:
+async def test_I25_B27_64_creates_at_once_never_pass_the_quota(server: RunningServer) -> None:
     quota = {"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "10"}}}
     made = (await server.http("POST", QUOTAS, quota)).json()
     made["status"] = {"hard": {"configmaps": "10"}, "used": {"configmaps": "0"}}

@@ -71,7 +71,7 @@ def _binding(name: str, role: str) -> rbac_pb2.ClusterRoleBinding:
     return made
 
 
-async def test_H11_node_joins_with_a_token_and_gets_its_certificate() -> None:
+async def test_H11_B35_node_joins_with_a_token_and_gets_its_certificate() -> None:
     async with running_server(enable_bootstrap_token_auth=True) as server, cluster_of(server, signs=True) as cluster:
         await cluster.client.create(_bootstrap_secret())
         await cluster.client.create(_binding("a", "system:node-bootstrapper"))
@@ -141,7 +141,7 @@ async def test_H11_approved_request_that_the_signer_may_not_sign_fails_with_the_
         pytest.param("legacy-unknown", create_request("old")[0], ("client auth",), id="legacy"),
     ],
 )
-async def test_H11_request_that_a_person_approves_is_signed(signer: str, pem: bytes, usages: tuple[str, ...]) -> None:
+async def test_H11_B35_request_that_a_person_approves_is_signed(signer: str, pem: bytes, usages: tuple[str, ...]) -> None:
     async with running_server() as server, cluster_of(server, signs=True) as cluster:
         await cluster.client.create(_request("r", signer, pem, *usages))
         assert not (await cluster.client.get(Request, "r")).status.certificate

@@ -83,7 +83,7 @@ def _request(clock: FakeClock, name: str, *conditions: str) -> Any:
     return made
 
 
-async def test_H11_requests_are_deleted_when_their_time_is_over() -> None:
+async def test_H11_B35_requests_are_deleted_when_their_time_is_over() -> None:
     async with house("certificatesigningrequest-cleaner-controller") as built:
         built.client.seed(
             _request(built.clock, "approved", "Approved"),

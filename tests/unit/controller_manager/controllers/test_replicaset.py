@@ -230,7 +230,7 @@ async def test_a_refused_pod_shows_in_the_status_and_stops_the_batch() -> None:
         assert not h.client.stored(apps_pb2.ReplicaSet, "web", "default").status.conditions
 
 
-async def test_pods_of_a_call_whose_answer_was_lost_are_not_made_twice() -> None:
+async def test_B37_pods_of_a_call_whose_answer_was_lost_are_not_made_twice() -> None:
     async with house("replicaset-controller") as h:
         h.client.server.fail("BatchCreate", pod_pb2.Pod, ServiceUnavailable("connection lost"), after=True)
         await h.client.create(replica_set(replicas=1))
@@ -240,7 +240,7 @@ async def test_pods_of_a_call_whose_answer_was_lost_are_not_made_twice() -> None
         assert (len(await h.pods()), len(creations)) == (1, 1)
 
 
-async def test_no_pod_is_made_while_the_view_lags_behind_own_writes() -> None:
+async def test_B37_no_pod_is_made_while_the_view_lags_behind_own_writes() -> None:
     async with house("replicaset-controller") as h:
         await h.client.create(replica_set(replicas=3))
         await h.settle()

@@ -33,7 +33,7 @@ async def used(home: House) -> dict[str, str]:
     return {name: str(amount) for name, amount in sorted(read_amounts(found.status.used).items())}
 
 
-async def test_I25_a_new_quota_is_counted_at_once() -> None:
+async def test_I25_B27_a_new_quota_is_counted_at_once() -> None:
     async with house(NAME) as home:
         await home.client.create(pod("a"))
         await home.client.create(quota(pods="5", cpu="2", secrets="1"))
@@ -43,7 +43,7 @@ async def test_I25_a_new_quota_is_counted_at_once() -> None:
         assert dict(read_amounts(found.status.hard)) == dict(read_amounts(found.spec.hard))
 
 
-async def test_I25_what_ends_is_given_back_when_no_write_can_be_under_way() -> None:
+async def test_I25_B27_what_ends_is_given_back_when_no_write_can_be_under_way() -> None:
     async with house(NAME) as home:
         await home.client.create(pod("a"))
         await home.client.create(quota(pods="5"))
@@ -55,7 +55,7 @@ async def test_I25_what_ends_is_given_back_when_no_write_can_be_under_way() -> N
         assert await used(home) == {"pods": "0"}
 
 
-async def test_I25_what_admission_counts_meanwhile_is_not_lost() -> None:
+async def test_I25_B27_what_admission_counts_meanwhile_is_not_lost() -> None:
     async with house(NAME) as home:
         await home.client.create(pod("a"))
         await home.client.create(quota(pods="5"))
@@ -71,7 +71,7 @@ async def test_I25_what_admission_counts_meanwhile_is_not_lost() -> None:
         assert await used(home) == {"pods": "0"}
 
 
-async def test_I25_what_nothing_tells_of_is_counted_by_the_resync() -> None:
+async def test_I25_B27_what_nothing_tells_of_is_counted_by_the_resync() -> None:
     async with house(NAME) as home:
         await home.client.create(quota(configmaps="5"))
         await home.settle()

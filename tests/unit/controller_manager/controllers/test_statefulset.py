@@ -111,7 +111,7 @@ def test_a_new_template_replaces_pods(wanted: Goal, there: list[PodView], gone: 
     assert deleted(wanted, *there) == gone
 
 
-def test_a_pod_below_the_partition_keeps_the_current_revision() -> None:
+def test_B13_a_pod_below_the_partition_keeps_the_current_revision() -> None:
     wanted = goal(3, partition=2, **NEW)
     assert [wanted.revision_for(number) for number in range(3)] == ["web-1", "web-1", "web-2"]
     assert goal(3, partition=2, is_rolling=False, **NEW).revision_for(0) == "web-2"
@@ -225,7 +225,7 @@ async def test_a_deleted_pod_comes_back_under_its_name_with_its_claim() -> None:
         assert after == before
 
 
-async def test_no_second_pod_of_a_name_while_the_first_is_going() -> None:
+async def test_B11_no_second_pod_of_a_name_while_the_first_is_going() -> None:
     async with house(CONTROLLER) as built:
         await built.client.create(stateful_set(1))
         await run_all(built)
@@ -247,7 +247,7 @@ async def test_scaling_down_goes_from_the_end_and_keeps_claims() -> None:
         assert len(await built.all(PersistentVolumeClaim, "default")) == 3
 
 
-async def test_claims_end_with_whom_the_policy_names() -> None:
+async def test_B12_claims_end_with_whom_the_policy_names() -> None:
     made = stateful_set(2, templates=("data",))
     made.spec.persistentVolumeClaimRetentionPolicy.whenDeleted = "Delete"
     made.spec.persistentVolumeClaimRetentionPolicy.whenScaled = "Delete"
@@ -268,7 +268,7 @@ async def test_claims_end_with_whom_the_policy_names() -> None:
         assert owners(built, "data-web-0") == []
 
 
-async def test_a_claim_that_is_going_is_not_used_again() -> None:
+async def test_B12_a_claim_that_is_going_is_not_used_again() -> None:
     async with house(CONTROLLER) as built:
         old = PersistentVolumeClaim()
         old.metadata.name, old.metadata.namespace = "data-web-0", "default"
