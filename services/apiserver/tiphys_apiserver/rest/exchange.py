@@ -144,22 +144,22 @@ class Answer:
         self.keep_alive = self.keep_alive and request.keep_alive
         body = self.body
         pieces: Sequence[bytes] = (body,) if isinstance(body, bytes) else body
-        head = self.head(sum(map(len, pieces)), close=not self.keep_alive)
+        size = sum(map(len, pieces))
+        head = self.head(size, close=not self.keep_alive)
         if request.method == "HEAD":
             transport.write(head)
         elif isinstance(body, bytes):
             transport.write(head + body)
         else:
             transport.write(head)
-            await write_pieces(request, body)
+            await write_pieces(request, body, size)
 
     async def write_eof(self) -> None:
         """Nothing is left to write."""
 
 
-async def write_pieces(request: BaseRequest, pieces: Sequence[bytes]) -> None:
-    """Write pieces in slices, waiting for the transport between them; so no list fills its buffer."""
-    size = sum(map(len, pieces))
+async def write_pieces(request: BaseRequest, pieces: Sequence[bytes], size: int) -> None:
+    """Write pieces of so many bytes in slices, waiting for the transport between them; so no list fills its buffer."""
     step = len(pieces) * SLICE_BYTES // max(size, 1) or 1
     if max(map(len, pieces), default=0) * step < 8 * SLICE_BYTES:
         # Pieces of like sizes, as most lists are of: so many at a time, without a look at each.
