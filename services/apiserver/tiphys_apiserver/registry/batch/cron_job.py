@@ -15,16 +15,21 @@ from tiphys_apiserver.registry.strategy import Strategy, WriteContext
 
 # Jobs get 11 characters behind the name. Source: pkg/apis/batch/validation.
 _MAX_NAME = 52
+_DEFAULTS_OF_JOBS = frozenset({"parallelism", "completionMode", "suspend", "manualSelector"})
 
 
 class CronJobStrategy(Strategy):
     """The rules of cron jobs."""
 
     def apply_defaults(self, obj: Message) -> None:
-        """The schema's, and the pod template's."""
-        super().apply_defaults(obj)
+        """The schema's, and the pod template's. Those of jobs wait for the jobs: completions depend on what is open."""
         cron_job: Any = obj
-        default_pod_spec(cron_job.spec.jobTemplate.spec.template.spec)
+        job = cron_job.spec.jobTemplate.spec
+        given = {field.name for field, _ in job.ListFields()}
+        super().apply_defaults(obj)
+        for name in _DEFAULTS_OF_JOBS - given:
+            job.ClearField(name)
+        default_pod_spec(job.template.spec)
 
     def validate_name(self, name: str) -> list[str]:
         """Short enough for the names of its jobs."""

@@ -236,3 +236,12 @@ def test_B23_jobs_of_a_cron_job_select_their_pods_by_themselves() -> None:
     found = create_faults(CronJob, spec("schedule: '* * * * *'", template))
     assert any("`selector` will be auto-generated" in line for line in found)
     assert any("manualSelector: Unsupported value: true" in line for line in found)
+
+
+def test_B23_what_a_job_template_leaves_open_is_left_to_its_jobs() -> None:
+    found = made(CronJob, spec("schedule: '* * * * *'", f"jobTemplate: {{spec: {{{JOB_POD}}}}}"))
+    job = found.spec.jobTemplate.spec
+    assert [field.name for field, _ in job.ListFields()] == ["template"]
+    assert job.template.spec.dnsPolicy == "ClusterFirst"
+    given = made(CronJob, spec("schedule: '* * * * *'", f"jobTemplate: {{spec: {{parallelism: 1, {JOB_POD}}}}}"))
+    assert given.spec.jobTemplate.spec.parallelism == 1
