@@ -78,7 +78,7 @@ class GrpcTransport:
             )
         self._config = config
         self._options = options
-        self._token_source = token_source or _token_source(config)
+        self._token_source = token_source or token_source_of(config)
         self._channel: grpc.aio.Channel | None = None
         self._calls: dict[tuple[str, str, bool], Any] = {}
 
@@ -230,7 +230,9 @@ def _raise_mapped(err: grpc.aio.AioRpcError) -> NoReturn:
     raise error_from(err) from err
 
 
-def _token_source(config: ClientConfig) -> Callable[[], str]:
+def token_source_of(config: ClientConfig) -> Callable[[], str]:
+    """What gives the bearer token at each call, empty where there is none."""
+    """What gives the bearer token at each call, empty where there is none."""
     if config.token_file is None:
         token = config.token
         return lambda: token

@@ -32,6 +32,7 @@ from tiphys_client.client import Client
 from tiphys_client.controller import Controller, RequeueAfter
 from tiphys_client.indexer import IndexFunc, by_namespace
 from tiphys_client.informer import Informer
+from tiphys_client.rest import NoPaths, PathReader
 from tiphys_client.shared_informers import SharedInformers
 from tiphys_client.workqueue import RateLimitingQueue
 from tiphys_client.workqueue_metrics import WorkMetrics
@@ -187,6 +188,8 @@ class Context:
     # Certificates of the cluster's authority, PEM.
     authority: str
     queue: Queue
+    # For groups that are served behind the API server, and have no gRPC.
+    rest: PathReader
 
     def expectations(self, cls: type[Message]) -> Expectations:
         """Expectations on the view of a kind."""
@@ -246,6 +249,7 @@ class Parts:
     options: Options
     scheme: Scheme
     authority: str = ""
+    rest: PathReader = field(default_factory=NoPaths)
     metrics: WorkMetrics | None = None
     reports: dict[str, Report] = field(default_factory=dict)
 
@@ -269,6 +273,7 @@ class Loop:
             scheme=parts.scheme,
             authority=parts.authority,
             queue=self.queue,
+            rest=parts.rest,
         )
         self.reconciler = spec.make(context)
         for watch in self.reconciler.watches():

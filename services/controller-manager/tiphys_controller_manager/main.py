@@ -15,6 +15,7 @@ from tiphys_client.counted_transport import counted_transport
 from tiphys_client.grpc_status import reply_for
 from tiphys_client.kubeconfig import ClientConfig, load
 from tiphys_client.leader_election import LeaderElector, LeaseTimes
+from tiphys_client.rest import NoPaths, PathReader, RestReader
 from tiphys_client.shared_informers import SharedInformers
 from tiphys_client.transport import FencedTransport, Transport
 from tiphys_client.workqueue_metrics import WorkMetrics
@@ -49,12 +50,15 @@ class ControllerManager:
         config: ClientConfig | None = None,
         clock: Clock | None = None,
         transport: Transport | None = None,
+        rest: PathReader | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._options = options
         self._config = config or load(options.kubeconfig)
         self._clock = clock or SystemClock()
         self._transport = transport
+        # Who gives a transport of its own has no port to read from.
+        self._rest = rest or (RestReader(self._config) if transport is None else NoPaths())
         self._rng = rng
 
     async def run(self) -> None:
@@ -84,6 +88,7 @@ class ControllerManager:
             options=options,
             scheme=load_default(),
             authority=_authority(options, self._config),
+            rest=self._rest,
             metrics=WorkMetrics(registry),
         )
         manager = Manager(controllers(options), parts)
@@ -111,6 +116,7 @@ class ControllerManager:
                 start_loop(group, face.run(), "faces")
                 start_loop(group, elector.run(lead) if options.leader_elect else lead(), "leadership")
         finally:
+            await self._rest.close()
             await client.close()
 
 

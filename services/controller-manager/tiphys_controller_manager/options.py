@@ -126,4 +126,33 @@ class Options(ServingOptions):
     concurrent_namespace_syncs: int = flag(
         "--concurrent-namespace-syncs", default=10, help="namespaces emptied at once"
     )
+    horizontal_pod_autoscaler_sync_period_s: float = flag(
+        "--horizontal-pod-autoscaler-sync-period", default=15.0, duration=True, help="how often autoscalers look"
+    )
+    horizontal_pod_autoscaler_downscale_stabilization_s: float = flag(
+        "--horizontal-pod-autoscaler-downscale-stabilization",
+        default=300.0,
+        duration=True,
+        help="how long a wish for more pods keeps an autoscaler from going below it",
+    )
+    horizontal_pod_autoscaler_tolerance: float = flag(
+        "--horizontal-pod-autoscaler-tolerance",
+        default=0.1,
+        help="part by which a measure may differ from its target before anything is scaled",
+    )
+    horizontal_pod_autoscaler_cpu_initialization_period_s: float = flag(
+        "--horizontal-pod-autoscaler-cpu-initialization-period",
+        default=300.0,
+        duration=True,
+        help="time after a pod's start in which its use of processors counts only while it is ready",
+    )
+    horizontal_pod_autoscaler_initial_readiness_delay_s: float = flag(
+        "--horizontal-pod-autoscaler-initial-readiness-delay",
+        default=30.0,
+        duration=True,
+        help="time after a pod's start in which changes of readiness count as its start",
+    )
+    concurrent_horizontal_pod_autoscaler_syncs: int = flag(
+        "--concurrent-horizontal-pod-autoscaler-syncs", default=5, help="autoscalers worked on at once"
+    )
     concurrent_gc_syncs: int = flag("--concurrent-gc-syncs", default=20, help="objects collected at once")

@@ -17,6 +17,7 @@ from tiphys_controller_manager.controllers.endpointslice.controller import Endpo
 from tiphys_controller_manager.controllers.endpointslice_mirroring.controller import EndpointSliceMirroringController
 from tiphys_controller_manager.controllers.ephemeral_volume.controller import EphemeralVolumes
 from tiphys_controller_manager.controllers.garbage_collector.controller import GarbageCollector
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.controller import HorizontalPodAutoscalerController
 from tiphys_controller_manager.controllers.job.controller import JobController
 from tiphys_controller_manager.controllers.namespace.controller import NamespaceController
 from tiphys_controller_manager.controllers.node_ipam.controller import NodeIpamController
@@ -66,6 +67,7 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
         ControllerSpec("taint-eviction-controller", TaintEvictionController, _EVICTIONS),
         *_workload_controllers(options),
         *_batch_controllers(options),
+        _autoscaler(options),
         ControllerSpec(
             "disruption-controller", DisruptionController, aliases=("disruption",), event_source="controllermanager"
         ),
@@ -152,6 +154,16 @@ def _batch_controllers(options: Options) -> tuple[ControllerSpec, ...]:
             options.concurrent_ttl_after_finished_syncs,
             aliases=("ttl-after-finished",),
         ),
+    )
+
+
+def _autoscaler(options: Options) -> ControllerSpec:
+    return ControllerSpec(
+        "horizontal-pod-autoscaler-controller",
+        HorizontalPodAutoscalerController,
+        options.concurrent_horizontal_pod_autoscaler_syncs,
+        aliases=("horizontalpodautoscaling",),
+        event_source="horizontal-pod-autoscaler",
     )
 
 

@@ -1,0 +1,1 @@
+"""HorizontalPodAutoscaler: how many pods a workload has, by what is measured."""

@@ -1,0 +1,165 @@
+"""HorizontalPodAutoscaler: reads scale and measures, decides, sets the scale, and says in the status why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tiphys.api.apiextensions.v1.apiextensions_pb2 import CustomResourceDefinition
+from tiphys.api.autoscaling.v2 import autoscaling_pb2 as v2
+from tiphys.api.core.v1 import pod_pb2
+from tiphys_apimachinery.errors import APIError, NotFound
+from tiphys_apimachinery.labels import Selector, SelectorError
+from tiphys_client.controller import RequeueAfter
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.behavior import (
+    Behavior,
+    Defaults,
+    History,
+    behavior_of,
+)
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.metrics_source import MetricsSource
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.plan import (
+    Outcome,
+    looks_at_measures,
+    not_rescaled,
+    plan,
+    rescaled,
+    without_scale,
+    without_selector,
+)
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.pod_facts import pod_facts
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.readings import PodFacts, Reading
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.replicas import Surroundings
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.scale_target import ScaleTargets, Target
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.status import new_status
+from tiphys_controller_manager.frame import Context, Watch
+from tiphys_controller_manager.pods import NAMESPACE_INDEX
+
+Scaler = v2.HorizontalPodAutoscaler
+
+
+class HorizontalPodAutoscalerController:
+    """Keys are namespace/name of autoscalers; each is looked at when it changes, and every sync period.
+
+    What was wished and done lately is kept in memory alone, as in Kubernetes: after a restart the number that is
+    found counts as the first wish.
+    """
+
+    def __init__(self, context: Context) -> None:
+        options = context.options
+        self._client = context.client
+        self._clock = context.clock
+        self._events = context.events
+        self._scalers = context.informers.of(Scaler)
+        self._pods = context.informers.of(pod_pb2.Pod)
+        definitions = context.informers.of(CustomResourceDefinition)
+        self._targets = ScaleTargets(context.client, context.scheme, definitions)
+        self._source = MetricsSource(context.rest, context.scheme, context.clock)
+        self._options = options
+        self._defaults = Defaults(
+            int(options.horizontal_pod_autoscaler_downscale_stabilization_s),
+            options.horizontal_pod_autoscaler_tolerance,
+        )
+        # By uid.
+        self._histories: dict[str, History] = {}
+        # The uid that a key had last.
+        self._uids: dict[str, str] = {}
+
+    def watches(self) -> Iterable[Watch]:
+        """Autoscalers; their own status is none of their news."""
+        return (Watch(Scaler, _changed),)
+
+    def first_keys(self) -> Iterable[str]:
+        """None: every autoscaler is seen as added."""
+        return ()
+
+    async def reconcile(self, key: str) -> RequeueAfter | None:
+        """Look once. Raises errors of the API where the status can't be written."""
+        scaler = self._scalers.get(key)
+        if scaler is None or self._uids.get(key, scaler.metadata.uid) != scaler.metadata.uid:
+            self._histories.pop(self._uids.pop(key, ""), None)
+        if scaler is None:
+            return None
+        uid = self._uids[key] = scaler.metadata.uid
+        outcome, current = await self._look(scaler, self._histories.get(uid, History()))
+        self._histories[uid] = outcome.history
+        for told in outcome.events:
+            self._events.event(scaler, told.type, told.reason, told.message)
+        await self._write_status(scaler, outcome, current)
+        return RequeueAfter(self._options.horizontal_pod_autoscaler_sync_period_s)
+
+    async def _look(self, scaler: Any, history: History) -> tuple[Outcome, int]:
+        """What was done, and the number of replicas that was found."""
+        spec, namespace = scaler.spec, scaler.metadata.namespace
+        try:
+            target = await self._targets.get(spec.scaleTargetRef, namespace)
+        except APIError as err:
+            known = scaler.status.currentReplicas
+            return without_scale(scaler.status.desiredReplicas, err.message, history), known
+        readings: Sequence[Reading] = ()
+        pods: Sequence[PodFacts] = ()
+        if looks_at_measures(spec, target.current):
+            if not target.selector:
+                return without_selector(
+                    target.current, "SelectorRequired", "selector is required", history
+                ), target.current
+            try:
+                selector = Selector.parse(target.selector)
+            except SelectorError as err:
+                text = f"couldn't convert selector into a corresponding internal selector object: {err}"
+                return without_selector(target.current, "InvalidSelector", text, history), target.current
+            readings = [await self._source.read(metric, namespace, target.selector) for metric in spec.metrics]
+            pods = self._pods_of(namespace, selector)
+        behavior = behavior_of(spec, self._defaults)
+        around = self._around(target, pods, behavior)
+        outcome = plan(spec, readings, around, behavior=behavior, history=history)
+        return await self._rescale(target, outcome, history), target.current
+
+    async def _rescale(self, target: Target, outcome: Outcome, before: History) -> Outcome:
+        if outcome.replicas is None:
+            return outcome
+        try:
+            await self._targets.set(target, outcome.replicas)
+        except APIError as err:
+            return not_rescaled(outcome, target.current, err.message, before)
+        return rescaled(outcome)
+
+    def _around(self, target: Target, pods: Sequence[PodFacts], behavior: Behavior) -> Surroundings:
+        options = self._options
+        return Surroundings(
+            current=target.current,
+            seen=target.seen,
+            pods=pods,
+            tolerance=behavior.tolerance,
+            now_s=self._clock.now().timestamp(),
+            cpu_initialization_s=options.horizontal_pod_autoscaler_cpu_initialization_period_s,
+            initial_readiness_s=options.horizontal_pod_autoscaler_initial_readiness_delay_s,
+        )
+
+    def _pods_of(self, namespace: str, selector: Selector) -> list[PodFacts]:
+        """The pods that the target counts, by their labels: only these are parsed."""
+        chosen = [
+            view.key
+            for _, view in self._pods.store.projections_by_index(NAMESPACE_INDEX, namespace)
+            if selector.matches(view.labels)
+        ]
+        found = (self._pods.get(key) for key in chosen)
+        return [pod_facts(pod) for pod in found if pod is not None]
+
+    async def _write_status(self, scaler: Any, outcome: Outcome, current: int) -> None:
+        status = new_status(scaler, outcome, current, self._clock.now())
+        if status == scaler.status:
+            return
+        changed = Scaler()
+        changed.CopyFrom(scaler)
+        changed.status.CopyFrom(status)
+        try:
+            await self._client.update_status(changed)
+        except NotFound:
+            return  # it went meanwhile
+
+
+def _changed(old: Any, new: Any) -> Iterable[str]:
+    seen = new if new is not None else old
+    if old is None or new is None or old.metadata.generation != new.metadata.generation:
+        yield f"{seen.metadata.namespace}/{seen.metadata.name}"
