@@ -27,7 +27,7 @@ from tiphys_apimachinery.errors import (
     Timeout,
 )
 from tiphys_apimachinery.fields import FieldSelector
-from tiphys_apimachinery.labels import Selector
+from tiphys_apimachinery.labels import Selector, from_label_selector
 from tiphys_apimachinery.scheme import Scheme, load_default
 from tiphys_client import fake_patch, fake_rules
 from tiphys_client.fake_store import FakeStore, Selection
@@ -354,6 +354,9 @@ def _scale(obj: Any) -> autoscaling_pb2.Scale:
     scale.metadata.name, scale.metadata.namespace = obj.metadata.name, obj.metadata.namespace
     scale.metadata.uid, scale.metadata.resourceVersion = obj.metadata.uid, obj.metadata.resourceVersion
     scale.spec.replicas, scale.status.replicas = obj.spec.replicas, obj.status.replicas
+    selector = obj.spec.selector
+    is_map = obj.spec.DESCRIPTOR.fields_by_name["selector"].is_repeated
+    scale.status.selector = str(Selector.from_set(dict(selector)) if is_map else from_label_selector(selector))
     return scale
 
 

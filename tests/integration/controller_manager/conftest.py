@@ -97,6 +97,7 @@ async def cluster_of(
     controllers: tuple[str, ...] = ("*",),
     signs: bool = False,
     ports: tuple[int, int] = (0, 0),
+    **flags: Any,
 ) -> AsyncIterator[Cluster]:
     """A manager that leads on a server; with signs it has the authority's key. ports are of HTTP and of gRPC."""
     issue(server, USER)
@@ -110,6 +111,7 @@ async def cluster_of(
         service_cluster_ip_range=("10.96.0.0/12",),
         cluster_signing_cert_file=folder / "ca.crt" if signs else None,
         cluster_signing_key_file=folder / "ca.key" if signs else None,
+        **flags,
     )
     manager = ControllerManager(options, config=config_of(server, USER))
     client = Client(GrpcTransport(config_of(server, "admin")))

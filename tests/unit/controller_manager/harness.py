@@ -13,6 +13,7 @@ from tiphys.api.core.v1 import pod_pb2
 from tiphys_apimachinery.meta import to_time
 from tiphys_apimachinery.scheme import load_default
 from tiphys_client.fake import FakeClient
+from tiphys_client.rest import NoPaths, PathReader
 from tiphys_client.shared_informers import SharedInformers
 from tiphys_component.app import start_loop
 from tiphys_component.clock import FakeClock
@@ -91,12 +92,16 @@ def options(**changes: Any) -> Options:
 
 @asynccontextmanager
 async def house(
-    *names: str, client: FakeClient | None = None, authority: str = "", **changes: Any
+    *names: str,
+    client: FakeClient | None = None,
+    authority: str = "",
+    rest: PathReader | None = None,
+    **changes: Any,
 ) -> AsyncIterator[House]:
     """Run the named controllers on a new server in memory, or on one that is given."""
     clock = FakeClock()
     client = client or FakeClient(clock)
-    made = make_parts(client, clock, authority=authority, **changes)
+    made = make_parts(client, clock, authority=authority, rest=rest, **changes)
     specs = {spec.name: spec for spec in controllers(made.options)}
     loops = {name: Loop(specs[name], made) for name in names}
     async with asyncio.TaskGroup() as group:
@@ -112,7 +117,9 @@ async def house(
                 task.cancel()
 
 
-def make_parts(client: FakeClient, clock: FakeClock, *, authority: str = "", **changes: Any) -> Parts:
+def make_parts(
+    client: FakeClient, clock: FakeClock, *, authority: str = "", rest: PathReader | None = None, **changes: Any
+) -> Parts:
     """What controllers share."""
     return Parts(
         client=client,
@@ -122,6 +129,7 @@ def make_parts(client: FakeClient, clock: FakeClock, *, authority: str = "", **c
         options=options(**changes),
         scheme=load_default(),
         authority=authority,
+        rest=rest or NoPaths(),
     )
 
 
