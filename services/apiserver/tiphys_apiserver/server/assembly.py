@@ -150,9 +150,8 @@ def assemble(base: Foundation) -> Assembly:
     hall = Hall(table, admission, clock, answerers, readers=readers, authorizer=authorization.authorizer)
     flow = _flow_control(base, objects, table)
     auditor = build_auditor(options, scheme, clock, metrics=base.metrics, new_uid=base.new_uid)
-    counted = RequestMetrics(
-        base.metrics, lambda info: table.knows(info) or _is_answered({**answerers, **readers}, info)
-    )
+    answered = {*answerers, *readers}
+    counted = RequestMetrics(base.metrics, lambda info: table.knows(info) or _is_answered(answered, info))
     base.metrics.collector(collect_storage(table.caches))
     chain = Chain(
         authentication.authenticator,
