@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tiphys.api.core.v1.node_pb2 import Node
@@ -36,6 +37,10 @@ class Cache:
     def pods_on(self, node: str) -> list[PodInfo]:
         """Pods that are placed or assumed on a node."""
         return [placed.pod for placed in self._by_node.get(node, {}).values()]
+
+    def placed(self) -> Iterator[PodInfo]:
+        """All pods that have a place, in the order in which they got it."""
+        return (placed.pod for placed in self._placed.values())
 
     def assume(self, pod: PodInfo, node: str) -> None:
         """Counts a pod that is about to be bound."""

@@ -29,10 +29,12 @@ from tiphys_component.options import parse
 from tiphys_component.serving import Face
 from tiphys_component.zpages import ZPages
 from tiphys_scheduler.budgets import budget_informer
+from tiphys_scheduler.configuration.load import configuration_of
 from tiphys_scheduler.options import Options
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
 from tiphys_scheduler.servicer import servicer
+from tiphys_scheduler.services import Services
 from tiphys_scheduler.volumes import storage_informers
 
 COMPONENT = "default-scheduler"
@@ -80,13 +82,17 @@ class SchedulerService:
         pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info, rng=self._rng)
         storage = storage_informers(client, clock, self._rng)
         budgets = budget_informer(client, clock)
+        config = configuration_of(options)
+        uses_services = any(profile.args.service_labels for profile in config.profiles)
+        services = Services(client, clock) if uses_services else None
         recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry)
         scheduler = Scheduler(
             client,
             nodes,
             pods,
-            name=options.scheduler_name,
             clock=clock,
+            config=config,
+            services=services,
             events=RecordedPodEvents(recorder),
             registry=registry,
             storage=storage,
@@ -109,6 +115,9 @@ class SchedulerService:
                 start_loop(group, nodes.run(), "nodes informer")
                 start_loop(group, pods.run(), "pods informer")
                 start_loop(group, budgets.run(), "budgets informer")
+                if services is not None:
+                    start_loop(group, services.run(), "services informer")
+                    await services.wait_synced()
                 for informer in storage.all():
                     start_loop(group, informer.run(), "storage informer")
                 start_loop(group, recorder.run(), "recorder")

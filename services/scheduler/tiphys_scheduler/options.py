@@ -20,6 +20,15 @@ class Options(ServingOptions):
     scheduler_name: str = flag(
         "--scheduler-name", default="default-scheduler", help="pods with this schedulerName are placed"
     )
+    config: str = flag("--config", default="", help="file with a KubeSchedulerConfiguration")
+    policy_config_file: str = flag(
+        "--policy-config-file", default="", help="file with a Policy of the oldest API, instead of --config"
+    )
+    algorithm_provider: str = flag(
+        "--algorithm-provider",
+        default="",
+        help="predicates and priorities by the name of the oldest API: DefaultProvider",
+    )
     leader_elect: bool = flag("--leader-elect", default=True, help="work only while holding the Lease")
     leader_elect_identity: str = flag(
         "--leader-elect-identity",

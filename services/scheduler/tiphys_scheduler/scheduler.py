@@ -21,18 +21,25 @@ from tiphys_scheduler.binding_cycle import BindingCycle, Failure, Placed
 from tiphys_scheduler.budgets import Budgets, BudgetView, follow_budgets
 from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import Columns
-from tiphys_scheduler.framework.interface import Event
+from tiphys_scheduler.configuration.model import Configuration, ProfileConfig
+from tiphys_scheduler.configuration.reader import ConfigurationError
+from tiphys_scheduler.framework.configured import configured
+from tiphys_scheduler.framework.interface import Change, Event, FilterPlugin
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.framework.registry import profile
 from tiphys_scheduler.framework.runtime import Framework
 from tiphys_scheduler.framework.status import FitError
 from tiphys_scheduler.nominations import Nominations
+from tiphys_scheduler.plugins.added_affinity import AddedAffinity
 from tiphys_scheduler.plugins.default_preemption import DefaultPreemption
+from tiphys_scheduler.plugins.node_label import NodeLabel
+from tiphys_scheduler.plugins.service_affinity import ServiceAffinity
 from tiphys_scheduler.plugins.volume_binding import VolumeBinding
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.preemptor import Preemption, Preemptor
 from tiphys_scheduler.refusals import Refusals
 from tiphys_scheduler.scheduling_queue import Gates, SchedulingQueue, Waiting
+from tiphys_scheduler.services import Services
 from tiphys_scheduler.storage import follow_storage
 from tiphys_scheduler.volumes import StorageInformers, Volumes
 
@@ -61,45 +68,88 @@ class Scheduler:
         nodes: Informer[Node, object],
         pods: Informer[Pod, PodInfo],
         *,
-        name: str,
         clock: Clock,
         events: PodEvents,
         registry: Registry,
         storage: StorageInformers,
         budgets: Informer[PodDisruptionBudget, BudgetView],
+        config: Configuration | None = None,
         extend: Callable[[Profile], Profile] = lambda profile: profile,
+        services: Services | None = None,
     ) -> None:
+        """config chooses the plugins, extend adds to each profile; services are needed by ServiceAffinity only."""
+        config = config or Configuration()
         self._nodes, self._pods, self._storage = nodes, pods, storage
-        self._name = name
         self._events = events
         volumes = Volumes()
         self._volume_binding = VolumeBinding(volumes)
         self.cache = Cache(Columns(), volumes)
         self.nominations = Nominations(self.cache.columns)
         self._preemptor = Preemptor(client, clock, told=self._on_victim, failed=self._on_preemption_failed)
-        self._budgets, budget_views = budgets, Budgets()
-        preemption = DefaultPreemption(
-            self.cache,
-            lambda: self.framework.profile.filters,
-            self.nominations,
-            budgets=budget_views,
-            evictor=self._preemptor,
-        )
-        made = replace(profile(self._volume_binding, volumes), post_filters=(preemption,))
-        self.framework = Framework(extend(made), self.cache.columns, self.nominations)
-        plugins = self.framework.profile.plugins()
-        self._plugin_events = {name: plugin.events for name, plugin in plugins.items()}
-        sort = self.framework.profile.queue_sort
-        gates = Gates(self.framework.admit, self.framework.may_help, sort.sort_key, self._meant_for)
-        self.queue = SchedulingQueue(clock, self._plugin_events, gates=gates)
+        self._budgets, self._budget_views = budgets, Budgets()
+        self.frameworks = {
+            item.name: self._framework(item, volumes, extend=extend, services=services) for item in config.profiles
+        }
+        self._plugin_events = {
+            name: plugin.events
+            for found in self.frameworks.values()
+            for name, plugin in found.profile.plugins().items()
+        }
+        # Checked with the configuration: all profiles sort alike.
+        sort = next(iter(self.frameworks.values())).profile.queue_sort
+        gates = Gates(self._admit, self._may_help, sort.sort_key, self._meant_for)
+        self.queue = SchedulingQueue(clock, self._plugin_events, gates=gates, times=config.backoff)
         self.binding = BindingCycle(client, storage, volumes, clock=clock, done=self._on_bound)
         self._refusals = Refusals(client, clock)
         self._attempts = registry.counter("scheduler_schedule_attempts_total", "Tries to place a pod.", ("result",))
         registry.gauge_function("scheduler_pending_pods", "Pods that wait for a node.", lambda: len(self.queue))
-        follow_budgets(budgets, budget_views.set)
+        follow_budgets(budgets, self._budget_views.set)
         follow_storage(storage, volumes, self.queue, self.binding.volume_binder)
         nodes.add_handler(self._on_node, lambda _, new: self._on_node(new), self._on_node_gone)
         pods.add_handler(self._on_pod, lambda _, new: self._on_pod(new), self._on_pod_gone)
+
+    def _framework(
+        self,
+        config: ProfileConfig,
+        volumes: Volumes,
+        *,
+        extend: Callable[[Profile], Profile],
+        services: Services | None,
+    ) -> Framework:
+        preemption = DefaultPreemption(
+            self.cache,
+            lambda: self.frameworks[config.name].profile.filters,
+            self.nominations,
+            budgets=self._budget_views,
+            evictor=self._preemptor,
+        )
+        every = replace(profile(self._volume_binding, volumes, config.args), post_filters=(preemption,))
+        more: list[FilterPlugin] = []
+        if config.args.added_affinity is not None:
+            more.append(AddedAffinity(config.args.added_affinity))
+        optional: list[FilterPlugin] = []
+        if config.args.label_presence:
+            optional.append(NodeLabel(config.args.label_presence))
+        if config.args.service_labels:
+            optional.append(ServiceAffinity(config.args.service_labels, self.cache, self._peers(services)))
+        every = extend(replace(every, filters=(*every.filters, *more, *optional)))
+        made = configured(every, config, frozenset(plugin.name for plugin in optional))
+        return Framework(made, self.cache.columns, self.nominations)
+
+    def _peers(self, services: Services | None) -> Callable[[PodInfo], list[PodInfo]]:
+        if services is None:
+            raise ConfigurationError("serviceAffinity needs to know the services")
+        return lambda pod: services.peers(pod, self.cache.placed())
+
+    def framework_of(self, pod: PodInfo) -> Framework:
+        """What places the pod; for pods of other schedulers what would place it here."""
+        return self.frameworks.get(pod.scheduler_name) or next(iter(self.frameworks.values()))
+
+    def _admit(self, pod: PodInfo) -> tuple[str, str]:
+        return self.frameworks[pod.scheduler_name].admit(pod)
+
+    def _may_help(self, pod: PodInfo, refused_by: frozenset[str], change: Change) -> bool:
+        return self.frameworks[pod.scheduler_name].may_help(pod, refused_by, change)
 
     async def run(self) -> None:
         """Places pods until cancelled. Informers are run by the caller."""
@@ -128,7 +178,8 @@ class Scheduler:
     def schedule_one(self, waiting: Waiting) -> None:
         """Places one pod, or notes why it can't be placed."""
         pod = waiting.pod
-        found = self.framework.place(pod)
+        framework = self.frameworks[pod.scheduler_name]
+        found = framework.place(pod)
         if isinstance(found, FitError):
             self._refuse(waiting, found)
             return
@@ -139,12 +190,12 @@ class Scheduler:
         self.queue.remove(pod.key)
         self.nominations.remove(pod.key)
         self.queue.move_on(_POD_ADDED, node=found.node, pod=pod)
-        self.binding.start(Placed(waiting, found.node, self.framework.profile, decisions))
+        self.binding.start(Placed(waiting, found.node, framework.profile, decisions))
 
     def _refuse(self, waiting: Waiting, error: FitError) -> None:
         self._attempts.labels("unschedulable").inc()
         pod = waiting.pod
-        result = self.framework.post_filter(pod, error)
+        result = self.frameworks[pod.scheduler_name].post_filter(pod, error)
         error = replace(error, post_filter=result.message)
         self.queue.refuse(waiting, error.plugins or frozenset(self._plugin_events))
         nominated = self.nominations.node_of(pod.key)
@@ -219,7 +270,7 @@ class Scheduler:
             elif not was_known and not info.is_finished:
                 self.queue.move_on(_POD_ADDED, node=info.node, pod=info)
             return
-        if info.scheduler_name != self._name or info.is_deleting:
+        if info.scheduler_name not in self.frameworks or info.is_deleting:
             self.queue.remove(info.key)
             self._forget_nomination(info.key)
             self._drop(info.key)

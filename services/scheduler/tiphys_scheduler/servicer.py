@@ -40,8 +40,9 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         pod = self._pods.projection(f"{request.namespace}/{request.name}")
         if pod is None:
             raise NotFound(f'pods "{request.name}" not found')
-        error = self._scheduler.framework.explain(pod)
-        scores = self._scheduler.framework.scores(pod)
+        framework = self._scheduler.framework_of(pod)
+        error = framework.explain(pod)
+        scores = framework.scores(pod)
         verdicts = [
             scheduler_pb2.NodeVerdict(node=r.node, refused_by=r.plugin, reasons=r.reasons) for r in error.refusals
         ]

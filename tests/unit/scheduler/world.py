@@ -62,7 +62,7 @@ async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
     pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info)
     storage = storage_informers(client, clock)
     budgets = budget_informer(client, clock)
-    arguments.setdefault("name", "default-scheduler")
+
     scheduler = Scheduler(
         client,
         nodes,

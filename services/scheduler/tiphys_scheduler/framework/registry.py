@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tiphys_scheduler.configuration.model import PluginArgs
 from tiphys_scheduler.framework.interface import Event
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.plugins.balanced_allocation import BalancedAllocation
@@ -20,10 +21,17 @@ from tiphys_scheduler.plugins.volume_binding import NodeVolumeLimits, VolumeBind
 from tiphys_scheduler.volumes import Volumes
 
 
-def profile(binding: VolumeBinding, volumes: Volumes) -> Profile:
+def profile(binding: VolumeBinding, volumes: Volumes, args: PluginArgs | None = None) -> Profile:
     """Order and weights are Kubernetes' defaults. volumes is what the plugins for volumes look at."""
-    taints, affinity, fit = TaintToleration(), NodeAffinity(), NodeResourcesFit()
-    spread, between = PodTopologySpread(), InterPodAffinity()
+    args = args or PluginArgs()
+    taints, affinity = TaintToleration(), NodeAffinity()
+    fit = NodeResourcesFit(
+        args.strategy, args.scored, ignored=args.ignored_resources, ignored_groups=args.ignored_groups
+    )
+    spread = PodTopologySpread(args.spread, system_defaults=args.has_system_spread)
+    between = InterPodAffinity(
+        args.hard_pod_affinity_weight, ignore_preferences_of_placed=args.ignore_preferences_of_placed
+    )
     return Profile(
         filters=(
             NodeUnschedulable(),
@@ -44,7 +52,7 @@ def profile(binding: VolumeBinding, volumes: Volumes) -> Profile:
             (spread, 2),
             (between, 2),
             (fit, 1),
-            (BalancedAllocation(), 1),
+            (BalancedAllocation(args.balanced), 1),
             (ImageLocality(), 1),
         ),
         pre_filters=(binding,),

@@ -1,0 +1,1 @@
+"""What a scheduler is told by its configuration file."""
