@@ -106,10 +106,11 @@ class EventSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A kind that a controller follows."""
+    """A kind that a controller follows, or those of its objects that a field selector chooses."""
 
     cls: type[Message]
     keys: Keys
+    field_selector: str = ""
 
 
 class Reconciler(Protocol):
@@ -149,11 +150,12 @@ class Informers:
         self._shared = shared
         self._asked: list[Informer[Any, Any]] = []
 
-    def of(self, cls: type[MessageT], namespace: str = "") -> Informer[MessageT, Any]:
+    def of(self, cls: type[MessageT], namespace: str = "", *, field_selector: str = "") -> Informer[MessageT, Any]:
         """The informer of a kind, with an index by namespace and, for pods, the projection PodView."""
         informer = self._shared.informer(
             cls,
             namespace,
+            field_selector=field_selector,
             projection=_PROJECTIONS.get(cls),
             indexes=_INDEXES.get(cls, {NAMESPACE_INDEX: by_namespace}),
         )
@@ -191,9 +193,9 @@ class Context:
     # For groups that are served behind the API server, and have no gRPC.
     rest: PathReader
 
-    def expectations(self, cls: type[Message]) -> Expectations:
+    def expectations(self, cls: type[Message], *, field_selector: str = "") -> Expectations:
         """Expectations on the view of a kind."""
-        return Expectations(InformerView(self.informers.of(cls)), self.clock)
+        return Expectations(InformerView(self.informers.of(cls, field_selector=field_selector)), self.clock)
 
 
 class InformerView:
@@ -277,7 +279,7 @@ class Loop:
         )
         self.reconciler = spec.make(context)
         for watch in self.reconciler.watches():
-            self._follow(self._informers.of(watch.cls), watch.keys)
+            self._follow(self._informers.of(watch.cls, field_selector=watch.field_selector), watch.keys)
         self.controller: Controller[str] = Controller(
             spec.name, self.queue, self._reconcile, spec.workers, metrics=parts.metrics
         )

@@ -30,6 +30,7 @@ from tiphys_controller_manager.controllers.replicaset.controller import ReplicaS
 from tiphys_controller_manager.controllers.resource_quota.controller import ResourceQuotaController
 from tiphys_controller_manager.controllers.root_ca.controller import RootCAController
 from tiphys_controller_manager.controllers.service_account.controller import ServiceAccountController
+from tiphys_controller_manager.controllers.service_account_token.controller import ServiceAccountTokenController
 from tiphys_controller_manager.controllers.statefulset.controller import StatefulSetController
 from tiphys_controller_manager.controllers.taint_eviction.controller import TaintEvictionController
 from tiphys_controller_manager.controllers.ttl_after_finished.controller import TTLAfterFinished
@@ -49,6 +50,9 @@ def controllers(options: Options) -> tuple[ControllerSpec, ...]:
     return (
         # Accounts and the authority first: no pod starts without them.
         ControllerSpec("serviceaccount-controller", ServiceAccountController, aliases=("serviceaccount",)),
+        ControllerSpec(
+            "serviceaccount-token-controller", ServiceAccountTokenController, aliases=("serviceaccount-token",)
+        ),
         ControllerSpec(
             "root-ca-certificate-publisher-controller", RootCAController, aliases=("root-ca-cert-publisher",)
         ),

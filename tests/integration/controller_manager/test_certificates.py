@@ -141,7 +141,7 @@ async def test_H11_approved_request_that_the_signer_may_not_sign_fails_with_the_
         pytest.param("legacy-unknown", create_request("old")[0], ("client auth",), id="legacy"),
     ],
 )
-async def test_H11_B35_request_that_a_person_approves_is_signed(signer: str, pem: bytes, usages: tuple[str, ...]) -> None:
+async def test_H11_B35_request_a_person_approves_is_signed(signer: str, pem: bytes, usages: tuple[str, ...]) -> None:
     async with running_server() as server, cluster_of(server, signs=True) as cluster:
         await cluster.client.create(_request("r", signer, pem, *usages))
         assert not (await cluster.client.get(Request, "r")).status.certificate

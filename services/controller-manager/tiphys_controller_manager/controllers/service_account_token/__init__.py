@@ -1,0 +1,1 @@
+"""Fills the token Secrets that users ask for by hand."""
