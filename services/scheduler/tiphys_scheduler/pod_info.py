@@ -41,6 +41,8 @@ class Needs:
     # What selectors of others see of the pod, and what it says of others itself.
     identity: Identity = NOBODY
     terms: PodTerms = NO_TERMS
+    # Names of the only nodes that required affinity lets it go to, where it says names; None where it does not.
+    pinned_to: tuple[str, ...] | None = None
     # Of every container, init containers included.
     images: tuple[str, ...] = ()
 
@@ -144,8 +146,20 @@ def _needs(pod: Pod) -> Needs:
         ephemeral_claims=ephemeral,
         identity=identity(pod),
         terms=pod_terms(pod),
+        pinned_to=_pinned_to(required) if has_required else None,
         images=tuple(_image_name(c.image) for c in (*spec.initContainers, *spec.containers)),
     )
+
+
+def _pinned_to(required: NodeSelector) -> tuple[str, ...] | None:
+    """What matchFields name, where every term names a node as those of DaemonSets do."""
+    found: dict[str, None] = {}
+    for term in required.nodeSelectorTerms:
+        named = [f.values for f in term.matchFields if f.key == "metadata.name" and f.operator == "In"]
+        if not named:
+            return None
+        found.update(dict.fromkeys(named[0]))
+    return tuple(sorted(found))
 
 
 def _image_name(name: str) -> str:

@@ -118,7 +118,14 @@ class World:
         if choose.random() < 0.3:
             terms = affinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms
             for _ in range(choose.randint(1, 2)):
-                self._requirement(terms.add().matchExpressions)
+                term = terms.add()
+                if choose.random() < 0.6:
+                    self._requirement(term.matchExpressions)
+                if choose.random() < 0.5:
+                    names = choose.sample([f"n{i}" for i in range(8)], choose.randint(1, 3))
+                    term.matchFields.add(
+                        key="metadata.name", operator=choose.choice(("In", "In", "NotIn")), values=names
+                    )
         for _ in range(choose.randint(0, 2)):
             preferred = affinity.preferredDuringSchedulingIgnoredDuringExecution.add(weight=choose.randint(1, 100))
             self._requirement(preferred.preference.matchExpressions)

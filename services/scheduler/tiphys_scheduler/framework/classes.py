@@ -272,6 +272,37 @@ class PodClass:
         return best
 
 
+def best_among(plugins: PluginLists, pod: PodInfo, nodes: Columns, rows: NDArray[np.intp]) -> tuple[int, int] | None:
+    """The best of a few rows and its score, with nothing kept: for pods that may go nowhere else."""
+    passed = nodes.present[rows]
+    for plugin in (*plugins.node_filters, *plugins.pod_filters):
+        if plugin.is_needed(pod, nodes):
+            passed = passed & plugin.filter(pod, nodes, rows)
+    relations = [(w, is_filter, p.relate(pod, nodes)) for p, w, is_filter in plugins.relations]
+    for _, is_filter, relation in relations:
+        if is_filter and relation is not None and relation.mask is not None:
+            passed = passed & relation.mask[rows]
+    rows = rows[passed]
+    if not len(rows):
+        return None
+    feasible = np.zeros(nodes.rows, np.bool_)
+    feasible[rows] = True
+    total = np.zeros(len(rows), np.int64)
+    for score, weight in plugins.plain_scores:
+        total += score.score(pod, nodes, rows) * weight
+    for score, weight in plugins.normalized_scores:
+        raw = _Raw(score, weight, nodes.rows)
+        raw.compute(pod, nodes, rows)
+        raw.look(feasible)
+        total += raw.scores(pod, feasible, rows)
+    for weight, _, relation in relations:
+        found = relation.scores(feasible) if relation is not None and weight else None
+        if found is not None:
+            total += weight * found[rows]
+    best = int(total.argmax())
+    return int(rows[best]), int(total[best])
+
+
 def score_table(plugins: PluginLists, pod: PodInfo, nodes: Columns, feasible: Mask) -> dict[str, Scores]:
     """Weighted scores of the feasible rows by plugin, computed without anything kept."""
     rows = np.flatnonzero(feasible)

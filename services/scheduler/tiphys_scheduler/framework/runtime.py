@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask
-from tiphys_scheduler.framework.classes import PluginLists, PodClass, score_table
+from tiphys_scheduler.framework.classes import PluginLists, PodClass, best_among, score_table
 from tiphys_scheduler.framework.hints import NODE_LOCAL, may_help
 from tiphys_scheduler.framework.interface import Change, CountingPlugin, FilterPlugin, PostFilterResult, Scores
 from tiphys_scheduler.framework.profile import Profile
@@ -19,6 +19,8 @@ from tiphys_scheduler.pod_info import Needs, PodInfo
 
 _MOST_CLASSES = 256
 _LONGEST_CHANGES = 1 << 16
+# Pods that name at most so many nodes are tried on these alone.
+_FEW_NODES = 8
 _FIT = "NodeResourcesFit"
 
 
@@ -81,11 +83,16 @@ class Framework:
         """The best node; of equally good ones the one with the lowest row. Where room was made for the pod, it goes."""
         if (rejected := self._reject(pod)) is not None:
             return rejected
-        found = self._class_of(pod)
         blocked = self._blocked(pod)
         if blocked is not None:
-            return self._place_beside(pod, found.totals(), blocked)
-        best = found.best()
+            return self._place_beside(pod, self._class_of(pod).totals(), blocked)
+        pinned = pod.needs.pinned_to
+        if pinned is not None and len(pinned) <= _FEW_NODES:
+            # Each pod of a DaemonSet names its node: a class of all nodes for each would be far more work.
+            rows = sorted(self._nodes.row_of[name] for name in pinned if name in self._nodes.row_of)
+            best = best_among(self._plugins, pod, self._nodes, np.array(rows, np.intp))
+        else:
+            best = self._class_of(pod).best()
         if best is None:
             return self.refusal(pod)
         row, score = best

@@ -170,12 +170,11 @@ class _Far:
         """The rows whose domain was closed or opened."""
         moved: list[NDArray[np.intp]] = []
         for closed, sums, topology in zip(self._closed, self._sums, self._topologies, strict=True):
-            for domain in sums.update(rows):
-                is_closed = bool(sums.sums[domain] > 0)
-                if closed[domain] != is_closed:
-                    closed[domain] = is_closed
-                    # A domain of a single node is the row that changed.
-                    moved.append(topology.rows_of(domain, rows))
+            domains = sums.update(rows)
+            turned = [domain for domain in domains if bool(closed[domain]) != bool(sums.sums[domain] > 0)]
+            if turned:
+                closed[turned] = sums.sums[turned] > 0
+                moved.append(topology.rows_of(turned, rows))
         for some in moved:
             open_rows = np.ones(len(some), np.bool_)
             for closed, sums in zip(self._closed, self._sums, strict=True):
