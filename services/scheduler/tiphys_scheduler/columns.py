@@ -129,6 +129,7 @@ class Columns:
         self.groups.clear_row(row)
         self.images.set(row, {})
         self.names[row] = ""
+        self._facts[row] = _NO_FACTS
         self._free.append(row)
         self.changes.append(~row)
 
@@ -162,7 +163,12 @@ class Columns:
 
     def has_key(self, key: str) -> Mask:
         """Rows that have the label."""
-        return self.topology(key).domain != NOWHERE
+        found: Mask = self.topology(key).domain != NOWHERE
+        return found
+
+    def labels(self, row: int) -> Mapping[str, str]:
+        """The labels of the node of a row."""
+        return self._facts[row].labels
 
     def topology(self, key: str) -> Topology:
         """Which rows have the same value of a label; kept up to date until a node changes."""

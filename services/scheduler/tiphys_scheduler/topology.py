@@ -48,7 +48,8 @@ class Topology:
         found = self._ids.get(value)
         if found is None:
             return np.zeros(len(self.domain), np.bool_)
-        return self.domain == found
+        rows: NDArray[np.bool_] = self.domain == found
+        return rows
 
     def rows_of(self, domains: Sequence[int], likely: Domains) -> Domains:
         """The rows of some domains; quick where they are among the likely ones."""

@@ -52,8 +52,8 @@ class ServiceAffinity:
             first = next(iter(self._peers(pod)), None)
             row = nodes.row_of.get(self._cache.node_of(first.key)) if first is not None else None
             for label in self._labels if row is not None else ():
-                if row is not None and label in nodes.labels[row]:
-                    wanted.setdefault(label, nodes.labels[row][label])
+                if row is not None and label in nodes.labels(row):
+                    wanted.setdefault(label, nodes.labels(row)[label])
         return tuple(sorted(wanted.items()))
 
     def relate(self, pod: PodInfo, nodes: Columns) -> _Followed | None:
