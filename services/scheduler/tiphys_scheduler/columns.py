@@ -136,7 +136,9 @@ class Columns:
     def add_pod(self, row: int, needs: Needs, *, sign: int = 1) -> None:
         """Counts a pod on a row; sign -1 takes it away."""
         for resource, value in needs.requests:
-            self.requested[self.resource(resource), row] += sign * value
+            # First, since a resource not seen before makes the columns anew.
+            index = self.resource(resource)
+            self.requested[index, row] += sign * value
         self.scored[0, row] += sign * needs.scored[0]
         self.scored[1, row] += sign * needs.scored[1]
         for port in needs.ports:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Protocol
 
@@ -27,11 +28,12 @@ from tiphys_scheduler.framework.configured import configured
 from tiphys_scheduler.framework.interface import Change, Event, FilterPlugin
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.framework.registry import profile
-from tiphys_scheduler.framework.runtime import Framework
+from tiphys_scheduler.framework.runtime import Framework, Placement
 from tiphys_scheduler.framework.status import FitError
 from tiphys_scheduler.nominations import Nominations
 from tiphys_scheduler.plugins.added_affinity import AddedAffinity
 from tiphys_scheduler.plugins.default_preemption import DefaultPreemption
+from tiphys_scheduler.plugins.extender import Extender, ExtenderError, Nominees, ask
 from tiphys_scheduler.plugins.node_label import NodeLabel
 from tiphys_scheduler.plugins.service_affinity import ServiceAffinity
 from tiphys_scheduler.plugins.volume_binding import VolumeBinding
@@ -87,14 +89,12 @@ class Scheduler:
         self.nominations = Nominations(self.cache.columns)
         self._preemptor = Preemptor(client, clock, told=self._on_victim, failed=self._on_preemption_failed)
         self._budgets, self._budget_views = budgets, Budgets()
+        self._extenders = [Extender(item) for item in config.extenders]
         self.frameworks = {
             item.name: self._framework(item, volumes, extend=extend, services=services) for item in config.profiles
         }
-        self._plugin_events = {
-            name: plugin.events
-            for found in self.frameworks.values()
-            for name, plugin in found.profile.plugins().items()
-        }
+        plugins = [plugin for found in self.frameworks.values() for plugin in found.profile.plugins().values()]
+        self._plugin_events = {plugin.name: plugin.events for plugin in (*plugins, *self._extenders)}
         # Checked with the configuration: all profiles sort alike.
         sort = next(iter(self.frameworks.values())).profile.queue_sort
         gates = Gates(self._admit, self._may_help, sort.sort_key, self._meant_for)
@@ -123,7 +123,13 @@ class Scheduler:
             budgets=self._budget_views,
             evictor=self._preemptor,
         )
-        every = replace(profile(self._volume_binding, volumes, config.args), post_filters=(preemption,))
+        left_alone = tuple(name for item in self._extenders for name in item.left_to_it)
+        args = replace(config.args, ignored_resources=(*config.args.ignored_resources, *left_alone))
+        every = replace(
+            profile(self._volume_binding, volumes, args),
+            post_filters=(preemption,),
+            binds=tuple(item for item in self._extenders if item.binds),
+        )
         more: list[FilterPlugin] = []
         if config.args.added_affinity is not None:
             more.append(AddedAffinity(config.args.added_affinity))
@@ -158,7 +164,9 @@ class Scheduler:
         await self._budgets.wait_synced()
         for informer in self._storage.all():
             await informer.wait_synced()
-        async with asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            for extender in self._extenders:
+                stack.push_async_callback(extender.close)
             start_loop(group, self.queue.run(), "scheduling queue")
             start_loop(group, self.binding.run(), "binding cycle")
             start_loop(group, self._refusals.run(), "refusals")
@@ -172,8 +180,44 @@ class Scheduler:
                 waiting = self.queue.pop()
                 if waiting is None:
                     break
-                self.schedule_one(waiting)
+                if self._extenders and any(item.is_interested(waiting.pod) for item in self._extenders):
+                    await self._schedule_extended(waiting)
+                else:
+                    self.schedule_one(waiting)
             await asyncio.sleep(0)
+
+    async def _schedule_extended(self, waiting: Waiting) -> None:
+        """Where services outside have a say. Much may happen while they are asked, so the outcome is checked again."""
+        pod = waiting.pod
+        framework = self.frameworks[pod.scheduler_name]
+        found = framework.candidates(pod)
+        if isinstance(found, FitError):
+            self._refuse(waiting, found)
+            return
+        rows, scores = found
+        names = [self.cache.columns.names[row] for row in rows.tolist()]
+        message = self._pods.get(pod.key)
+        try:
+            outcome = await ask(
+                self._extenders, pod, message or Pod(), Nominees(names, scores.tolist(), self._nodes.get)
+            )
+        except ExtenderError as err:
+            self._attempts.labels("error").inc()
+            self._events.event(pod, "Warning", "FailedScheduling", str(err))
+            if self.queue.knows(pod):
+                self.queue.refuse(waiting, frozenset())
+            return
+        if not self.queue.knows(pod):
+            return
+        if isinstance(outcome, str):
+            if framework.fits(pod, outcome):
+                row = self.cache.columns.row_of[outcome]
+                self._take(waiting, Placement(row, outcome, 0))
+            else:
+                self.queue.refuse(waiting, frozenset())
+            return
+        refused = frozenset(item.name for item in self._extenders)
+        self._refuse(waiting, FitError(len(self.cache.columns), (), counts=outcome, refused_by=refused))
 
     def schedule_one(self, waiting: Waiting) -> None:
         """Places one pod, or notes why it can't be placed."""
@@ -183,6 +227,12 @@ class Scheduler:
         if isinstance(found, FitError):
             self._refuse(waiting, found)
             return
+        self._take(waiting, found)
+
+    def _take(self, waiting: Waiting, found: Placement) -> None:
+        """Counts the pod on its node and has it bound."""
+        pod = waiting.pod
+        framework = self.frameworks[pod.scheduler_name]
         self._attempts.labels("scheduled").inc()
         # Before the pod counts: a pod is no other user of its own claims.
         decisions = self._volume_binding.decide(pod, self.cache.columns, found.row) if pod.needs.claims else None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask
 from tiphys_scheduler.framework.classes import PluginLists, PodClass, best_among, score_table
@@ -106,6 +107,16 @@ class Framework:
         if left[row] < 0:
             return self.refusal(pod)
         return Placement(row, self._nodes.names[row], int(left[row]))
+
+    def candidates(self, pod: PodInfo) -> FitError | tuple[NDArray[np.intp], Scores]:
+        """The rows that would take the pod, with the score of each, for those who have a further say."""
+        if (rejected := self._reject(pod)) is not None:
+            return rejected
+        totals = self._class_of(pod).totals()
+        blocked = self._blocked(pod)
+        left = totals if blocked is None else np.where(blocked, -1, totals)
+        rows = np.flatnonzero(left >= 0)
+        return (rows, left[rows]) if len(rows) else self.refusal(pod)
 
     def fits(self, pod: PodInfo, node: str) -> bool:
         """Whether a node would take the pod now."""

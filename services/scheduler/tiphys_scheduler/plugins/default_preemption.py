@@ -138,7 +138,8 @@ class DefaultPreemption:
             if _is_unhelped(plugin) and plugin.is_needed(pod, nodes):
                 found &= plugin.filter(pod, nodes, ALL_ROWS)
         for resource, value in pod.needs.requests:
-            found &= nodes.capacity[nodes.resource(resource)] >= value
+            index = nodes.resource(resource)
+            found &= nodes.capacity[index] >= value
         return found
 
     def _follow(self, pod: PodInfo) -> _Costs:

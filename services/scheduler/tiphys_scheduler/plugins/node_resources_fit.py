@@ -60,12 +60,13 @@ class NodeResourcesFit:
 
     def reason_masks(self, pod: PodInfo, nodes: Columns) -> list[tuple[str, Mask]]:
         """One for each resource."""
-        found = []
-        for resource, value in pod.needs.requests:
-            index = nodes.resource(resource)
-            reason = "Too many pods" if resource == PODS else f"Insufficient {resource}"
-            found.append((reason, nodes.capacity[index] - nodes.requested[index] < value))
-        return found
+        return [
+            (
+                "Too many pods" if resource == PODS else f"Insufficient {resource}",
+                nodes.capacity[index] - nodes.requested[index] < value,
+            )
+            for index, value, resource in self._wanted(pod, nodes)
+        ]
 
     def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
         """As the strategy says; CPU and memory count a default for containers that request none."""
