@@ -9,7 +9,7 @@ from tiphys.api.apiextensions.v1.apiextensions_pb2 import CustomResourceDefiniti
 from tiphys.api.autoscaling.v2 import autoscaling_pb2 as v2
 from tiphys.api.core.v1 import pod_pb2
 from tiphys_apimachinery.errors import APIError, NotFound
-from tiphys_apimachinery.labels import Selector, SelectorError
+from tiphys_apimachinery.meta import namespaced_name, split_key
 from tiphys_client.controller import RequeueAfter
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.behavior import (
     Behavior,
@@ -31,6 +31,7 @@ from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.pod_facts i
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.readings import PodFacts, Reading
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.replicas import Surroundings
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.scale_target import ScaleTargets, Target
+from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.selectors import Selectors, SelectorTrouble
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.status import new_status
 from tiphys_controller_manager.frame import Context, Watch
 from tiphys_controller_manager.pods import NAMESPACE_INDEX
@@ -60,6 +61,7 @@ class HorizontalPodAutoscalerController:
             int(options.horizontal_pod_autoscaler_downscale_stabilization_s),
             options.horizontal_pod_autoscaler_tolerance,
         )
+        self._selectors = Selectors()
         # By uid.
         self._histories: dict[str, History] = {}
         # The uid that a key had last.
@@ -78,6 +80,7 @@ class HorizontalPodAutoscalerController:
         scaler = self._scalers.get(key)
         if scaler is None or self._uids.get(key, scaler.metadata.uid) != scaler.metadata.uid:
             self._histories.pop(self._uids.pop(key, ""), None)
+            self._selectors.forget(key)
         if scaler is None:
             return None
         uid = self._uids[key] = scaler.metadata.uid
@@ -99,17 +102,11 @@ class HorizontalPodAutoscalerController:
         readings: Sequence[Reading] = ()
         pods: Sequence[PodFacts] = ()
         if looks_at_measures(spec, target.current):
-            if not target.selector:
-                return without_selector(
-                    target.current, "SelectorRequired", "selector is required", history
-                ), target.current
             try:
-                selector = Selector.parse(target.selector)
-            except SelectorError as err:
-                text = f"couldn't convert selector into a corresponding internal selector object: {err}"
-                return without_selector(target.current, "InvalidSelector", text, history), target.current
+                pods = self._pods_of(namespaced_name(scaler), target.selector)
+            except SelectorTrouble as err:
+                return without_selector(target.current, err.reason, str(err), history), target.current
             readings = [await self._source.read(metric, namespace, target.selector) for metric in spec.metrics]
-            pods = self._pods_of(namespace, selector)
         behavior = behavior_of(spec, self._defaults)
         around = self._around(target, pods, behavior)
         outcome = plan(spec, readings, around, behavior=behavior, history=history)
@@ -136,14 +133,12 @@ class HorizontalPodAutoscalerController:
             initial_readiness_s=options.horizontal_pod_autoscaler_initial_readiness_delay_s,
         )
 
-    def _pods_of(self, namespace: str, selector: Selector) -> list[PodFacts]:
-        """The pods that the target counts, by their labels: only these are parsed."""
-        chosen = [
-            view.key
-            for _, view in self._pods.store.projections_by_index(NAMESPACE_INDEX, namespace)
-            if selector.matches(view.labels)
-        ]
-        found = (self._pods.get(key) for key in chosen)
+    def _pods_of(self, key: str, selector: str) -> list[PodFacts]:
+        """The pods that the target counts, by their labels: only these are parsed. Raises SelectorTrouble."""
+        namespace = split_key(key)[0]
+        views = self._pods.store.projections_by_index(NAMESPACE_INDEX, namespace)
+        chosen = self._selectors.choose(key, selector, [view for _, view in views])
+        found = (self._pods.get(view.key) for view in chosen)
         return [pod_facts(pod) for pod in found if pod is not None]
 
     async def _write_status(self, scaler: Any, outcome: Outcome, current: int) -> None:
@@ -162,4 +157,4 @@ class HorizontalPodAutoscalerController:
 def _changed(old: Any, new: Any) -> Iterable[str]:
     seen = new if new is not None else old
     if old is None or new is None or old.metadata.generation != new.metadata.generation:
-        yield f"{seen.metadata.namespace}/{seen.metadata.name}"
+        yield namespaced_name(seen)

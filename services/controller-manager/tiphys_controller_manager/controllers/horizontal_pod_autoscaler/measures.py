@@ -66,7 +66,7 @@ def _propose(kind: str, source: Any, reading: Reading, around: Surroundings) -> 
         container = source.container if kind == "ContainerResource" else ""
         if target.HasField("averageValue"):
             return by_average(around, reading, _milli(target.averageValue), source.name)
-        return by_utilization(around, reading, source.name, target.averageUtilization, container)
+        return by_utilization(around, reading, source.name, target.averageUtilization, container=container)
     if target.type == _VALUE or not target.HasField("averageValue"):
         return by_value(around, reading, _milli(target.value))
     return by_value_per_pod(around, reading, _milli(target.averageValue))

@@ -89,9 +89,13 @@ def plan(
         text = "scaling is disabled since the replica count of the target is zero"
         return replace(start, notes=(*start.notes, Note(ACTIVE, False, "ScalingDisabled", text)))
     if current > bounds.most:
-        return _rescale(start, bounds.most, "Current number of replicas above Spec.MaxReplicas", around, behavior)
+        return _rescale(
+            start, bounds.most, "Current number of replicas above Spec.MaxReplicas", around, behavior=behavior
+        )
     if current < bounds.least:
-        return _rescale(start, bounds.least, "Current number of replicas below Spec.MinReplicas", around, behavior)
+        return _rescale(
+            start, bounds.least, "Current number of replicas below Spec.MinReplicas", around, behavior=behavior
+        )
     return _by_measures(spec, readings, start, around, behavior=behavior)
 
 
@@ -148,7 +152,7 @@ def _towards(best: Judged, start: Outcome, bounds: Bounds, around: Surroundings,
     if found.replicas == current:
         return outcome
     reason = f"{best.name} above target" if wanted > current else "All metrics below target"
-    return _rescale(outcome, found.replicas, reason, around, behavior)
+    return _rescale(outcome, found.replicas, reason, around, behavior=behavior)
 
 
 def _readiness(wanted: int, steady: int, current: int) -> Note:
@@ -161,7 +165,7 @@ def _readiness(wanted: int, steady: int, current: int) -> Note:
     return Note(ABLE, True, "ScaleDownStabilized", text)
 
 
-def _rescale(start: Outcome, replicas: int, reason: str, around: Surroundings, behavior: Behavior) -> Outcome:
+def _rescale(start: Outcome, replicas: int, reason: str, around: Surroundings, *, behavior: Behavior) -> Outcome:
     change = Change(around.now_s, replicas - around.current)
     return replace(
         start,
@@ -180,9 +184,11 @@ def without_scale(current: int, error: str, history: History) -> Outcome:
 
 
 def without_selector(current: int, reason: str, text: str, history: History) -> Outcome:
-    """Where it can't be told which pods are the target's."""
-    message = "the HPA target's scale is missing a selector" if reason == "SelectorRequired" else text
-    notes = (SCALE_READ, Note(ACTIVE, False, "InvalidSelector", message))
+    """Where it can't be told which pods are the target's, or others scale them too."""
+    note = Note(ACTIVE, False, reason, text)
+    if reason == "SelectorRequired":
+        note = Note(ACTIVE, False, "InvalidSelector", "the HPA target's scale is missing a selector")
+    notes = (SCALE_READ, note)
     events = (Told("Warning", reason, text), Told("Warning", "FailedComputeMetricsReplicas", text))
     return Outcome(current, notes=notes, events=events, measures=(), history=history)
 

@@ -67,7 +67,9 @@ class _Groups:
     values: Mapping[str, int]
 
 
-def by_utilization(around: Surroundings, samples: Samples, resource: str, target: int, container: str = "") -> Proposal:
+def by_utilization(
+    around: Surroundings, samples: Samples, resource: str, target: int, *, container: str = ""
+) -> Proposal:
     """For use in percent of what the pods ask for. Raises MeasureError."""
     groups = _groups(around, samples, resource)
     requests = _requests(around.pods, resource, container)

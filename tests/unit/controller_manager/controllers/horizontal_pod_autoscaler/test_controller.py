@@ -10,6 +10,7 @@ from typing import Any
 from tests.unit.controller_manager.harness import House, house
 from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.autoscaling.v2 import autoscaling_pb2 as v2
+from tiphys.api.core.v1 import pod_pb2
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import Conflict, ServiceUnavailable
 
@@ -219,3 +220,37 @@ async def test_autoscaler_made_anew_under_its_name_knows_nothing_of_the_old_one(
         await it.house.settle()
         loop: Any = it.house.loops[NAME].reconciler
         assert loop._histories == {}
+
+
+async def test_two_autoscalers_of_the_same_pods_leave_them_alone_until_one_is_gone() -> None:
+    async with world(2) as it:
+        it.queue.length = 20
+        await it.house.client.create(scaler())
+        await it.house.settle()
+        pod: Any = pod_pb2.Pod()
+        pod.metadata.name, pod.metadata.namespace = "web-1", "default"
+        pod.metadata.labels["app"] = "web"
+        await it.house.client.create(pod)
+        rival = scaler()
+        rival.metadata.name = "rival"
+        await it.house.client.create(rival)
+        await it.house.settle()
+        it.queue.length = 50
+        await it.house.run_for(16.0)
+        assert await it.replicas() == 2
+        assert (await it.said())["ScalingActive"] == ("False", "AmbiguousSelector")
+        assert "AmbiguousSelector" in it.house.events.reasons()
+        await it.house.client.delete(Scaler, "rival", "default")
+        await it.house.run_for(16.0)
+        assert await it.replicas() == 5
+
+
+async def test_target_that_does_not_say_which_pods_it_has_is_told() -> None:
+    async with world(2) as it:
+        found = await it.house.client.get(apps_pb2.Deployment, "web", "default")
+        del found.spec.selector.matchLabels["app"]
+        await it.house.client.update(found)
+        await it.house.client.create(scaler())
+        await it.house.settle()
+        assert (await it.said())["ScalingActive"] == ("False", "InvalidSelector")
+        assert it.house.events.reasons() == ["SelectorRequired", "FailedComputeMetricsReplicas"]

@@ -130,7 +130,7 @@ def test_B31_use_of_processors_counts_once_a_pod_has_begun_its_work(facts: dict[
 
 def test_container_of_its_own_counts_alone() -> None:
     pods = [pod(name, container_requests={"app": {"cpu": 500}, "side": {}}) for name in "ab"]
-    proposal = by_utilization(around(*pods), used(500, 500), "cpu", 50, "app")
+    proposal = by_utilization(around(*pods), used(500, 500), "cpu", 50, container="app")
     assert (proposal.replicas, proposal.utilization) == (4, 100)
 
 
