@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 
-from hack.protogen.facts import ROOT, Package, Record, Rules, load_packages, load_resources
+from hack.protogen.facts import BETA_KINDS, ROOT, Package, Record, Rules, load_packages, load_resources
 from hack.protogen.layout import File, files_of
 from hack.protogen.render import Writer
 from hack.protogen.services import render as render_service
@@ -28,7 +28,9 @@ def served_by_kind(packages: dict[str, Package]) -> dict[tuple[str, str, str], l
     versions = {p.json["version"] for p in packages.values() if p.json}
     found: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
     stable = [r for r in facts["resources"] if "alpha" not in r["version"] and "beta" not in r["version"]]
-    for resource in [*stable, *facts["aggregated"]]:
+    beta_kinds = {(packages[name].json or {})["version"]: kinds for name, kinds in BETA_KINDS.items()}
+    beta = [r for r in facts["resources"] if r["kind"] in beta_kinds.get(r["version"], ())]
+    for resource in [*stable, *beta, *facts["aggregated"]]:
         group, version, kind = resource["group"], resource["version"], resource["kind"]
         if version not in versions:
             continue

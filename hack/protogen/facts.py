@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,35 @@ class Rules:
         return wrong
 
 
+# What is taken from packages of the extra tier: these kinds, with what their messages are made of.
+BETA_KINDS: Mapping[str, tuple[str, ...]] = {
+    "k8s.io.api.admissionregistration.v1beta1": ("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"),
+}
+
+
+def _only(wire: Record, kinds: Iterable[str]) -> Record:
+    """The facts with no other messages than kinds, their lists, and what these are made of."""
+    waiting = [name for kind in kinds for name in (kind, f"{kind}List")]
+    kept: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in kept or name not in wire["messages"]:
+            continue
+        kept.add(name)
+        types = (field["type"] for field in wire["messages"][name]["fields"])
+        waiting += [found.removeprefix(f"{wire['package']}.") for found in types]
+    return {**wire, "messages": {name: entry for name, entry in wire["messages"].items() if name in kept}}
+
+
 def load_packages() -> dict[str, Package]:
-    """Every package of the core tier by its proto package name."""
+    """Every package of the core tier by its proto package name, and what is taken from the extra tier."""
     packages: dict[str, Package] = {}
     for entry in json.loads((TABLES / "proto" / "index.json").read_text()):
-        if entry["tier"] != "core":
+        if entry["tier"] != "core" and entry["table"] not in BETA_KINDS:
             continue
         wire = json.loads((TABLES / "proto" / f"{entry['table']}.json").read_text())
+        if entry["tier"] != "core":
+            wire = _only(wire, BETA_KINDS[entry["table"]])
         facts = TABLES / "json" / f"{entry['table']}.json"
         before = packages.get(wire["package"])
         packages[wire["package"]] = Package(

@@ -128,7 +128,7 @@ async def test_A47_updates_see_what_was_before(server: RunningServer) -> None:
         pytest.param(
             "validatingadmissionpolicies",
             {"spec": {"matchConstraints": RULES, "validations": [{"expression": "objekt.x == 1"}]}},
-            'spec.validations[0].expression: Invalid value: "objekt.x == 1": compilation failed:'
+            'spec.validations[0].expression: Invalid value: "objekt.x == 1": compilation failed: ERROR: <input>:1:1:'
             " undeclared reference to 'objekt'", id="expression",
         ),
         pytest.param(

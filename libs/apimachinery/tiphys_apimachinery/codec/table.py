@@ -37,6 +37,8 @@ _CELLS: Final[dict[tuple[str, str], Cells]] = {
     ("v1", "Service"): core.service_cells,
     ("v1", "ServiceAccount"): core.service_account_cells,
     ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"): cluster.webhooks_cells,
+    ("admissionregistration.k8s.io/v1beta1", "MutatingAdmissionPolicy"): cluster.mutating_policy_cells,
+    ("admissionregistration.k8s.io/v1beta1", "MutatingAdmissionPolicyBinding"): cluster.admission_binding_cells,
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"): cluster.admission_policy_cells,
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"): cluster.admission_binding_cells,
     ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"): cluster.webhooks_cells,

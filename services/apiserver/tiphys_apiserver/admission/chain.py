@@ -12,6 +12,7 @@ from tiphys_apiserver.admission.plugins.default_ingress_class import DefaultIngr
 from tiphys_apiserver.admission.plugins.default_storage_class import DefaultStorageClass
 from tiphys_apiserver.admission.plugins.default_tolerations import DefaultTolerationSeconds
 from tiphys_apiserver.admission.plugins.limit_ranger import LimitRanger
+from tiphys_apiserver.admission.plugins.mutating_policies import ExtendedMutation, MutatingAdmissionPolicies
 from tiphys_apiserver.admission.plugins.namespace_lifecycle import ImmortalNamespaces, NamespaceLifecycle
 from tiphys_apiserver.admission.plugins.node_restriction import NodeRestriction
 from tiphys_apiserver.admission.plugins.pod_security import PodSecurity
@@ -38,11 +39,13 @@ class AdmissionChain:
         self._mutating = tuple(mutating)
         self._validating = tuple(validating)
 
-    async def admit(self, attributes: AdmissionAttributes) -> None:
-        """Run every mutating plug-in that handles the write."""
+    async def admit(self, attributes: AdmissionAttributes) -> bool:
+        """Run every mutating plug-in that handles the write; whether defaults must be filled in anew."""
+        is_open = False
         for plugin in self._mutating:
-            if plugin.handles(attributes):
-                await plugin.admit(attributes)
+            if plugin.handles(attributes) and await plugin.admit(attributes):
+                is_open = True
+        return is_open
 
     async def validate(self, attributes: AdmissionAttributes) -> None:
         """Run every validating plug-in that handles the write."""
@@ -81,7 +84,11 @@ def build_chain(
         RuntimeClass(objects),
         StorageObjectInUseProtection(),
         # Last of those that change: they see the whole object, and what they make of it is validated.
-        MutatingAdmissionWebhook(objects, webhooks, new_uid),
+        _extensions(
+            MutatingAdmissionPolicies(objects, authorizer),
+            MutatingAdmissionWebhook(objects, webhooks, new_uid, authorizer),
+            disabled,
+        ),
     ]
     validating: list[ValidatingPlugin] = [
         ImmortalNamespaces(),
@@ -95,12 +102,21 @@ def build_chain(
     ]
     if escalation is not None:
         validating.append(RBACEscalation(objects, escalation))
-    validating.append(ValidatingAdmissionPolicies(objects))
+    validating.append(ValidatingAdmissionPolicies(objects, authorizer))
     # After all that is quick; nothing is counted yet.
-    validating.append(ValidatingAdmissionWebhook(objects, webhooks, new_uid))
+    validating.append(ValidatingAdmissionWebhook(objects, webhooks, new_uid, authorizer))
     # Last: what it counts as used, nothing refuses any more.
     validating.append(ResourceQuota(objects, clock))
     return AdmissionChain(
         [plugin for plugin in mutating if plugin.name not in disabled],
         [plugin for plugin in validating if plugin.name not in disabled],
     )
+
+
+def _extensions(
+    policies: MutatingAdmissionPolicies, webhooks: MutatingAdmissionWebhook, disabled: frozenset[str]
+) -> MutatingPlugin:
+    """Policies before webhooks, which policies may follow once more."""
+    if policies.name in disabled:
+        return webhooks
+    return policies if webhooks.name in disabled else ExtendedMutation(policies, webhooks)

@@ -56,8 +56,11 @@ class MutatingPlugin(Protocol):
         """Whether admit has anything to do; cheap, as it is asked for every write."""
         ...
 
-    async def admit(self, attributes: AdmissionAttributes) -> None:
-        """Change attributes.object in place. Raises Forbidden, Invalid, ... to refuse the write."""
+    async def admit(self, attributes: AdmissionAttributes) -> bool | None:
+        """Change attributes.object in place; True where defaults must be filled in anew.
+
+        Raises Forbidden, Invalid, ... to refuse the write.
+        """
         ...
 
 
@@ -78,8 +81,8 @@ class ValidatingPlugin(Protocol):
 class Admission(Protocol):
     """The two passes as the endpoints call them: admission/chain.py implements it."""
 
-    async def admit(self, attributes: AdmissionAttributes) -> None:
-        """Run every mutating plug-in that handles it, in the order of the chain."""
+    async def admit(self, attributes: AdmissionAttributes) -> bool:
+        """Run every mutating plug-in that handles it, in order; whether defaults must be filled in anew."""
         ...
 
     async def validate(self, attributes: AdmissionAttributes) -> None:

@@ -13,7 +13,7 @@ from tiphys_apiserver.cel.catalog import FUNCTIONS, METHODS, NAMESPACES
 from tiphys_apiserver.cel.loops import compile_loop
 from tiphys_apiserver.cel.operators import OPERATORS
 from tiphys_apiserver.cel.overloads import Function
-from tiphys_apiserver.cel.parser import parse
+from tiphys_apiserver.cel.parser import parse, type_name_of
 from tiphys_apiserver.cel.steps import ABSENT, Evaluate, Frame, index, select
 from tiphys_apiserver.cel.syntax import (
     Bind,
@@ -104,6 +104,10 @@ class Compiler:
         full = self._free_name(node)
         if full in TYPES:
             return self._type(full, node)
+        dotted = type_name_of(node)
+        if dotted in self._names and not node.tests and dotted.partition(".")[0] not in self._bound:
+            # Such as authorizer.requestResource, which is a variable with a dot in its name.
+            return self._name(Name(node.at, dotted))
         of, name = self.compile(node.of), node.name
         if node.tests:
 

@@ -180,7 +180,7 @@ class _Parser:
                 optional = self._take("?") is not None
                 found = Index(token.at, found, self.expression(), optional)
                 self._expect("]")
-            elif self._is("{") and (name := _type_name(found)):
+            elif self._is("{") and (name := type_name_of(found)):
                 found = self._construct(name, found.at)
             else:
                 return found
@@ -295,7 +295,7 @@ class _Parser:
         return node.name
 
 
-def _type_name(node: Node) -> str:
+def type_name_of(node: Node) -> str:
     """The dotted name that a node is; empty where it is none."""
     names: list[str] = []
     while isinstance(node, Select) and not node.optional and not node.tests:

@@ -93,8 +93,8 @@ class Hall:
                 call.user, call.dry_run, options, call.warn, call.waited,
             )  # fmt: skip
 
-        async def mutate(new: Any, old: Any) -> None:
-            await self.admission.admit(attributes(new, old))
+        async def mutate(new: Any, old: Any) -> bool:
+            return await self.admission.admit(attributes(new, old))
 
         async def validate(new: Any, old: Any) -> None:
             await self.admission.validate(attributes(new, old))

@@ -28,6 +28,7 @@ STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     ("", "secrets"): ("core.secret", "SecretStrategy"),
     ("", "serviceaccounts"): ("core.service_account", "ServiceAccountStrategy"),
     ("", "services"): ("core.service", "ServiceStrategy"),
+    (_ADMISSION, "mutatingadmissionpolicies"): ("admissionregistration.expressions", "MutatingPolicyStrategy"),
     (_ADMISSION, "mutatingwebhookconfigurations"): ("admissionregistration.expressions", "WebhookStrategy"),
     (_ADMISSION, "validatingadmissionpolicies"): ("admissionregistration.expressions", "PolicyStrategy"),
     (_ADMISSION, "validatingwebhookconfigurations"): ("admissionregistration.expressions", "WebhookStrategy"),

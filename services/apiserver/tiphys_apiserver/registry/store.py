@@ -46,12 +46,15 @@ async def _nothing(_new: Any, _old: Any) -> None:
     return None
 
 
-AdmissionStep = Callable[[Any, Any], Awaitable[None]]
+AdmissionStep = Callable[[Any, Any], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Admission as the store calls it: (new, old) each; old is None for create, new for delete."""
+    """Admission as the store calls it: (new, old) each; old is None for create, new for delete.
+
+    mutate gives True where somebody from outside changed the object, so that it lacks defaults again.
+    """
 
     mutate: AdmissionStep = _nothing
     validate: AdmissionStep = _nothing
@@ -115,7 +118,8 @@ class ResourceStore:
         strategy = self.strategy
         ctx.name = obj.metadata.name
         strategy.apply_defaults(obj)
-        await admit.mutate(obj, None)
+        if await admit.mutate(obj, None):
+            strategy.apply_defaults(obj)
         metadata.prepare_create(obj, uid=self._environment.new_uid(), now=ctx.now)
         if ctx.record_owner is None:
             del obj.metadata.managedFields[:]
@@ -216,7 +220,8 @@ class ResourceStore:
         self._check_version(new, old)
         if not ctx.trusted:
             self._apply_defaults(ctx, new)
-        await admit.mutate(new, old)
+        if await admit.mutate(new, old):
+            strategy.apply_defaults(new)
         errors = self._prepare_update(ctx, new, old)
         self._refuse(new.metadata.name, errors)
         await admit.validate(new, old)

@@ -217,9 +217,18 @@ def webhooks_cells(obj: Any, now: datetime.datetime) -> list[Any]:
 
 def admission_policy_cells(obj: Any, now: datetime.datetime) -> list[Any]:
     """Name, number of validations, kind of parameters, age."""
+    return _policy_cells(obj, len(obj.spec.validations), now)
+
+
+def mutating_policy_cells(obj: Any, now: datetime.datetime) -> list[Any]:
+    """Name, number of mutations, kind of parameters, age."""
+    return _policy_cells(obj, len(obj.spec.mutations), now)
+
+
+def _policy_cells(obj: Any, count: int, now: datetime.datetime) -> list[Any]:
     kind = obj.spec.paramKind
     text = f"{kind.apiVersion}/{kind.kind}" if obj.spec.HasField("paramKind") else UNSET
-    return [obj.metadata.name, len(obj.spec.validations), text, object_age(obj, now)]
+    return [obj.metadata.name, count, text, object_age(obj, now)]
 
 
 def admission_binding_cells(obj: Any, now: datetime.datetime) -> list[Any]:

@@ -20,11 +20,13 @@ from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import APIError, BadRequest, Forbidden, InternalError, Invalid
 from tiphys_apimachinery.patch import json_patch
 from tiphys_apiserver.admission.interface import AdmissionAttributes
+from tiphys_apiserver.admission.policies.evaluation import with_authorizer
 from tiphys_apiserver.admission.policies.variables import CONDITION_VARIABLES, namespace_labels, variables_of
 from tiphys_apiserver.admission.webhooks.caller import CallFailed, WebhookCaller
 from tiphys_apiserver.admission.webhooks.hooks import Hook, is_exempt, read_hooks
 from tiphys_apiserver.admission.webhooks.review import BadAnswer, Verdict, question, verdict
-from tiphys_apiserver.cel.program import Activation, compile_expression
+from tiphys_apiserver.authorization.interface import Authorizer
+from tiphys_apiserver.cel.program import CONDITIONS_BUDGET, Activation, Budget, compile_expression
 from tiphys_apiserver.cel.syntax import CelError
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_component.log import get_logger
@@ -36,8 +38,15 @@ class _Webhooks:
     """What both kinds have in common: the webhooks of all configurations, read anew when one changed."""
 
     def __init__(
-        self, objects: ObjectAccess, caller: WebhookCaller, new_uid: Callable[[], str], *, cls: type[Message]
+        self,
+        objects: ObjectAccess,
+        caller: WebhookCaller,
+        new_uid: Callable[[], str],
+        authorizer: Authorizer,
+        *,
+        cls: type[Message],
     ) -> None:
+        self._authorizer = authorizer
         self._objects = objects
         self._caller = caller
         self._new_uid = new_uid
@@ -62,8 +71,13 @@ class _Webhooks:
         found = [hook for hook in self._hooks if hook.matches(attributes, labels)]
         if not any(hook.conditions for hook in found):
             return found
-        seen = Activation(variables_of(attributes))
-        return [hook for hook in found if self._meets(hook, seen)]
+        variables = variables_of(attributes)
+
+        def meeting() -> list[Hook]:
+            seen = Activation(variables, Budget(CONDITIONS_BUDGET))
+            return [hook for hook in found if self._meets(hook, seen)]
+
+        return await with_authorizer(self._authorizer, variables, meeting)
 
     @staticmethod
     def _meets(hook: Hook, seen: Activation) -> bool:
@@ -107,20 +121,27 @@ class MutatingAdmissionWebhook(_Webhooks):
 
     name = "MutatingAdmissionWebhook"
 
-    def __init__(self, objects: ObjectAccess, caller: WebhookCaller, new_uid: Callable[[], str]) -> None:
-        super().__init__(objects, caller, new_uid, cls=MutatingWebhookConfiguration)
+    def __init__(
+        self, objects: ObjectAccess, caller: WebhookCaller, new_uid: Callable[[], str], authorizer: Authorizer
+    ) -> None:
+        super().__init__(objects, caller, new_uid, authorizer, cls=MutatingWebhookConfiguration)
 
-    async def admit(self, attributes: AdmissionAttributes) -> None:
-        """Change the object in place. Raises what a webhook refuses with, InternalError for one that fails."""
+    async def admit(self, attributes: AdmissionAttributes) -> bool:
+        """Change the object in place; whether it changed.
+
+        Raises what a webhook refuses with, InternalError for one that fails.
+        """
         hooks = await self._matching(attributes)
         changed_after: dict[int, bool] = {}
-        with _noting_time(attributes):
-            for place, hook in enumerate(hooks):
-                if await self._change(hook, attributes):
-                    changed_after |= dict.fromkeys(range(place), True)
-            for place, hook in enumerate(hooks):
-                if hook.again_if_needed and changed_after.get(place):
-                    await self._change(hook, attributes)
+        changed = False
+        for place, hook in enumerate(hooks):
+            if await self._change(hook, attributes):
+                changed = True
+                changed_after |= dict.fromkeys(range(place), True)
+        for place, hook in enumerate(hooks):
+            if hook.again_if_needed and changed_after.get(place):
+                await self._change(hook, attributes)
+        return changed
 
     async def _change(self, hook: Hook, attributes: AdmissionAttributes) -> bool:
         found = await self._ask(hook, attributes, may_patch=True)
@@ -139,8 +160,10 @@ class ValidatingAdmissionWebhook(_Webhooks):
 
     name = "ValidatingAdmissionWebhook"
 
-    def __init__(self, objects: ObjectAccess, caller: WebhookCaller, new_uid: Callable[[], str]) -> None:
-        super().__init__(objects, caller, new_uid, cls=ValidatingWebhookConfiguration)
+    def __init__(
+        self, objects: ObjectAccess, caller: WebhookCaller, new_uid: Callable[[], str], authorizer: Authorizer
+    ) -> None:
+        super().__init__(objects, caller, new_uid, authorizer, cls=ValidatingWebhookConfiguration)
 
     async def validate(self, attributes: AdmissionAttributes) -> None:
         """Ask all at once. Raises the first refusal in their order, InternalError for one that fails."""

@@ -8,7 +8,9 @@ from typing import Any
 
 from tiphys_apimachinery.labels import Selector, from_label_selector
 from tiphys_apiserver.admission.interface import AdmissionAttributes
-from tiphys_apiserver.admission.webhooks.hooks import EXACT, Rule, labels_match, read_rule
+from tiphys_apiserver.admission.webhooks.hooks import EXACT, IF_NEEDED, Rule, labels_match, read_rule
+
+APPLY_CONFIGURATION = "ApplyConfiguration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,16 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True)
+class Mutation:
+    """One change of a mutating policy: an object to be merged, or operations of a patch."""
+
+    expression: str
+    merges: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """A ValidatingAdmissionPolicy. param_kind is (apiVersion, kind), None for a policy without parameters."""
+    """An admission policy of either kind. param_kind is (apiVersion, kind), None for a policy without parameters."""
 
     name: str
     scope: Scope
@@ -70,6 +80,8 @@ class Policy:
     variables: tuple[tuple[str, str], ...]
     fails_closed: bool
     param_kind: tuple[str, str] | None
+    mutations: tuple[Mutation, ...] = ()
+    again_if_needed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +96,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A ValidatingAdmissionPolicyBinding."""
+    """A binding of a policy; a mutating one has no actions."""
 
     name: str
     policy: str
@@ -100,13 +112,21 @@ def read_policy(obj: Any) -> Policy:
         name=obj.metadata.name,
         scope=_scope(spec.matchConstraints),
         validations=tuple(
-            Validation(item.Expression, item.message, item.messageExpression, item.reason) for item in spec.validations
+            Validation(item.Expression, item.message, item.messageExpression, item.reason)
+            for item in getattr(spec, "validations", ())
         ),
         conditions=tuple((item.name, item.expression) for item in spec.matchConditions),
         variables=tuple(_variable(item) for item in spec.variables),
         fails_closed=spec.failurePolicy != "Ignore",
         param_kind=(spec.paramKind.apiVersion, spec.paramKind.kind) if spec.HasField("paramKind") else None,
+        mutations=tuple(_mutation(item) for item in getattr(spec, "mutations", ())),
+        again_if_needed=getattr(spec, "reinvocationPolicy", "") == IF_NEEDED,
     )
+
+
+def _mutation(item: Any) -> Mutation:
+    merges = item.patchType == APPLY_CONFIGURATION
+    return Mutation(item.applyConfiguration.expression if merges else item.jsonPatch.expression, merges)
 
 
 def _variable(item: Any) -> tuple[str, str]:
@@ -128,7 +148,7 @@ def read_binding(obj: Any) -> Binding:
         name=obj.metadata.name,
         policy=spec.policyName,
         scope=_scope(spec.matchResources) if spec.HasField("matchResources") else None,
-        actions=frozenset(spec.validationActions),
+        actions=frozenset(getattr(spec, "validationActions", ())),
         parameters=parameters,
     )
 

@@ -11,9 +11,10 @@ from tiphys.api.core.v1.namespace_pb2 import Namespace
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apiserver.admission.interface import AdmissionAttributes
 from tiphys_apiserver.admission.webhooks.review import question
+from tiphys_apiserver.cel.library.authorizer import AuthorizerValue, request_resource
 from tiphys_apiserver.registry.objects import ObjectAccess
 
-CONDITION_VARIABLES: Final = frozenset({"object", "oldObject", "request"})
+CONDITION_VARIABLES: Final = frozenset({"object", "oldObject", "request", "authorizer", "authorizer.requestResource"})
 POLICY_VARIABLES: Final = CONDITION_VARIABLES | {"params", "namespaceObject", "variables"}
 
 
@@ -21,7 +22,14 @@ def variables_of(attributes: AdmissionAttributes) -> dict[str, Any]:
     """object, oldObject and request; the request as a webhook would be sent it, without the objects."""
     request = orjson.loads(question(attributes, ""))["request"]
     new, old = request.pop("object"), request.pop("oldObject")
-    return {"object": new, "oldObject": old, "request": request}
+    by = AuthorizerValue(attributes.user, {})
+    return {
+        "object": new,
+        "oldObject": old,
+        "request": request,
+        "authorizer": by,
+        "authorizer.requestResource": request_resource(by, request),
+    }
 
 
 def namespace_labels(objects: ObjectAccess, attributes: AdmissionAttributes) -> Mapping[str, str] | None:

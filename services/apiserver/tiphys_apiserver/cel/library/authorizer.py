@@ -16,7 +16,9 @@ from tiphys_apiserver.cel.overloads import Entry
 
 # Source: authz.go, the cost of one check.
 _CHECK_COST: Final = 350_000
-Answers = MutableMapping[Attributes, Decision]
+# By what was asked, without the user's extra values, which are no part of a key.
+Question = tuple[str, ...]
+Answers = MutableMapping[Question, Decision]
 
 
 class NotAsked(Exception):
@@ -25,6 +27,11 @@ class NotAsked(Exception):
     def __init__(self, attributes: Attributes) -> None:
         super().__init__("an authorizer must be asked first")
         self.attributes = attributes
+
+    @property
+    def question(self) -> Question:
+        """What the answer is kept by."""
+        return _question(self.attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +125,17 @@ def _check_resource(check: ResourceCheck, verb: str) -> Answer:
 
 
 def _answer(by: AuthorizerValue, attributes: Attributes) -> Answer:
-    decision = by.answers.get(attributes)
+    decision = by.answers.get(_question(attributes))
     if decision is None:
         raise NotAsked(attributes)
     return Answer(decision)
+
+
+def _question(asked: Attributes) -> Question:
+    return (
+        asked.user.name, asked.verb, asked.path, asked.api_group, asked.resource, asked.subresource, asked.namespace,
+        asked.name, asked.field_selector, asked.label_selector,
+    )  # fmt: skip
 
 
 def _check_cost(*_args: Any) -> int:

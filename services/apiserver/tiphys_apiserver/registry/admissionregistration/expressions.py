@@ -27,6 +27,18 @@ class PolicyStrategy(Strategy):
         return super().validate_update(ctx, new, old) + list(_policy_faults(new))
 
 
+class MutatingPolicyStrategy(Strategy):
+    """The rules of MutatingAdmissionPolicies."""
+
+    def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
+        """Faults of the schema and of each expression."""
+        return super().validate(ctx, obj) + list(_mutation_faults(obj))
+
+    def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """The same for a changed one."""
+        return super().validate_update(ctx, new, old) + list(_mutation_faults(new))
+
+
 class WebhookStrategy(Strategy):
     """The rules of both kinds of webhook configurations."""
 
@@ -39,6 +51,49 @@ class WebhookStrategy(Strategy):
         return super().validate_update(ctx, new, old) + list(_webhook_faults(new))
 
 
+def _mutation_faults(policy: Any) -> Iterator[FieldError]:
+    spec = policy.spec
+    rules = spec.matchConstraints.resourceRules
+    if spec.HasField("matchConstraints") and not rules:
+        yield FieldError.required("spec.matchConstraints.resourceRules")
+    for index, rule in enumerate(rules):
+        other = set(rule.ruleWithOperations.operations) - {"CREATE", "UPDATE"}
+        if other:
+            path = f"spec.matchConstraints.resourceRules[{index}].operations"
+            yield FieldError.not_supported(path, min(other), ("CREATE", "UPDATE"))
+    for index, mutation in enumerate(spec.mutations):
+        path = f"spec.mutations[{index}]"
+        for kind, member in (("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")):
+            is_there = mutation.HasField(member)
+            if mutation.patchType == kind and not is_there:
+                yield FieldError.required(f"{path}.{member}", f"must be specified when patchType is {kind}")
+            elif mutation.patchType != kind and is_there:
+                yield FieldError.invalid(
+                    f"{path}.{member}", "object", f"must not be specified when patchType is not {kind}"
+                )
+            elif is_there and not getattr(mutation, member).expression.strip():
+                yield FieldError.required(f"{path}.{member}.expression")
+            elif is_there:
+                expression = getattr(mutation, member).expression
+                yield from _faults(expression, f"{path}.{member}.expression", POLICY_VARIABLES, constructs=True)
+    yield from _shared_faults(spec)
+
+
+def _shared_faults(spec: Any) -> Iterator[FieldError]:
+    """Of what policies of both kinds have."""
+    for index, condition in enumerate(spec.matchConditions):
+        yield from _faults(condition.expression, f"spec.matchConditions[{index}].expression", POLICY_VARIABLES)
+    names: set[str] = set()
+    for index, variable in enumerate(spec.variables):
+        upper = "Name" in variable.DESCRIPTOR.fields_by_name
+        name, expression = (variable.Name, variable.Expression) if upper else (variable.name, variable.expression)
+        path = f"spec.variables[{index}]"
+        if name in names:
+            yield FieldError.duplicate(f"{path}.name", name)
+        names.add(name)
+        yield from _faults(expression, f"{path}.expression", POLICY_VARIABLES)
+
+
 def _policy_faults(policy: Any) -> Iterator[FieldError]:
     spec = policy.spec
     if not spec.validations and not spec.auditAnnotations:
@@ -48,8 +103,7 @@ def _policy_faults(policy: Any) -> Iterator[FieldError]:
         yield from _faults(rule.Expression, f"{path}.expression", POLICY_VARIABLES)
         if rule.messageExpression:
             yield from _faults(rule.messageExpression, f"{path}.messageExpression", POLICY_VARIABLES)
-    for index, condition in enumerate(spec.matchConditions):
-        yield from _faults(condition.expression, f"spec.matchConditions[{index}].expression", POLICY_VARIABLES)
+    yield from _shared_faults(spec)
 
 
 def _webhook_faults(configuration: Any) -> Iterator[FieldError]:
@@ -71,11 +125,11 @@ def _webhook_faults(configuration: Any) -> Iterator[FieldError]:
             yield from _faults(condition.expression, where, CONDITION_VARIABLES)
 
 
-def _faults(expression: str, path: str, variables: Iterable[str]) -> Iterator[FieldError]:
+def _faults(expression: str, path: str, variables: Iterable[str], *, constructs: bool = False) -> Iterator[FieldError]:
     if not expression.strip():
         # That it is missing is the schema's finding.
         return
     try:
-        compile_expression(expression, frozenset(variables))
+        compile_expression(expression, frozenset(variables), constructs=constructs)
     except CelError as err:
         yield FieldError.invalid(path, expression, str(err))
