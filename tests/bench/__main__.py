@@ -19,6 +19,7 @@ from tests.bench.api import measure_api
 from tests.bench.api_server import STORES
 from tests.bench.cluster import measure_cluster, skipped_figures
 from tests.bench.cni import measure_cni
+from tests.bench.controllers import measure_controllers
 from tests.bench.figures import Figure, print_figures, print_heading, skipped
 from tests.bench.overlay import measure_overlay
 from tests.bench.scheduler import measure_scheduler
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_heading()
     figures = _measure(measure_codec())
     figures += uvloop.run(measure_api(_stores(options.store or STORES)))
+    figures += _measure(measure_controllers())
     figures += _measure(measure_scheduler())
     figures += _measure(measure_cni())
     figures += _measure(measure_overlay())

@@ -29,6 +29,7 @@ class RunningApiServer:
     pid: int
     store_pid: int
     port: int
+    grpc_port: int
     tls: ssl.SSLContext
     ready_after_s: float
     ready_after_cpu_s: float
@@ -51,24 +52,24 @@ def running_api_server(store: str) -> Iterator[RunningApiServer]:
             member.start()
             store_pid, flags = member.pid, [f"--etcd-servers=http://{member.endpoint}"]
         log = stack.enter_context((folder / "log").open("wb"))
-        port = _free_port()
-        command = [sys.executable, "-m", "tiphys_apiserver", f"--store={store}", *flags, *_flags(pki, port)]
+        port, grpc_port = free_port(), free_port()
+        command = [sys.executable, "-m", "tiphys_apiserver", f"--store={store}", *flags, *_flags(pki, port, grpc_port)]
         began = perf_counter()
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
-        stack.callback(_stop, process)
+        stack.callback(stop, process)
         tls = ssl.create_default_context(cafile=str(pki.folder / "ca.crt"))
         tls.load_cert_chain(pki.folder / "admin.crt", pki.folder / "admin.key")
         _wait_ready(process, port, tls, folder / "log")
         ready_after_s = perf_counter() - began
-        yield RunningApiServer(process.pid, store_pid, port, tls, ready_after_s, cpu_s(process.pid))
+        yield RunningApiServer(process.pid, store_pid, port, grpc_port, tls, ready_after_s, cpu_s(process.pid))
 
 
-def _flags(pki: Pki, port: int) -> list[str]:
+def _flags(pki: Pki, port: int, grpc_port: int) -> list[str]:
     folder = pki.folder
     return [
         "--bind-address=127.0.0.1",
         f"--secure-port={port}",
-        "--grpc-port=0",
+        f"--grpc-port={grpc_port}",
         f"--tls-cert-file={folder / 'server.crt'}",
         f"--tls-private-key-file={folder / 'server.key'}",
         f"--client-ca-file={folder / 'ca.crt'}",
@@ -107,7 +108,8 @@ def _is_ready(port: int, tls: ssl.SSLContext) -> bool:
     return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process, by force where it does not end by itself."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(timeout=15)
@@ -116,7 +118,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that is free now."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
