@@ -95,8 +95,9 @@ class WatchResponse:
     # -- the cache's side
 
     def deliver(self, batch: EventBatch) -> None:
-        """Write a batch."""
-        self._transport.write(batch.frame(self._maker))
+        """Write a batch; nothing to a client that has hung up, of which connection_lost will tell."""
+        if not self._transport.is_closing():
+            self._transport.write(batch.frame(self._maker))
 
     def ended(self, error: APIError | None) -> None:
         """End the answer, with an ERROR event where there is one to tell."""
