@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from tests.support.ports import free_port
 
 
 class EtcdMember:
@@ -21,7 +22,7 @@ class EtcdMember:
             raise FileNotFoundError(f"{binary} is not installed; apt-get install etcd-server")
         self._binary = found
         self._folder = folder
-        self._client_port, self._peer_port = _free_port(), _free_port()
+        self._client_port, self._peer_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -81,10 +82,3 @@ class EtcdMember:
 def with_patience() -> None:
     """A short wait for a process outside that tells nobody when it is ready."""
     subprocess.run(["sleep", "0.05"], check=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

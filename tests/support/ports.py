@@ -43,3 +43,11 @@ def _is_free(port: int) -> bool:
             except OSError:
                 return False
     return True
+
+
+def free_port() -> int:
+    """A port of this machine that is free now, for a server that can't be asked which one it took."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port

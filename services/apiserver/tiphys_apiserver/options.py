@@ -120,6 +120,12 @@ class Options(SecurityOptions):
         default=200,
         help="most writing requests at once; 0 is no limit; with priority and fairness the other part of the seats",
     )
+    request_timeout_s: float = flag(
+        "--request-timeout",
+        default=60.0,
+        duration=True,
+        help="how long a request may take that is no watch or tunnel, from its head on; a caller may ask for less",
+    )
     shutdown_delay_s: float = flag(
         "--shutdown-delay-duration",
         default=0.0,

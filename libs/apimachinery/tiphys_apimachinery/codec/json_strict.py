@@ -32,6 +32,10 @@ class DecodeError(ValueError):
     """A value does not fit its field; the message names path and value."""
 
 
+# Source: sigs.k8s.io/json, which keeps as many strict errors.
+_MOST_TOLD: Final = 100
+
+
 @dataclass(slots=True)
 class FieldSink:
     """Collects what strict reading objects to; paths are as in spec.containers[0].foo."""
@@ -40,9 +44,9 @@ class FieldSink:
     duplicate: list[str] = field(default_factory=list)
 
     def messages(self) -> list[str]:
-        """One message a finding, as warnings and strict errors show them."""
-        found = [f"unknown field {quote(path)}" for path in self.unknown]
-        return found + [f"duplicate field {quote(path)}" for path in self.duplicate]
+        """One message a finding, as warnings and strict errors show them; of very many the first hundred."""
+        found = [f"unknown field {quote(path)}" for path in self.unknown[:_MOST_TOLD]]
+        return found + [f"duplicate field {quote(path)}" for path in self.duplicate[: _MOST_TOLD - len(found)]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ M = TypeVar("M", bound=Message)
 _MAX_ALIASED_NODES: Final = 100_000
 _MAX_DEPTH: Final = 200
 _MAX_DIGITS: Final = 300
+# What begins a level, but for members of a block, which are indented.
+_OPENINGS: Final = (b"[", b"{", b"- ", b"-\t", b"? ", b"?\t")
 
 
 class _Loader(yaml.CSafeLoader):
@@ -106,8 +108,31 @@ def dumps(value: Any) -> bytes:
     return text
 
 
+def _check_depth(data: bytes) -> None:
+    """Raise BadRequest for a text that nests too deep.
+
+    Before it is composed: libyaml's composer calls itself for each level, and 40 KB of brackets overflow the stack of
+    the process. Most texts can't be that deep, which counting tells at once; of others the events are counted.
+    """
+    openings = sum(data.count(opening) for opening in _OPENINGS)
+    if openings <= _MAX_DEPTH:
+        indent = max((len(line) - len(line.lstrip(b" ")) for line in data.split(b"\n")), default=0)
+        # UTF-16 spreads the bytes counted here.
+        if openings + indent <= _MAX_DEPTH and b"\x00" not in data:
+            return
+    depth = 0
+    for event in yaml.parse(data, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise BadRequest("error converting YAML to JSON: exceeded max depth")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
 def _parse(data: bytes, duplicates: list[str]) -> Any:
     try:
+        _check_depth(data)
         # CSafeLoader checks encoding and characters when it is made.
         loader = _Loader(data)
         try:

@@ -148,6 +148,9 @@ def _door_faults(version: Any, path: str) -> Iterator[FieldError]:
         yield FieldError.too_many(f"{path}.selectableFields", len(version.selectableFields), _MAX_SELECTABLE)
     for index, field in enumerate(version.selectableFields):
         place = f"{path}.selectableFields[{index}].jsonPath"
+        if not field.jsonPath:
+            yield FieldError.required(place, "must be a simple json path to a field")
+            continue
         faulty = list(_path_faults(field.jsonPath, place))
         yield from faulty
         if not faulty and not _leads_to_scalar(version, json_path.members(json_path.parse(field.jsonPath))):

@@ -18,7 +18,7 @@ from tiphys_apiserver.endpoints.hall import Hall, refuse_verb
 from tiphys_apiserver.endpoints.reader import Reader
 from tiphys_apiserver.endpoints.update import OBJECT_SUBRESOURCES
 from tiphys_apiserver.registry.table import Served
-from tiphys_apiserver.rest.decode import decode_object, read_delete_options
+from tiphys_apiserver.rest.decode import decode_object, read_delete_options, ready_to_parse
 from tiphys_apiserver.rest.exchange import Answer, Exchange
 from tiphys_apiserver.rest.long_list import LongList
 from tiphys_apiserver.rest.negotiate import Format, Media, body_media, choose_format
@@ -212,7 +212,7 @@ class Resources:
         info = served.info
         if media is Media.PROTOBUF and info.is_custom:
             raise UnsupportedMediaType.of((Media.JSON.value, Media.YAML.value))
-        body = await exchange.body()
+        body, media = await ready_to_parse(await exchange.body(), media)
         return decode_object(info.message, body, media, call, api_version=info.api_version, kind=info.kind)
 
     def _answer(self, exchange: Exchange, served: Served, obj: Any, media_format: Format, *, code: int = 200) -> Answer:

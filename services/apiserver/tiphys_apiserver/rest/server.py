@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiohttp.web import BaseRequest
 
-from tiphys_apimachinery.errors import APIError, InternalError, NotAcceptable
+from tiphys_apimachinery.errors import APIError, BadRequest, InternalError, NotAcceptable, Timeout
 from tiphys_apiserver.authentication.interface import Credentials
 from tiphys_apiserver.authorization.impersonation import Impersonation, read_headers
 from tiphys_apiserver.rest.connection import ConnectionServer, connection_of
@@ -28,6 +28,7 @@ from tiphys_apiserver.server.request_metrics import RequestMetrics
 from tiphys_component.app import listen_error
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
+from tiphys_component.options import parse_duration
 
 _log = get_logger(__name__)
 
@@ -42,9 +43,17 @@ class RestServer:
     """Serves HTTP on any number of addresses."""
 
     def __init__(
-        self, chain: Chain, resources: Resources, paths: PlainPaths, *, metrics: RequestMetrics, clock: Clock
+        self,
+        chain: Chain,
+        resources: Resources,
+        paths: PlainPaths,
+        *,
+        metrics: RequestMetrics,
+        clock: Clock,
+        request_timeout_s: float = 60.0,
     ) -> None:
         self._chain = chain
+        self._request_timeout_s = request_timeout_s
         self._resources = resources
         self._documents = Documents(paths)
         self._metrics = metrics
@@ -115,6 +124,32 @@ class RestServer:
         return answer
 
     async def _serve(self, exchange: Exchange, call: Call) -> Any:
+        """The answer. Raises APIError, Timeout where it takes longer than it may; so nobody holds a seat for ever."""
+        if call.lasts:
+            return await self._answer(exchange, call)
+        try:
+            async with asyncio.timeout(self._time_for(exchange)) as limit:
+                return await self._answer(exchange, call)
+        except TimeoutError as err:
+            if not limit.expired():
+                raise
+            text = "Timeout: request did not complete within the time allowed"
+            raise Timeout(text) from err
+
+    def _time_for(self, exchange: Exchange) -> float | None:
+        most = self._request_timeout_s or None
+        text = exchange.query.get("timeout", "")
+        if not text:
+            return most
+        try:
+            asked = parse_duration(text)
+        except ValueError as err:
+            raise BadRequest(f"invalid timeout specified in the request URL: {text!r}") from err
+        if asked <= 0:
+            return most
+        return asked if most is None else min(asked, most)
+
+    async def _answer(self, exchange: Exchange, call: Call) -> Any:
         if call.info.is_resource_request:
             return await self._chain.run(call, lambda: self._resources.serve(exchange, call))
         return await self._chain.run(call, lambda: self._documents.serve(exchange))

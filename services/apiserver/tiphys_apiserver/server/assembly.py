@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -169,6 +170,14 @@ def assemble(base: Foundation) -> Assembly:
     _add_documents(paths, base, scheme, hall)
     _add_issuer(paths, options, authentication)
     unchecked = Chain(_ServerItself(), AlwaysAllow(), flow, auditor=auditor, metrics=counted, clock=clock)
+    rest_server = partial(
+        RestServer,
+        resources=resources,
+        paths=paths,
+        metrics=counted,
+        clock=clock,
+        request_timeout_s=options.request_timeout_s,
+    )
     return Assembly(
         scheme=scheme,
         objects=objects,
@@ -178,8 +187,8 @@ def assemble(base: Foundation) -> Assembly:
         kubelets=kubelets,
         resources=resources,
         paths=paths,
-        rest=RestServer(chain, resources, paths, metrics=counted, clock=clock),
-        plain=RestServer(unchecked, resources, paths, metrics=counted, clock=clock),
+        rest=rest_server(chain),
+        plain=rest_server(unchecked),
         metrics=counted,
         webhooks=webhooks,
         aggregator=aggregator,

@@ -10,6 +10,8 @@ from tiphys_apiserver.authorization.impersonation import Impersonation
 from tiphys_apiserver.authorization.interface import Attributes
 from tiphys_apiserver.server.request_info import RequestInfo
 
+# Characters of all warnings. Source: kubernetes apiserver pkg/endpoints/filters/warning.go, truncateAtTotalRunes.
+_MOST_WARNED = 4096
 # Subresources whose requests are streams or tunnels.
 LASTING_SUBRESOURCES = frozenset({"exec", "attach", "portforward", "proxy", "log"})
 
@@ -61,8 +63,8 @@ class Call:
     is_counted: bool = False
 
     def warn(self, text: str) -> None:
-        """Tell the caller something beside the answer."""
-        if text not in self.warnings:
+        """Tell the caller something beside the answer, as long as headers have room for it."""
+        if text not in self.warnings and sum(map(len, self.warnings)) + len(text) <= _MOST_WARNED:
             self.warnings.append(text)
 
     def waited(self, seconds: float) -> None:
