@@ -35,6 +35,7 @@ from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
 from tiphys_scheduler.servicer import servicer
 from tiphys_scheduler.services import Services
+from tiphys_scheduler.surroundings import Surroundings
 from tiphys_scheduler.volumes import storage_informers
 
 COMPONENT = "default-scheduler"
@@ -81,6 +82,7 @@ class SchedulerService:
         nodes: Informer[Node, object] = Informer(client, Node, clock=clock, rng=self._rng)
         pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info, rng=self._rng)
         storage = storage_informers(client, clock, self._rng)
+        surroundings = Surroundings(client, clock, self._rng)
         budgets = budget_informer(client, clock)
         config = configuration_of(options)
         uses_services = any(profile.args.service_labels for profile in config.profiles)
@@ -93,6 +95,7 @@ class SchedulerService:
             clock=clock,
             config=config,
             services=services,
+            surroundings=surroundings,
             events=RecordedPodEvents(recorder),
             registry=registry,
             storage=storage,
@@ -118,13 +121,13 @@ class SchedulerService:
                 if services is not None:
                     start_loop(group, services.run(), "services informer")
                     await services.wait_synced()
-                for informer in storage.all():
-                    start_loop(group, informer.run(), "storage informer")
+                for informer in (*storage.all(), *surroundings.all()):
+                    start_loop(group, informer.run(), "informer")
                 start_loop(group, recorder.run(), "recorder")
                 start_loop(group, face.run(), "faces")
                 await nodes.wait_synced()
                 await pods.wait_synced()
-                for informer in storage.all():
+                for informer in (*storage.all(), *surroundings.all()):
                     await informer.wait_synced()
                 opened()
                 await self._lead(client, scheduler)

@@ -41,6 +41,8 @@ class Needs:
     # What selectors of others see of the pod, and what it says of others itself.
     identity: Identity = NOBODY
     terms: PodTerms = NO_TERMS
+    # Kind and name of the controller that made it.
+    owner: tuple[str, str] = ("", "")
     # Names of the only nodes that required affinity lets it go to, where it says names; None where it does not.
     pinned_to: tuple[str, ...] | None = None
     # Of every container, init containers included.
@@ -146,6 +148,7 @@ def _needs(pod: Pod) -> Needs:
         ephemeral_claims=ephemeral,
         identity=identity(pod),
         terms=pod_terms(pod),
+        owner=next(((o.kind, o.name) for o in pod.metadata.ownerReferences if o.controller), ("", "")),
         pinned_to=_pinned_to(required) if has_required else None,
         images=tuple(_image_name(c.image) for c in (*spec.initContainers, *spec.containers)),
     )

@@ -35,6 +35,7 @@ from tiphys_scheduler.plugins.added_affinity import AddedAffinity
 from tiphys_scheduler.plugins.default_preemption import DefaultPreemption
 from tiphys_scheduler.plugins.extender import Extender, ExtenderError, Nominees, ask
 from tiphys_scheduler.plugins.node_label import NodeLabel
+from tiphys_scheduler.plugins.pod_topology_spread import no_selector
 from tiphys_scheduler.plugins.service_affinity import ServiceAffinity
 from tiphys_scheduler.plugins.volume_binding import VolumeBinding
 from tiphys_scheduler.pod_info import PodInfo, pod_info
@@ -43,6 +44,7 @@ from tiphys_scheduler.refusals import Refusals
 from tiphys_scheduler.scheduling_queue import Gates, SchedulingQueue, Waiting
 from tiphys_scheduler.services import Services
 from tiphys_scheduler.storage import follow_storage
+from tiphys_scheduler.surroundings import Surroundings
 from tiphys_scheduler.volumes import StorageInformers, Volumes
 
 _log = get_logger("scheduler")
@@ -78,11 +80,15 @@ class Scheduler:
         config: Configuration | None = None,
         extend: Callable[[Profile], Profile] = lambda profile: profile,
         services: Services | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        """config chooses the plugins, extend adds to each profile; services are needed by ServiceAffinity only."""
+        """config chooses the plugins, extend adds to each profile; services are needed by ServiceAffinity only.
+
+        Without surroundings namespaces have no labels, and pods no services and owners.
+        """
         config = config or Configuration()
         self._nodes, self._pods, self._storage = nodes, pods, storage
-        self._events = events
+        self._events, self._surroundings = events, surroundings
         volumes = Volumes()
         self._volume_binding = VolumeBinding(volumes)
         self.cache = Cache(Columns(), volumes)
@@ -104,6 +110,8 @@ class Scheduler:
         self._attempts = registry.counter("scheduler_schedule_attempts_total", "Tries to place a pod.", ("result",))
         registry.gauge_function("scheduler_pending_pods", "Pods that wait for a node.", lambda: len(self.queue))
         follow_budgets(budgets, self._budget_views.set)
+        if surroundings is not None:
+            surroundings.follow(self.cache.columns, self.queue.move_on)
         follow_storage(storage, volumes, self.queue, self.binding.volume_binder)
         nodes.add_handler(self._on_node, lambda _, new: self._on_node(new), self._on_node_gone)
         pods.add_handler(self._on_pod, lambda _, new: self._on_pod(new), self._on_pod_gone)
@@ -125,8 +133,9 @@ class Scheduler:
         )
         left_alone = tuple(name for item in self._extenders for name in item.left_to_it)
         args = replace(config.args, ignored_resources=(*config.args.ignored_resources, *left_alone))
+        selector_of = self._surroundings.selector_of if self._surroundings is not None else no_selector
         every = replace(
-            profile(self._volume_binding, volumes, args),
+            profile(self._volume_binding, volumes, args, selector_of=selector_of),
             post_filters=(preemption,),
             binds=tuple(item for item in self._extenders if item.binds),
         )
@@ -162,7 +171,7 @@ class Scheduler:
         await self._nodes.wait_synced()
         await self._pods.wait_synced()
         await self._budgets.wait_synced()
-        for informer in self._storage.all():
+        for informer in (*self._storage.all(), *(self._surroundings.all() if self._surroundings else ())):
             await informer.wait_synced()
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for extender in self._extenders:

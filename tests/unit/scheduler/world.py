@@ -18,6 +18,7 @@ from tiphys_component.metrics import Registry
 from tiphys_scheduler.budgets import budget_informer
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
+from tiphys_scheduler.surroundings import Surroundings
 from tiphys_scheduler.volumes import storage_informers
 
 
@@ -62,6 +63,7 @@ async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
     pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info)
     storage = storage_informers(client, clock)
     budgets = budget_informer(client, clock)
+    surroundings = Surroundings(client, clock)
 
     scheduler = Scheduler(
         client,
@@ -72,9 +74,10 @@ async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
         registry=Registry(),
         storage=storage,
         budgets=budgets,
+        surroundings=surroundings,
         **arguments,
     )
-    informers = (nodes, pods, budgets, *storage.all())
+    informers = (nodes, pods, budgets, *storage.all(), *surroundings.all())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (*(item.run() for item in informers), scheduler.run())]
         yield World(client, clock, events, scheduler)

@@ -40,6 +40,8 @@ class Event(Enum):
     VOLUME = auto()
     STORAGE_CLASS = auto()
     CSI_NODE = auto()
+    # Labels of a namespace.
+    NAMESPACE = auto()
 
 
 class Normalize(Enum):

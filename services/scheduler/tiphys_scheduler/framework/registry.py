@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from tiphys_apimachinery.labels import Selector
 from tiphys_scheduler.configuration.model import PluginArgs
 from tiphys_scheduler.framework.interface import Event
 from tiphys_scheduler.framework.profile import Profile
@@ -15,20 +16,31 @@ from tiphys_scheduler.plugins.node_name import NodeName
 from tiphys_scheduler.plugins.node_ports import NodePorts
 from tiphys_scheduler.plugins.node_resources_fit import NodeResourcesFit
 from tiphys_scheduler.plugins.node_unschedulable import NodeUnschedulable
-from tiphys_scheduler.plugins.pod_topology_spread import PodTopologySpread
+from tiphys_scheduler.plugins.pod_topology_spread import PodTopologySpread, no_selector
 from tiphys_scheduler.plugins.taint_toleration import TaintToleration
 from tiphys_scheduler.plugins.volume_binding import NodeVolumeLimits, VolumeBinding, VolumeRestrictions
+from tiphys_scheduler.pod_info import PodInfo
 from tiphys_scheduler.volumes import Volumes
 
 
-def profile(binding: VolumeBinding, volumes: Volumes, args: PluginArgs | None = None) -> Profile:
-    """Order and weights are Kubernetes' defaults. volumes is what the plugins for volumes look at."""
+def profile(
+    binding: VolumeBinding,
+    volumes: Volumes,
+    args: PluginArgs | None = None,
+    *,
+    selector_of: Callable[[PodInfo], Selector] = no_selector,
+) -> Profile:
+    """Order and weights are Kubernetes' defaults.
+
+    volumes is what the plugins for volumes look at; selector_of says which pods are of a pod's kind, by its services
+    and its owner.
+    """
     args = args or PluginArgs()
     taints, affinity = TaintToleration(), NodeAffinity()
     fit = NodeResourcesFit(
         args.strategy, args.scored, ignored=args.ignored_resources, ignored_groups=args.ignored_groups
     )
-    spread = PodTopologySpread(args.spread, system_defaults=args.has_system_spread)
+    spread = PodTopologySpread(args.spread, system_defaults=args.has_system_spread, selector_of=selector_of)
     between = InterPodAffinity(
         args.hard_pod_affinity_weight, ignore_preferences_of_placed=args.ignore_preferences_of_placed
     )

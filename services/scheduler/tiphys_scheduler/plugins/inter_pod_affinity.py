@@ -34,7 +34,9 @@ class InterPodAffinity:
     """
 
     name = "InterPodAffinity"
-    events = frozenset({Event.NODE_ADDED, Event.NODE_LABELS, Event.POD_ADDED, Event.POD_DELETED, Event.POD_CHANGED})
+    events = frozenset(
+        {Event.NODE_ADDED, Event.NODE_LABELS, Event.POD_ADDED, Event.POD_DELETED, Event.POD_CHANGED, Event.NAMESPACE}
+    )
     # What counts is what `relate` returns.
     normalize = Normalize.NONE
 
