@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tiphys.api.core.v1.pod_pb2 import Pod
@@ -9,7 +10,9 @@ from tiphys.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from tiphys_apimachinery.errors import NotFound
 from tiphys_client.informer import Informer
 from tiphys_component.rpc import Servicer
-from tiphys_scheduler.pod_info import PodInfo
+from tiphys_scheduler.explain import NodeClass, explain, what_if
+from tiphys_scheduler.framework.runtime import Framework
+from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
 
 
@@ -41,14 +44,59 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         if pod is None:
             raise NotFound(f'pods "{request.name}" not found')
         framework = self._scheduler.framework_of(pod)
-        error = framework.explain(pod)
-        scores = framework.scores(pod)
-        verdicts = [
-            scheduler_pb2.NodeVerdict(node=r.node, refused_by=r.plugin, reasons=r.reasons) for r in error.refusals
-        ]
-        verdicts += [scheduler_pb2.NodeVerdict(node=node, scores=found) for node, found in scores.items()]
-        message = "" if scores else error.message
-        return scheduler_pb2.ExplainResponse(message=message, nodes=sorted(verdicts, key=lambda v: v.node))
+        found = explain(framework, replace(pod, node=""), self._scheduler.cache.columns)
+        return scheduler_pb2.ExplainResponse(
+            message=found.message,
+            best=found.best,
+            best_score=found.score,
+            bound=pod.node,
+            classes=[_class(item) for item in found.classes],
+            remedies=[
+                scheduler_pb2.Remedy(text=item.text, nodes=item.nodes, example=item.example) for item in found.remedies
+            ],
+            nodes=_each_node(framework, pod) if request.every_node else (),
+        )
+
+    async def WhatIf(self, request: scheduler_pb2.WhatIfRequest, context: Any) -> scheduler_pb2.WhatIfResponse:
+        """Where pods would go that do not exist yet."""
+        pods = [_unborn(pod_info(message), number) for number, message in enumerate(request.pods)]
+        if not pods:
+            return scheduler_pb2.WhatIfResponse()
+        outcomes = what_if(self._scheduler.cache, self._scheduler.framework_of(pods[0]), pods)
+        return scheduler_pb2.WhatIfResponse(
+            outcomes=[
+                scheduler_pb2.Outcome(
+                    namespace=item.pod.namespace,
+                    name=item.pod.name,
+                    node=item.node,
+                    score=item.score,
+                    message=item.message,
+                    victims=item.victims,
+                )
+                for item in outcomes
+            ]
+        )
+
+
+def _unborn(pod: PodInfo, number: int) -> PodInfo:
+    """The pod under a key that no pod can have."""
+    return replace(pod, key=f"{pod.namespace}/ what if {number}", uid=f"what-if-{number}", node="")
+
+
+def _class(item: NodeClass) -> scheduler_pb2.NodeClass:
+    refusals = [
+        scheduler_pb2.PluginRefusal(plugin=plugin, reasons=reasons) for plugin, reasons in item.refusals.items()
+    ]
+    return scheduler_pb2.NodeClass(count=item.count, nodes=item.nodes, refusals=refusals, scores=item.scores)
+
+
+def _each_node(framework: Framework, pod: PodInfo) -> list[scheduler_pb2.NodeVerdict]:
+    verdicts = [
+        scheduler_pb2.NodeVerdict(node=item.node, refused_by=item.plugin, reasons=item.reasons)
+        for item in framework.explain(pod).refusals
+    ]
+    verdicts += [scheduler_pb2.NodeVerdict(node=node, scores=found) for node, found in framework.scores(pod).items()]
+    return sorted(verdicts, key=lambda verdict: verdict.node)
 
 
 def servicer(scheduler: Scheduler, pods: Informer[Pod, PodInfo]) -> Servicer:

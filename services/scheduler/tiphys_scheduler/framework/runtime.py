@@ -197,6 +197,13 @@ class Framework:
                 of_node[name] = int(score)
         return table
 
+    def scores_of(self, pod: PodInfo, row: int) -> dict[str, int]:
+        """Weighted score by plugin of one row that is feasible."""
+        feasible = self._class_of(pod).feasible
+        place = int(feasible[:row].sum())
+        table = score_table(self._plugins, pod, self._nodes, feasible)
+        return {name: int(scores[place]) for name, scores in table.items()}
+
     def _reject(self, pod: PodInfo) -> FitError | None:
         for plugin in self._profile.pre_filters:
             why = plugin.pre_filter(pod)
