@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiphys_component import metrics
+from tiphys_component import status_server
 from tiphys_component.app import start_loop
 from tiphys_component.health import Health
+from tiphys_component.metrics import Registry
 from tiphys_component.options import LogOptions, flag
 from tiphys_component.rpc import ErrorMapper, Server, Servicer
 from tiphys_component.tls import TLSFiles
@@ -42,7 +43,7 @@ class Face:
     grpc_port: int
     status_port: int
     servicers: Sequence[Servicer]
-    registry: metrics.Registry
+    registry: Registry
     health: Health
     tls: TLSFiles | None = None
     error_mapper: ErrorMapper | None = None
@@ -57,5 +58,5 @@ class Face:
         )
         async with asyncio.TaskGroup() as group:
             start_loop(group, server.run(), "grpc face")
-            status = metrics.serve(self.host, self.status_port, self.registry, self.health, pages=self.pages)
+            status = status_server.serve(self.host, self.status_port, self.registry, self.health, pages=self.pages)
             start_loop(group, status, "metrics and health")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from tiphys_component import log, metrics
+from tiphys_component import log, metrics, status_server
 from tiphys_component.app import StartupError, run, start_loop
 from tiphys_component.clock import SystemClock
 from tiphys_component.health import Health, NotReady
@@ -36,7 +36,7 @@ class DeviceService:
             for server in servers:
                 start_loop(group, server.run(), f"plugin {server.resource}")
             if options.metrics_port:
-                status = metrics.serve(
+                status = status_server.serve(
                     options.metrics_address,
                     options.metrics_port,
                     _registry(servers),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tiphys_component import log, metrics
+from tiphys_component import log, metrics, status_server
 from tiphys_component.app import run, start_loop
 from tiphys_component.health import Health
 from tiphys_component.options import LogOptions, flag, parse
@@ -45,7 +45,7 @@ def serve(make: Callable[[OptionsT], Driver], options: type[OptionsT], argv: Seq
             start_loop(group, server.run(), f"driver {driver.name}")
             if chosen.healthz_port:
                 pages = ZPages("csi-driver", chosen)
-                faces = metrics.serve(
+                faces = status_server.serve(
                     chosen.bind_address, chosen.healthz_port, registry, health, pages=pages, flag="--healthz-port"
                 )
                 start_loop(group, faces, "metrics and health")

@@ -5,7 +5,8 @@ import pytest
 
 from tiphys_component.app import StartupError
 from tiphys_component.health import Health, NotReady
-from tiphys_component.metrics import Registry, listening
+from tiphys_component.metrics import Registry
+from tiphys_component.status_server import listening
 
 
 async def _get(port: int, path: str) -> tuple[int, str]:

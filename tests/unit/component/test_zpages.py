@@ -10,8 +10,9 @@ import aiohttp
 
 from tiphys_component.clock import FakeClock
 from tiphys_component.health import Health
-from tiphys_component.metrics import Registry, listening
+from tiphys_component.metrics import Registry
 from tiphys_component.options import LogOptions, flag
+from tiphys_component.status_server import listening
 from tiphys_component.zpages import ZPages
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tiphys_apimachinery.errors import FieldError
-from tiphys_apiserver.cel.analysis import Estimate, analyse
 from tiphys_apiserver.cel.program import compile_expression
 from tiphys_apiserver.cel.rules import RULES, VARIABLES
 from tiphys_apiserver.cel.static_types import Static, member, of_schema
 from tiphys_apiserver.cel.syntax import CelError
 from tiphys_apiserver.crd import json_path
+
+if TYPE_CHECKING:
+    from tiphys_apiserver.cel.analysis import Estimate
 
 # Units of cost. Source: validation.go, StaticEstimatedCostLimit and StaticEstimatedCRDCostLimit.
 RULE_LIMIT: Final = 10_000_000
@@ -79,6 +81,9 @@ def _map_correlates(schema: JSON) -> bool:
 
 
 def _rule_faults(rule: JSON, seen: Static, at: _Place, *, where: str, total: _Total) -> Iterator[FieldError]:
+    # Imported with the first rule: it brings every library of functions, which most servers never need.
+    from tiphys_apiserver.cel.analysis import analyse
+
     text = rule.get("rule", "")
     if not text.strip():
         yield FieldError.required(f"{where}.rule", "rule is not specified")

@@ -10,7 +10,7 @@ from time import time
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from aiohttp.web import BaseRequest
+from aiohttp.web_request import BaseRequest
 
 from tiphys_apimachinery.errors import BadRequest, RequestEntityTooLarge
 

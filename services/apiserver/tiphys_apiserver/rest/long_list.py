@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from aiohttp.web import BaseRequest
+from aiohttp.web_request import BaseRequest
 
 from tiphys_apiserver.rest.exchange import JSON_TYPE, Answer, http_date
 from tiphys_apiserver.rest.watch_stream import LAST_CHUNK, chunk

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from aiohttp.web import BaseRequest
+from aiohttp.web_request import BaseRequest
 
 from tiphys_apimachinery.errors import APIError, BadRequest, InternalError, NotAcceptable, Timeout
 from tiphys_apiserver.authentication.interface import Credentials
