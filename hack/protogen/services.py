@@ -117,7 +117,19 @@ VERBS: Mapping[str, Method] = {
 }
 BATCH_CREATE = Method(
     "BatchCreate",
-    "Creates many objects; each fails or succeeds by itself.",
+    "Creates many objects; each fails or succeeds by itself, unless it is all or nothing.",
+    (
+        _NAMESPACE,
+        (f"repeated {OBJECT}", "objects", 2, ""),
+        ("bool", "dry_run", 3, ""),
+        ("string", "field_manager", 4, ""),
+        ("bool", "all_or_nothing", 5, "At most 128 objects, in one transaction; refused over etcd."),
+    ),
+    (("repeated RESULT", "results", 1, "In the order of the request."),),
+)
+BATCH_UPDATE_STATUS = Method(
+    "BatchUpdateStatus",
+    "Replaces the statuses of many objects of one namespace; each fails or succeeds by itself.",
     (
         _NAMESPACE,
         (f"repeated {OBJECT}", "objects", 2, ""),
@@ -141,7 +153,7 @@ def _create_sub(name: str, doc: str, body: str) -> Method:
 
 # Methods for subresources, by the name of the subresource; "resource/name" where only that resource has it.
 SUBRESOURCES: Mapping[str, tuple[Method, ...]] = {
-    "status": (UPDATE_STATUS,),
+    "status": (UPDATE_STATUS, BATCH_UPDATE_STATUS),
     "scale": (
         Method(
             "GetScale", "Reads how many replicas are wanted and seen.", (_NAMESPACE, _NAME), ((SCALE, "object", 1, ""),)
@@ -213,7 +225,8 @@ def methods_of(resource: Record) -> list[Method]:
         found.append(BATCH_CREATE)
     for name in resource.get("subresources") or {}:
         found += SUBRESOURCES.get(name, ())
-    return found
+    # Batches share the message that tells what became of one object.
+    return [method for method in found if method is not BATCH_UPDATE_STATUS or BATCH_CREATE in found]
 
 
 def snake(kind: str) -> str:

@@ -15,6 +15,8 @@ from tiphys_apiserver.storage.interface import (
     FutureRevision,
     KeyExists,
     KeyMissing,
+    NewKey,
+    NotTogether,
     RevisionMismatch,
     StoreClosed,
     Watch,
@@ -457,3 +459,70 @@ async def test_close_ends_watches_and_refuses_calls(bench: Bench) -> None:
         await bench.store.create(bench.key("pods/a/x"), b"late")
     with pytest.raises(StoreClosed):
         await bench.store.list(bench.key("pods/"))
+
+
+def together(bench: Bench, *names: str) -> list[NewKey]:
+    return [NewKey(bench.key(f"pods/a/{name}"), name.encode()) for name in names]
+
+
+async def can_store_together(bench: Bench) -> bool:
+    """Whether the store takes packs; one that does not says so and writes nothing."""
+    try:
+        await bench.store.create_together(together(bench, "probe"))
+    except NotTogether:
+        assert await bench.store.get(bench.key("pods/a/probe")) is None
+        return False
+    await bench.store.delete(bench.key("pods/a/probe"))
+    return True
+
+
+async def test_A56_keys_created_together_have_revisions_of_their_own_and_an_event_each(bench: Bench) -> None:
+    if not await can_store_together(bench):
+        return
+    before = await bench.store.revision()
+    async with bench.store.watch(bench.key("pods/"), after_revision=before) as watch:
+        revisions = await bench.store.create_together(together(bench, "c", "a", "b"))
+        assert list(revisions) == [before + 1, before + 2, before + 3]
+        events = await take(watch, 3)
+    assert [(event.key, event.mod_revision) for event in events] == [
+        (bench.key(f"pods/a/{name}"), revision) for name, revision in zip("cab", revisions, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(("new", "there", "other"), id="there already"),
+        pytest.param(("new", "other", "new"), id="twice in the pack"),
+    ],
+)
+async def test_A56_one_key_that_is_there_refuses_all(bench: Bench, names: tuple[str, ...]) -> None:
+    if not await can_store_together(bench):
+        return
+    await bench.store.create(bench.key("pods/a/there"), b"first")
+    before = await bench.store.revision()
+    with pytest.raises(KeyExists):
+        await bench.store.create_together(together(bench, *names))
+    assert await bench.store.revision() == before
+    found = await bench.store.list(bench.key("pods/"))
+    assert [item.value for item in found.items] == [b"first"]
+
+
+async def test_A56_more_keys_than_a_transaction_takes_are_refused(bench: Bench) -> None:
+    with pytest.raises(NotTogether):
+        await bench.store.create_together(together(bench, *(f"{number:03}" for number in range(129))))
+    assert (await bench.store.list(bench.key("pods/"))).items == []
+
+
+async def test_A56_a_thousand_keys_are_eight_packs_among_other_writers(bench: Bench) -> None:
+    if not await can_store_together(bench):
+        return
+    names = [f"{number:04}" for number in range(1000)]
+    packs = [together(bench, *names[start : start + 125]) for start in range(0, 1000, 125)]
+    async with asyncio.timeout(LONG), asyncio.TaskGroup() as group:
+        for pack in packs:
+            group.create_task(bench.store.create_together(pack))
+            group.create_task(bench.store.create(pack[0].key + "-other", b""))
+    found = await bench.store.list(bench.key("pods/"))
+    assert len(found.items) == 1008
+    assert len({item.mod_revision for item in found.items}) == 1008

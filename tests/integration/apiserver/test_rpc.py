@@ -98,6 +98,63 @@ async def test_batch_create_has_a_result_for_each(server: RunningServer) -> None
     assert config_map_pb2.ConfigMap.FromString(answer.results[2].object).metadata.resourceVersion
 
 
+async def create_together(server: RunningServer, *objects: Any) -> list[tuple[str, str]]:
+    """Reason of each object's failure, empty where there is none, and its message."""
+    raw = [obj.SerializeToString() for obj in objects]
+    request = wire_pb2.BatchCreateRequest(namespace="default", objects=raw, all_or_nothing=True)
+    answer = wire_pb2.BatchCreateResponse.FromString(await server.grpc(CONFIG_MAPS, "BatchCreate", request))
+    statuses = [meta_pb2.Status.FromString(result.status) for result in answer.results]
+    return [(status.reason, status.message) for status in statuses]
+
+
+async def names_of(server: RunningServer) -> set[str]:
+    items = (await server.http("GET", "/api/v1/namespaces/default/configmaps")).json()["items"]
+    return {item["metadata"]["name"] for item in items} - {"kube-root-ca.crt"}
+
+
+async def test_A56_batch_of_all_or_nothing_is_stored_whole(server: RunningServer) -> None:
+    assert await create_together(server, *(config_map(f"m{number}") for number in range(128))) == [("", "")] * 128
+    assert len(await names_of(server)) == 128
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        pytest.param("Not_Good", "Invalid", id="refused on its way"),
+        pytest.param("there", "AlreadyExists", id="refused by the store"),
+    ],
+)
+async def test_A56_one_refused_object_leaves_nothing_of_its_batch(server: RunningServer, bad: str, reason: str) -> None:
+    assert await create_together(server, config_map("there")) == [("", "")]
+    results = await create_together(server, config_map("a"), config_map(bad), config_map("b"))
+    assert [found for found, _ in results] == ["Conflict", reason, "Conflict"]
+    assert bad in results[0][1]
+    assert await names_of(server) == {"there"}
+
+
+async def test_A56_batch_larger_than_a_transaction_is_refused(server: RunningServer) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="129 objects are too many"):
+        await create_together(server, *(config_map(f"m{number}") for number in range(129)))
+    assert await names_of(server) == set()
+
+
+async def test_A56_statuses_are_written_in_one_call_with_a_result_each(server: RunningServer) -> None:
+    stored = []
+    for name in ("a", "b"):
+        await create(server, PODS, pod(name))
+        made = pod(name)
+        made.metadata.namespace = "default"
+        made.status.phase = "Running"
+        stored.append(made.SerializeToString())
+    absent = pod("c")
+    absent.metadata.namespace = "default"
+    request = wire_pb2.BatchUpdateStatusRequest(namespace="default", objects=[*stored, absent.SerializeToString()])
+    answer = wire_pb2.BatchCreateResponse.FromString(await server.grpc(PODS, "BatchUpdateStatus", request))
+    assert [meta_pb2.Status.FromString(result.status).reason for result in answer.results] == ["", "", "NotFound"]
+    found = (await server.http("GET", "/api/v1/namespaces/default/pods/b")).json()
+    assert found["status"]["phase"] == "Running"
+
+
 async def test_batch_bind_binds_each_pod_once(server: RunningServer) -> None:
     await create(server, PODS, pod("a"))
     await create(server, PODS, pod("b"))

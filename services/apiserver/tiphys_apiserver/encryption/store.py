@@ -6,7 +6,7 @@ say so, so that one lost key hides nothing else. Values that another key wrote a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
@@ -17,6 +17,7 @@ from tiphys_apiserver.storage.interface import (
     KeyMissing,
     KeyValue,
     ListPage,
+    NewKey,
     RevisionMismatch,
     StorageError,
     Store,
@@ -176,6 +177,11 @@ class EncryptedStore:
     async def create(self, key: str, value: bytes, *, ttl_s: int = 0) -> int:
         """As Store.create."""
         return await self._inner.create(key, await self._closed(key, value), ttl_s=ttl_s)
+
+    async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
+        """As Store.create_together."""
+        closed = [replace(new, value=await self._closed(new.key, new.value)) for new in keys]
+        return await self._inner.create_together(closed)
 
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """As Store.update."""

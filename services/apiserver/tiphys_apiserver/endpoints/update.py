@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.endpoints.batch import each
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.registry.metadata import match_name
 from tiphys_apiserver.registry.store import copy_of
@@ -33,3 +36,13 @@ async def update(hall: Hall, served: Served, call: Call, obj: Any) -> tuple[Any,
     may_create = served.store.strategy.allow_create_on_update and not call.info.subresource
     stored, is_new = await served.store.update(ctx, call.info.name, change, admit, may_create=may_create)
     return await served.served_form(stored), is_new
+
+
+async def update_batch(hall: Hall, served: Served, call: Call, objects: Sequence[Any]) -> list[Any]:
+    """Replace each by itself; for each the object as stored, or the APIError that refused it, in order."""
+
+    async def one(obj: Any) -> Any:
+        stored, _ = await update(hall, served, replace(call, info=replace(call.info, name=obj.metadata.name)), obj)
+        return stored
+
+    return await each(objects, one)

@@ -34,7 +34,15 @@ from tiphys_apiserver.registry.differences import settle
 from tiphys_apiserver.registry.storage_errors import storage_errors
 from tiphys_apiserver.registry.strategy import Environment, Finish, Strategy, WriteContext
 from tiphys_apiserver.storage.cacher import Cacher
-from tiphys_apiserver.storage.interface import KeyExists, KeyMissing, KeyValue, RevisionMismatch, Store
+from tiphys_apiserver.storage.interface import (
+    KeyExists,
+    KeyMissing,
+    KeyValue,
+    NewKey,
+    NotTogether,
+    RevisionMismatch,
+    Store,
+)
 
 # Tries for a name made from generateName. Source: registry/rest/create.go, maxNameGenerationCreateAttempts.
 _NAME_ATTEMPTS = 8
@@ -138,7 +146,8 @@ class ResourceStore:
                     raise KeyExists(key)
                 return obj
             with storage_errors():
-                revision = await self._store.create(key, self._encode(obj), ttl_s=strategy.ttl_s(obj))
+                into = ctx.creates or self._store
+                revision = await into.create(key, self._encode(obj), ttl_s=strategy.ttl_s(obj))
             stored = True
         except (asyncio.CancelledError, Timeout):
             finish = None
@@ -153,6 +162,13 @@ class ResourceStore:
         if not name:
             return [FieldError.required("metadata.name", "name or generateName is required")]
         return [FieldError.invalid("metadata.name", name, why) for why in self.strategy.validate_name(name)]
+
+    async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
+        """As Store.create_together, for objects that have been through create. Raises BadRequest where it can't be."""
+        try:
+            return await self._store.create_together(keys)
+        except NotTogether as err:
+            raise BadRequest(f"the objects can't be stored all or none: {err}") from err
 
     # -- update
 

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
@@ -61,6 +61,14 @@ class Environment:
     shared_store: Store | None = None
 
 
+class Creates(Protocol):
+    """Takes new keys: Store.create."""
+
+    async def create(self, key: str, value: bytes, *, ttl_s: int = 0) -> int:
+        """Write a key that is not there; the revision of the write. Raises KeyExists."""
+        ...
+
+
 @dataclass(slots=True)
 class WriteContext:
     """One write: who, when and how. namespace is that of the path; now is the one stamp of the write."""
@@ -76,6 +84,8 @@ class WriteContext:
     record_owner: Callable[[Any, Any], None] | None = None
     # The change is the server's own (a binding): the strategy does not judge it, generation stays.
     trusted: bool = False
+    # Where a new object is written; None is the store. A batch that is stored as a whole has one for all its objects.
+    creates: Creates | None = None
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -85,6 +85,9 @@ class ResourceService:
         if "status" in self.served.info.subresources:
             found["UpdateStatus"] = grpc.unary_unary_rpc_method_handler(
                 self.update_status, request_deserializer=wire_pb2.UpdateRequest.FromString
+            )
+            found["BatchUpdateStatus"] = grpc.unary_unary_rpc_method_handler(
+                self.batch_update_status, request_deserializer=wire_pb2.BatchUpdateStatusRequest.FromString
             )
         return found
 
@@ -169,14 +172,11 @@ class ResourceService:
         call.dry_run, call.field_manager = request.dry_run, request.field_manager
         call.sent = Wire(self.served.info.message, request.objects)
         objects = [self._decode(raw, "") for raw in request.objects]
-        results = await self.chain.run(call, lambda: creating.create_batch(self.hall, self.served, call, objects))
-        pieces = []
-        for result in results:
-            if isinstance(result, APIError):
-                pieces.append(only_field(only_field(result.to_status().SerializeToString(), 2)))
-            else:
-                pieces.append(only_field(only_field(result.SerializeToString())))
-        return b"".join(pieces)
+        together = request.all_or_nothing
+        results = await self.chain.run(
+            call, lambda: creating.create_batch(self.hall, self.served, call, objects, together=together)
+        )
+        return _batch_results(results)
 
     async def update(self, request: Request, context: Context) -> bytes:
         """Replace one object, or one subresource of it."""
@@ -185,6 +185,15 @@ class ResourceService:
     async def update_status(self, request: Request, context: Context) -> bytes:
         """Replace the status of one object."""
         return await self._update(request, context, "status")
+
+    async def batch_update_status(self, request: Request, context: Context) -> bytes:
+        """Replace the statuses of many objects of one namespace; each has its own result."""
+        call = make_call(context, self.served, "update", namespace=request.namespace, subresource="status")
+        call.dry_run, call.field_manager = request.dry_run, request.field_manager
+        call.sent = Wire(self.served.info.message, request.objects)
+        objects = [self._decode(raw, "") for raw in request.objects]
+        results = await self.chain.run(call, lambda: updating.update_batch(self.hall, self.served, call, objects))
+        return _batch_results(results)
 
     async def _update(self, request: Request, context: Context, subresource: str) -> bytes:
         if subresource and subresource not in updating.OBJECT_SUBRESOURCES & set(self.served.info.subresources):
@@ -242,6 +251,17 @@ class ResourceService:
             call, lambda: deleting.delete_collection(self.hall, self.served, call, ListQuery(), options=options)
         )
         return b"".join([only_field(b""), *(only_field(obj.SerializeToString(), 2) for obj in gone)])
+
+
+def _batch_results(results: Iterable[Any]) -> bytes:
+    """The wire form of BatchResult, one behind the other: the object, or the Status of the error."""
+    pieces = []
+    for result in results:
+        if isinstance(result, APIError):
+            pieces.append(only_field(only_field(result.to_status().SerializeToString(), 2)))
+        else:
+            pieces.append(only_field(only_field(result.SerializeToString())))
+    return b"".join(pieces)
 
 
 def decode_message(cls: type[Message], version: str, kind: str, raw: bytes, field_validation: str) -> Any:

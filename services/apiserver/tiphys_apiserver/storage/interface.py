@@ -15,6 +15,7 @@ Errors::
       StoreUnavailable           nothing was done, a later try may succeed (locked, no leader, time-out)
         StoreFull                no space: free some, reads still work
       ValueTooLarge                a write: the store takes no value of this size; nothing was written
+      NotTogether                  create_together: the store can't write several keys as one; nothing was written
       StoreInUse                 another server holds the file; at opening only
       StoreDamaged               the data is not readable or of a newer layout; at opening only
       StoreClosed                the store was closed
@@ -23,10 +24,13 @@ Errors::
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+
+# Keys of one create_together at most. Source: etcd's --max-txn-ops, 128 by default.
+MOST_TOGETHER = 128
 
 
 class StorageError(Exception):
@@ -91,6 +95,10 @@ class ValueTooLarge(StorageError):
     """The store takes no value of this size; nothing was written."""
 
 
+class NotTogether(StorageError):
+    """The store can't write several keys all or none; nothing was written."""
+
+
 class StoreInUse(StorageError):
     """The files belong to another server that runs now."""
 
@@ -144,6 +152,15 @@ class Event:
     prev_value: bytes | None
     mod_revision: int
     create_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key to write that is not there yet; ttl_s as in Store.create."""
+
+    key: str
+    value: bytes
+    ttl_s: int = 0
 
 
 class Watch(Protocol):
@@ -202,6 +219,14 @@ class Store(Protocol):
         Raises KeyExists.
         """
 
+    async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
+        """Write at most MOST_TOGETHER keys, all of them or none; the revision of each, in order and one after another.
+
+        A watch gets an event for each, and may see the first before the last. etcd gives all keys of a transaction one
+        revision, so that a watch that resumes between two of them would lose the second: it refuses.
+        Raises KeyExists for the first one that is there, NotTogether.
+        """
+
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """Replace a key that is at ``expected_revision``; the revision of the write.
 
@@ -233,3 +258,14 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish the writes begun, end all watches, free everything. Closing twice is fine."""
+
+
+def check_together(keys: Sequence[NewKey]) -> None:
+    """Raise NotTogether for too many keys, KeyExists for one that is there twice."""
+    if len(keys) > MOST_TOGETHER:
+        raise NotTogether(f"{len(keys)} keys are too many for one transaction, the limit is {MOST_TOGETHER}")
+    seen: set[str] = set()
+    for new in keys:
+        if new.key in seen:
+            raise KeyExists(new.key)
+        seen.add(new.key)

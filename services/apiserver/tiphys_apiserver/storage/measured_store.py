@@ -5,7 +5,7 @@ Source: kubernetes apiserver pkg/storage/etcd3/metrics/metrics.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -14,6 +14,7 @@ from tiphys_apiserver.storage.interface import (
     KeyMissing,
     KeyValue,
     ListPage,
+    NewKey,
     RevisionMismatch,
     StorageError,
     Store,
@@ -98,6 +99,20 @@ class MeasuredStore:
         total.inc()
         try:
             return await self._inner.create(key, value, ttl_s=ttl_s)
+        except StorageError as err:
+            if not isinstance(err, _ANSWERS):
+                errors.inc()
+            raise
+        finally:
+            duration.observe(self._now() - began)
+
+    async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
+        """Write keys that are not there, all or none; one request."""
+        began = self._now()
+        duration, total, errors = self._bound("create", keys[0].key if keys else "")
+        total.inc()
+        try:
+            return await self._inner.create_together(keys)
         except StorageError as err:
             if not isinstance(err, _ANSWERS):
                 errors.inc()

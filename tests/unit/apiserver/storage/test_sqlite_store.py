@@ -17,6 +17,7 @@ from tiphys_apiserver.storage.interface import (
     Event,
     EventType,
     KeyExists,
+    NewKey,
     OutcomeUnknown,
     RevisionMismatch,
     StoreDamaged,
@@ -391,3 +392,34 @@ async def test_object_is_in_the_cache_when_its_write_returns(path: Path) -> None
         async with asyncio.TaskGroup() as group:
             looks = [group.create_task(write_and_look(f"p{number}")) for number in range(20)]
         assert all(look.result() for look in looks)
+
+
+async def test_A56_pack_is_never_parted_between_two_transactions(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two transactions fails: of no pack is a part there."""
+    commits: list[list[str]] = []
+    commit = Writer.commit
+
+    def counted(writer: Writer, rows: Sequence[Row]) -> list[Event]:
+        commits.append([row.key for row in rows])
+        if len(commits) > 1:
+            raise StoreFull("no space")
+        return commit(writer, rows)
+
+    monkeypatch.setattr("tiphys_apiserver.storage.sqlite.store._GROUP", 4)
+    monkeypatch.setattr(Writer, "commit", counted)
+    packs = [[NewKey(f"/registry/pods/a/{pack}{number}", b"") for number in range(3)] for pack in "xyz"]
+    async with opened(path) as store:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_outcome(store, pack)) for pack in packs]
+        assert [task.result() for task in tasks] == ["stored", "stored", "refused"]
+        found = {item.key for item in (await store.list("/registry/pods/")).items}
+    assert found == {new.key for pack in packs[:2] for new in pack}
+    assert [len(keys) for keys in commits] == [6, 3]
+
+
+async def _outcome(store: SqliteStore, pack: Sequence[NewKey]) -> str:
+    try:
+        await store.create_together(pack)
+    except StoreUnavailable:
+        return "refused"
+    return "stored"

@@ -7,7 +7,7 @@ between them would lose events.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
@@ -23,6 +23,8 @@ from tiphys_apiserver.storage.interface import (
     KeyMissing,
     KeyValue,
     ListPage,
+    NewKey,
+    NotTogether,
     OutcomeUnknown,
     RevisionMismatch,
     StorageError,
@@ -173,6 +175,10 @@ class EtcdStore:
         if not answer.succeeded:
             raise KeyExists(key)
         return answer.header.revision
+
+    async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
+        """Refuse: see Store.create_together."""
+        raise NotTogether("etcd gives all keys of a transaction one revision, so that a watch could lose some of them")
 
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """Replace a key."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,9 +19,11 @@ from tiphys_apiserver.storage.interface import (
     KeyMissing,
     KeyValue,
     ListPage,
+    NewKey,
     RevisionMismatch,
     StoreClosed,
     Watch,
+    check_together,
 )
 from tiphys_component.clock import Clock, Timer
 
@@ -92,6 +94,19 @@ class MemoryStore:
             raise KeyExists(key)
         insort(self._keys, key)
         return await _after_watches(self._put(key, value, None, ttl_s))
+
+    async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
+        """Write new keys, all or none."""
+        self._check_open()
+        check_together(keys)
+        for new in keys:
+            if new.key in self._rows:
+                raise KeyExists(new.key)
+        revisions = []
+        for new in keys:
+            insort(self._keys, new.key)
+            revisions.append(self._put(new.key, new.value, None, new.ttl_s))
+        return await _after_watches(revisions)
 
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """Replace a key."""

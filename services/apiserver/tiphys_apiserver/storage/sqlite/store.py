@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,11 +27,13 @@ from tiphys_apiserver.storage.interface import (
     KeyMissing,
     KeyValue,
     ListPage,
+    NewKey,
     RevisionMismatch,
     StorageError,
     StoreClosed,
     StoreUnavailable,
     Watch,
+    check_together,
 )
 from tiphys_apiserver.storage.sqlite.database import Entry, Events, Opened, Reader, Row, Writer
 from tiphys_component.clock import Clock, Timer
@@ -53,6 +55,8 @@ class _Write:
     # Where the key stood before, to undo; None if it was not there.
     before: Entry | None
     done: asyncio.Future[Event]
+    # The same for writes that go into one transaction, whatever else does.
+    pack: object | None = None
 
 
 class SqliteStore:
@@ -145,6 +149,17 @@ class SqliteStore:
         event = await self._write(key, value, None, ttl_s)
         return event.mod_revision
 
+    async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
+        """Write new keys, all or none."""
+        check_together(keys)
+        while taken := next((new.key for new in keys if new.key in self._entries), ""):
+            if await self._is_settled(taken):
+                raise KeyExists(taken)
+        self._check_room(len(keys))
+        pack = object()
+        writes = [self._decide(new.key, new.value, None, new.ttl_s, pack=pack) for new in keys]
+        return [(await write).mod_revision for write in writes]
+
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """Replace a key."""
         while True:
@@ -184,9 +199,17 @@ class SqliteStore:
             self._settled = None
 
     async def _write(self, key: str, value: bytes | None, before: Entry | None, ttl_s: int) -> Event:
+        self._check_room(1)
+        return await self._decide(key, value, before, ttl_s)
+
+    def _check_room(self, writes: int) -> None:
         self._check_open()
-        if len(self._waiting) >= _QUEUE:
+        if len(self._waiting) + writes > _QUEUE:
             raise StoreUnavailable(f"{_QUEUE} writes wait for the disk of {self._path}; try again later")
+
+    def _decide(
+        self, key: str, value: bytes | None, before: Entry | None, ttl_s: int, *, pack: object | None = None
+    ) -> asyncio.Future[Event]:
         self._decided += 1
         revision = self._decided
         created = before.create_revision if before is not None else revision
@@ -196,11 +219,11 @@ class SqliteStore:
             del self._entries[key]
         else:
             self._entries[key] = Entry(revision, created, expires)
-        return await self._enqueue(row, before)
+        return self._enqueue(row, before, pack)
 
-    def _enqueue(self, row: Row, before: Entry | None) -> asyncio.Future[Event]:
+    def _enqueue(self, row: Row, before: Entry | None, pack: object | None = None) -> asyncio.Future[Event]:
         done: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-        write = self._unsettled[row.key] = _Write(row, before, done)
+        write = self._unsettled[row.key] = _Write(row, before, done, pack)
         self._waiting.append(write)
         self._schedule()
         return done
@@ -214,12 +237,20 @@ class SqliteStore:
 
     def _commit(self) -> None:
         self._is_scheduled = False
-        self._committing, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+        size = self._group_size()
+        self._committing, self._waiting = self._waiting[:size], self._waiting[size:]
         if not self._committing:
             self._idle.set()
             return
         rows = [write.row for write in self._committing]
         self._threads.write(lambda writer: writer.commit(rows)).add_done_callback(self._committed)
+
+    def _group_size(self) -> int:
+        """How many of those that wait go into the next transaction: as many as it takes, and no pack in two."""
+        waiting, size = self._waiting, _GROUP
+        while size < len(waiting) and waiting[size].pack is not None and waiting[size].pack is waiting[size - 1].pack:
+            size += 1
+        return size
 
     def _committed(self, outcome: asyncio.Future[Events]) -> None:
         error = outcome.exception()
