@@ -205,7 +205,7 @@ class Cluster:
                 self.pods[born.uid] = born
                 active.append(born)
             verdict = reached(self.job, standing.succeeded, len(active))
-        count = count_pods(self.job, pods, standing, verdict, Tally(len(active), 0, 0))
+        count = count_pods(self.job, pods, standing, verdict=verdict, tally=Tally(len(active), 0, 0))
         clock = FakeClock()
         if verdict is not None:
             announce(count.status, verdict, clock.now())

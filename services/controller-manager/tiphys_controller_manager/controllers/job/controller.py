@@ -122,7 +122,7 @@ class JobController:
             await self._manage(key, job, current, record)
         if current.verdict is None:
             current.verdict = reached(job, standing.succeeded, current.tally.active)
-        count = count_pods(job, pods, standing, current.verdict, current.tally)
+        count = count_pods(job, pods, standing, verdict=current.verdict, tally=current.tally)
         status = count.status
         if not status.HasField("startTime") and not job.spec.suspend:
             status.startTime.CopyFrom(to_time(now))
@@ -131,7 +131,7 @@ class JobController:
         elif current.is_managed and (reason := set_suspended(status, job.spec.suspend, now)):
             self._events.event(job, "Normal", reason, f"Job {reason.lower()}")
         try:
-            await self._count(key, job, pods, count, current)
+            await self._count(key, job, count, pods=pods, current=current)
         except NotFound:
             # Deleted while we worked on it: the event of that brings us back for its pods.
             self._forget(key)
@@ -180,7 +180,7 @@ class JobController:
             tally = _tally(left, current.standing)
             current.tally = Tally(tally.active, tally.ready, tally.terminating + len(gone))
 
-    async def _count(self, key: str, job: Job, pods: Sequence[PodView], count: Count, current: _Round) -> None:
+    async def _count(self, key: str, job: Job, count: Count, *, pods: Sequence[PodView], current: _Round) -> None:
         """Write the uids, take the finalizers, write the numbers. Raises NotFound where the Job is gone."""
         status = count.status
         await self._write_status(key, job, status)

@@ -48,7 +48,7 @@ class Count:
 
 
 def count_pods(
-    job: batch_pb2.Job, pods: Sequence[PodView], standing: Standing, verdict: Verdict | None, tally: Tally
+    job: batch_pb2.Job, pods: Sequence[PodView], standing: Standing, *, verdict: Verdict | None, tally: Tally
 ) -> Count:
     """The first status of a round: which pods have ended, as uids, and what that makes of the Job."""
     spec = job.spec
@@ -115,14 +115,14 @@ def has_uncounted(status: batch_pb2.JobStatus) -> bool:
 
 def announce(status: batch_pb2.JobStatus, verdict: Verdict, now: datetime.datetime) -> None:
     """Write the interim condition, which makes the verdict stand."""
-    put_condition(status, verdict.interim, "True", (verdict.reason, verdict.message), now)
+    put_condition(status, verdict.interim, "True", why=(verdict.reason, verdict.message), now=now)
 
 
 def finish(status: batch_pb2.JobStatus, verdict: Verdict, now: datetime.datetime) -> bool:
     """Write the final condition once all pods are counted and gone; whether the Job has ended by that."""
     if has_uncounted(status) or status.terminating or status.active:
         return False
-    put_condition(status, verdict.final, "True", (verdict.reason, verdict.message), now)
+    put_condition(status, verdict.final, "True", why=(verdict.reason, verdict.message), now=now)
     if not verdict.has_failed:
         status.completionTime.CopyFrom(to_time(now))
     return True
@@ -134,15 +134,15 @@ def set_suspended(status: batch_pb2.JobStatus, is_suspended: bool, now: datetime
     if is_suspended == (known is not None and known.status == "True"):
         return ""
     if is_suspended:
-        put_condition(status, SUSPENDED, "True", ("JobSuspended", "Job suspended"), now)
+        put_condition(status, SUSPENDED, "True", why=("JobSuspended", "Job suspended"), now=now)
         return "Suspended"
-    put_condition(status, SUSPENDED, "False", ("JobResumed", "Job resumed"), now)
+    put_condition(status, SUSPENDED, "False", why=("JobResumed", "Job resumed"), now=now)
     status.startTime.CopyFrom(to_time(now))
     return "Resumed"
 
 
 def put_condition(
-    status: batch_pb2.JobStatus, kind: str, value: str, why: tuple[str, str], now: datetime.datetime
+    status: batch_pb2.JobStatus, kind: str, value: str, *, why: tuple[str, str], now: datetime.datetime
 ) -> None:
     """Set a condition; why is reason and message. One that says so already keeps its time."""
     condition: Any = find_condition(status.conditions, kind)
