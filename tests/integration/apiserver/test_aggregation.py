@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.apiserver import RunningServer, running_server, shared_pki
+from tiphys.thirdparty.openapi.v2 import openapi_pb2
 from tiphys_component.tls import CertificateAuthority
 
 GROUP = "fruit.example.com"
@@ -35,6 +36,26 @@ RESOURCES: dict[str, Any] = {
             "shortNames": ["pe"],
         },
     ],
+}
+
+PEAR = {
+    "type": "object",
+    "properties": {"metadata": {"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}},
+}
+OPENAPI: dict[str, Any] = {
+    "swagger": "2.0",
+    "info": {"title": "fruit", "version": "v1"},
+    "paths": {
+        f"{BASE}/namespaces/{{namespace}}/pears/{{name}}": {
+            "parameters": [{"name": "name", "in": "path", "type": "string", "required": True}],
+            "get": {
+                "operationId": "readPear",
+                "responses": {"200": {"description": "OK", "schema": {"$ref": "#/definitions/com.example.Pear"}}},
+            },
+        },
+        "/version/": {"get": {"operationId": "getVersion", "responses": {}}},
+    },
+    "definitions": {"com.example.Pear": PEAR, "com.example.Unused": {"type": "object"}},
 }
 
 
@@ -68,6 +89,8 @@ class Extension:
         self.asked.append((request.raw_path, {"certificate": subject.get("commonName", ""), **headers}))
         if request.path == BASE:
             return web.json_response(RESOURCES)
+        if request.path == "/openapi/v2":
+            return web.json_response(OPENAPI)
         if request.path == f"/openapi/v3{BASE}":
             return web.json_response({"openapi": "3.0.0", "paths": {}})
         if "watch" in request.query:
@@ -288,3 +311,23 @@ async def test_A40_faulty_apiservices_are_refused(site: Site, name: str, changes
     reply = await site.server.http("POST", "/apis/apiregistration.k8s.io/v1/apiservices", faulty)
     assert reply.status == 422, reply.body
     assert path in [cause["field"] for cause in reply.json()["details"]["causes"]]
+
+
+async def test_A41_other_servers_are_in_openapi_v2(site: Site) -> None:
+    await site.condition("True")
+    document = (await site.server.http("GET", "/openapi/v2")).json()
+    path = f"{BASE}/namespaces/{{namespace}}/pears/{{name}}"
+    assert document["paths"][path]["get"]["operationId"] == "readPear"
+    assert document["definitions"]["com.example.Pear"] == PEAR
+    assert "com.example.Unused" not in document["definitions"]
+    assert "/api/v1/namespaces/{namespace}/pods" in document["paths"]
+    accept = {"Accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
+    reply = await site.server.http("GET", "/openapi/v2", headers=accept)
+    read = openapi_pb2.Document.FromString(reply.body)
+    assert path in [item.name for item in read.paths.path]
+    assert "com.example.Pear" in [item.name for item in read.definitions.additional_properties]
+    # A server that is gone for a while is remembered, and nobody waits for it.
+    await site.extension.kill()
+    again = await site.server.http("GET", "/openapi/v2", headers={"If-None-Match": '"none"'})
+    assert again.json() == document
+    assert [asked for asked, _ in site.extension.asked].count("/openapi/v2") == 1

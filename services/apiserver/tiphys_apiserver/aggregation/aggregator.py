@@ -13,6 +13,7 @@ from tiphys_apiserver.admission.webhooks.caller import Resolve
 from tiphys_apiserver.aggregation import documents
 from tiphys_apiserver.aggregation.availability import Availability
 from tiphys_apiserver.aggregation.client import ClientFiles, RemoteClient
+from tiphys_apiserver.aggregation.openapi import RemoteOpenAPI
 from tiphys_apiserver.aggregation.remotes import Remotes, RemoteTable, by_group
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.table import ResourceTable
@@ -26,8 +27,6 @@ from tiphys_apiserver.server.egress import Egress
 from tiphys_component.app import start_loop
 from tiphys_component.clock import Clock
 
-_OPENAPI = "/openapi/v3"
-
 
 class Aggregator:
     """The other API servers behind this one. A group-version that is served here is never asked for elsewhere."""
@@ -37,6 +36,7 @@ class Aggregator:
     ) -> None:
         self._remotes = RemoteTable(objects)
         self._client = RemoteClient(resolve, egress, files)
+        self._openapi = RemoteOpenAPI(self._client, clock)
         self._availability = Availability(objects, self._remotes, self._client, resolve=resolve, clock=clock)
 
     def start(self, group: asyncio.TaskGroup, table: ResourceTable) -> None:
@@ -69,6 +69,8 @@ class Aggregator:
                 return await self._group(exchange, local, group, remotes)
             case ["apis", group, version]:
                 return await self._of_remote(exchange, local, (group, version), path=path, remotes=remotes)
+            case ["openapi", "v2"]:
+                return await self._openapi.put_into(await local(exchange), remotes.values())
             case ["openapi", "v3"]:
                 return _replaced(await local(exchange), documents.merge_openapi_index, remotes.values())
             case ["openapi", "v3", "apis", group, version]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.schema import descriptor_of
 from tiphys_apimachinery.scheme import ResourceInfo, Scheme
 from tiphys_apiserver.crd.info import CustomInfo
-from tiphys_apiserver.openapi import v2, v3
+from tiphys_apiserver.openapi import merge, v2, v3
 from tiphys_apiserver.openapi.custom import CustomDocuments, facts_of
 from tiphys_apiserver.openapi.schemas import JSON, load_comments
 
@@ -78,14 +78,7 @@ class OpenAPIService:
         if not infos:
             return document
 
-        def merged() -> bytes:
-            added = self._customs().v2(infos)
-            paths, definitions = orjson.dumps(added["paths"]), orjson.dumps(added["definitions"])
-            # The members stand in this order: what is added goes to the end of each, between its braces.
-            head, middle, tail = document.partition(b'},"definitions":{')
-            return b"".join((head, b",", paths[1:-1], middle, tail[:-2], b",", definitions[1:-1], b"}}"))
-
-        return await self._with("v2.json", merged)
+        return await self._with("v2.json", lambda: merge.append_json(document, self._added_to_v2(infos)))
 
     async def v2_protobuf(self) -> bytes:
         """Version 2 as openapi.v2 protobuf, which is what kubectl reads."""
@@ -94,8 +87,12 @@ class OpenAPIService:
         if not infos:
             return document
 
-        # Messages of protobuf merge when one is put behind the other.
-        return await self._with("v2.pb", lambda: document + v2.to_protobuf(self._customs().v2(infos)))
+        return await self._with("v2.pb", lambda: merge.append_protobuf(document, self._added_to_v2(infos)))
+
+    def _added_to_v2(self, infos: Iterable[CustomInfo]) -> Iterator[JSON]:
+        """What each custom resource adds, made when it is asked for."""
+        customs = self._customs()
+        return (customs.v2([info]) for info in infos)
 
     async def v3_index(self) -> bytes:
         """Where the documents of version 3 are. Builds all of them: their hashes are in it."""

@@ -94,6 +94,9 @@ def _body_kind(operation: Operation) -> str:
     }.get(operation.action, "")
 
 
+_METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch"})
+
+
 def to_protobuf(document: JSON) -> bytes:
     """The same document as a serialized openapi.v2.Document."""
     message = pb.Document(swagger=document["swagger"])
@@ -104,8 +107,10 @@ def to_protobuf(document: JSON) -> bytes:
         for method, operation in item.items():
             if method == "parameters":
                 for parameter in operation:
+                    if "in" not in parameter:
+                        continue
                     _fill_parameter(target.parameters.add().parameter, parameter)
-            else:
+            elif method in _METHODS:
                 _fill_operation(getattr(target, method), operation)
     for name, schema in document["definitions"].items():
         _fill_schema(message.definitions.additional_properties.add(name=name).value, schema)
@@ -113,15 +118,16 @@ def to_protobuf(document: JSON) -> bytes:
 
 
 def _fill_operation(target: pb.Operation, operation: JSON) -> None:
-    target.operation_id = operation["operationId"]
-    target.tags.extend(operation["tags"])
-    target.consumes.extend(operation["consumes"])
-    target.produces.extend(operation["produces"])
-    for parameter in operation["parameters"]:
-        _fill_parameter(target.parameters.add().parameter, parameter)
-    for code, answer in operation["responses"].items():
+    # Those of other servers say less.
+    target.operation_id = operation.get("operationId", "")
+    for name in ("tags", "consumes", "produces"):
+        getattr(target, name).extend(operation.get(name) or ())
+    for parameter in operation.get("parameters") or ():
+        if "in" in parameter:
+            _fill_parameter(target.parameters.add().parameter, parameter)
+    for code, answer in (operation.get("responses") or {}).items():
         response = target.responses.response_code.add(name=code).value.response
-        response.description = answer["description"]
+        response.description = answer.get("description", "")
         if "schema" in answer:
             _fill_schema(response.schema.schema, answer["schema"])
     _fill_extensions(target, operation)
@@ -130,16 +136,16 @@ def _fill_operation(target: pb.Operation, operation: JSON) -> None:
 def _fill_parameter(target: pb.Parameter, parameter: JSON) -> None:
     if parameter["in"] == "body":
         body = target.body_parameter
-        body.name = parameter["name"]
+        body.name = parameter.get("name", "body")
         setattr(body, "in", "body")
         body.required = parameter.get("required", False)
-        _fill_schema(body.schema, parameter["schema"])
+        _fill_schema(body.schema, parameter.get("schema") or {})
         return
     plain = target.non_body_parameter
     carrier: Any = plain.path_parameter_sub_schema if parameter["in"] == "path" else plain.query_parameter_sub_schema
     setattr(carrier, "in", parameter["in"])
-    carrier.name = parameter["name"]
-    carrier.type = parameter["type"]
+    carrier.name = parameter.get("name", "")
+    carrier.type = parameter.get("type", "string")
     carrier.required = parameter.get("required", False)
     carrier.description = parameter.get("description", "")
     carrier.unique_items = parameter.get("uniqueItems", False)
@@ -150,7 +156,8 @@ def _fill_schema(target: pb.Schema, schema: JSON) -> None:
     if "$ref" in schema:
         target._ref = schema["$ref"]
     if "type" in schema:
-        target.type.value.append(schema["type"])
+        kind = schema["type"]
+        target.type.value.extend([kind] if isinstance(kind, str) else kind)
     target.format = schema.get("format", "")
     target.required.extend(schema.get("required", ()))
     if "default" in schema:
@@ -159,7 +166,7 @@ def _fill_schema(target: pb.Schema, schema: JSON) -> None:
         target.enum.add().yaml = _yaml(value)
     if "items" in schema:
         _fill_schema(target.items.schema.add(), schema["items"])
-    if "additionalProperties" in schema:
+    if isinstance(schema.get("additionalProperties"), dict):
         _fill_schema(target.additional_properties.schema, schema["additionalProperties"])
     for name, inner in schema.get("properties", {}).items():
         _fill_schema(target.properties.additional_properties.add(name=name).value, inner)

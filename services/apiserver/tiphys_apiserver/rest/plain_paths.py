@@ -24,7 +24,7 @@ _log = get_logger(__name__)
 Handler = Callable[[Exchange], Awaitable[Answer]]
 # Answers a path of discovery or OpenAPI, with the table's own handler at hand.
 Overlay = Callable[[Exchange, Handler], Awaitable[Answer]]
-_OVERLAID = ("/apis", "/openapi/v3")
+_OVERLAID = ("/apis", "/openapi/v2", "/openapi/v3")
 _TEXT = "text/plain; charset=utf-8"
 _METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
