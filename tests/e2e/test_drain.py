@@ -1,4 +1,4 @@
-"""Draining a node: evictions wait for the budgets of the pods, and go on when another pod stands in."""
+"""Nodes that are drained, join and leave: evictions wait for budgets, and daemons come and go with their nodes."""
 
 from __future__ import annotations
 
@@ -98,3 +98,12 @@ def test_B33_drain_waits_for_the_budget_and_goes_on_when_a_spare_pod_is_ready(cl
     eventually(lambda: where(kubectl, "guarded") == ["node-1"] * 3)
     assert where(kubectl, "agent") == ["node-1", "node-2"]
     kubectl("uncordon", "node-2")
+
+
+def test_B15_a_node_that_joins_gets_its_daemon_and_one_that_leaves_takes_its_along(cluster: Cluster) -> None:
+    kubectl = cluster.kubectl()
+    cluster.node("add")
+    eventually(lambda: where(kubectl, "agent") == ["node-1", "node-2", "node-3"])
+    kubectl("rollout", "status", "daemonset/agent", "--timeout=60s")
+    cluster.node("remove", "node-3")
+    eventually(lambda: where(kubectl, "agent") == ["node-1", "node-2"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -42,7 +43,8 @@ class _Placement:
 
     def fate(self, view: NodeView) -> Fate:
         known = self.fates.get(view.name)
-        if known is not None and known[0] == view:
+        # Mostly the very same one: nodes rarely change in what is looked at.
+        if known is not None and (known[0] is view or known[0] == view):
             return known[1]
         fate = self.rules.fate(view)
         self.fates[view.name] = (view, fate)
@@ -101,9 +103,13 @@ class DaemonSetController:
         pods = await self._own_pods(key, daemon_set, selector, reference)
         revisions = await self._history.bring_up(key, daemon_set, selector)
         placement = self._placement(key, daemon_set)
+        # With ten thousand nodes each of these steps takes tens of milliseconds, between which others get their turn.
+        await asyncio.sleep(0)
         fates = {view.name: placement.fate(view) for _, view in self._nodes.store.projections()}
+        await asyncio.sleep(0)
         goal = goal_of(daemon_set, fates, revisions.update.metadata.labels[HASH_LABEL])
         there = by_node(pods)
+        await asyncio.sleep(0)
         held = self._failed.held(key, daemon_set.metadata.generation)
         steps = plan(goal, fates, there, held, now=self._now())
         error = await self._carry_out(key, daemon_set, reference, steps, revision_hash=goal.revision_hash)

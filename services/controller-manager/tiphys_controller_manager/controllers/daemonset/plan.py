@@ -110,7 +110,7 @@ def _settle(goal: Goal, fates: Fates, pods: PodsByNode, held: Collection[str], *
                 draft.create.append(node)
         elif fate is Fate.LEAVES:
             draft.delete += [pod for pod in there if not pod.is_deleting]
-        else:
+        elif len(there) > 1 or not there[0].is_active:
             running = [pod for pod in there if pod.is_active]
             ended = [pod for pod in there if pod.is_finished and not pod.is_deleting]
             draft.ended += [pod for pod in ended if pod.phase != "Failed" or node not in held]
@@ -148,7 +148,11 @@ def _replace(goal: Goal, fates: Fates, pods: PodsByNode, *, now: float) -> Plan:
     broken: list[PodView] = []
     candidates: list[PodView] = []
     for node in _wanted(fates):
-        old, new = _old_and_new(goal, pods.get(node, ()))
+        there = pods.get(node, ())
+        if len(there) == 1 and goal.is_new(there[0]) and goal.is_available(there[0], now=now):
+            # As nearly all of them mostly are.
+            continue
+        old, new = _old_and_new(goal, there)
         if old is not None and new is None:
             if goal.is_available(old, now=now):
                 candidates.append(old)
