@@ -345,8 +345,10 @@ async def test_J1_figures_of_containers_and_pods_equal_their_cgroups(kubelet: Ru
         return reading
 
     # Until it sleeps: what is compared is read at two moments.
-    while "resting" not in await read_log(kubelet, "burner"):
+    said = ""
+    while "resting" not in said:
         await asyncio.sleep(0.1)
+        said = await read_log(kubelet, "burner")
     before = -1
     while (now := counted().cpu_ns) != before:
         before = now
