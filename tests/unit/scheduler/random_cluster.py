@@ -14,7 +14,7 @@ from tiphys.api.core.v1.scheduling_pb2 import PodAffinityTerm, TopologySpreadCon
 from tiphys.api.meta.v1.meta_pb2 import LabelSelector
 
 HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
-PARTS = ("taints", "node affinity", "ports", "resources", "spread", "inter-pod", "images")
+PARTS = ("taints", "node affinity", "ports", "resources", "spread", "inter-pod", "images", "disks")
 _NAMESPACES = {"default": {"team": "a"}, "other": {"team": "b"}, "third": {}}
 _MB = 1024 * 1024
 
@@ -78,6 +78,13 @@ class World:
         if self._has("ports") and choose.random() < 0.4:
             address = choose.choice(("", "10.0.0.1", "10.0.0.2"))
             found.spec.containers[0].ports.add(containerPort=80, hostPort=choose.choice((80, 81)), hostIP=address)
+        if self._has("disks") and choose.random() < 0.5:
+            source = found.spec.volumes.add(name="disk").volumeSource
+            if choose.random() < 0.3:
+                source.awsElasticBlockStore.volumeID = choose.choice("de")
+            else:
+                source.gcePersistentDisk.pdName = choose.choice("de")
+                source.gcePersistentDisk.readOnly = choose.random() < 0.5
         if self._has("taints"):
             self._tolerate(found)
         if self._has("node affinity"):

@@ -18,7 +18,9 @@ from tiphys_scheduler.plugins.node_resources_fit import NodeResourcesFit
 from tiphys_scheduler.plugins.node_unschedulable import NodeUnschedulable
 from tiphys_scheduler.plugins.pod_topology_spread import PodTopologySpread, no_selector
 from tiphys_scheduler.plugins.taint_toleration import TaintToleration
-from tiphys_scheduler.plugins.volume_binding import NodeVolumeLimits, VolumeBinding, VolumeRestrictions
+from tiphys_scheduler.plugins.volume_binding import NodeVolumeLimits, VolumeBinding
+from tiphys_scheduler.plugins.volume_restrictions import VolumeRestrictions
+from tiphys_scheduler.plugins.volume_zone import VolumeZone
 from tiphys_scheduler.pod_info import PodInfo
 from tiphys_scheduler.volumes import Volumes
 
@@ -55,6 +57,7 @@ def profile(
             VolumeRestrictions(volumes),
             NodeVolumeLimits(volumes),
             binding,
+            VolumeZone(volumes),
             spread,
             between,
         ),

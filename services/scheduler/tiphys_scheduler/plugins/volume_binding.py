@@ -214,32 +214,6 @@ class NodeVolumeLimits:
         return self._volumes.driver_of(claim) if claim is not None else ""
 
 
-class VolumeRestrictions:
-    """A volume with access mode ReadWriteOncePod serves one pod of the whole cluster."""
-
-    name = "VolumeRestrictions"
-    events = frozenset({Event.POD_DELETED, Event.CLAIM})
-
-    def __init__(self, volumes: Volumes) -> None:
-        self._volumes = volumes
-
-    def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:
-        """Only for pods with such a claim that another pod has."""
-        return any(self._is_taken(key, pod.key) for key in pod.needs.claims)
-
-    def filter(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Mask:
-        """No node."""
-        return np.zeros(nodes.present[rows].shape, np.bool_)
-
-    def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
-        """Always the same."""
-        return ("node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",)
-
-    def _is_taken(self, key: str, pod: str) -> bool:
-        claim = self._volumes.claims.get(key)
-        return claim is not None and "ReadWriteOncePod" in claim.access_modes and self._volumes.used_by_others(key, pod)
-
-
 def _reaches(volume: VolumeView, nodes: Columns) -> Mask:
     if not volume.node_affinity:
         return np.ones(nodes.rows, np.bool_)
