@@ -30,6 +30,7 @@ from tiphys_component.serving import Face
 from tiphys_component.zpages import ZPages
 from tiphys_scheduler.budgets import budget_informer
 from tiphys_scheduler.configuration.load import configuration_of
+from tiphys_scheduler.framework.remote import connect
 from tiphys_scheduler.options import Options
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
@@ -95,6 +96,7 @@ class SchedulerService:
             clock=clock,
             config=config,
             services=services,
+            remotes=await connect(config.remote_plugins),
             surroundings=surroundings,
             events=RecordedPodEvents(recorder),
             registry=registry,

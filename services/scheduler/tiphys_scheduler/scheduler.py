@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Protocol
@@ -28,6 +28,7 @@ from tiphys_scheduler.framework.configured import configured
 from tiphys_scheduler.framework.interface import Change, Event, FilterPlugin
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.framework.registry import profile
+from tiphys_scheduler.framework.remote import RemoteError, RemotePlugin
 from tiphys_scheduler.framework.runtime import Framework, Placement
 from tiphys_scheduler.framework.status import FitError
 from tiphys_scheduler.nominations import Nominations
@@ -80,9 +81,12 @@ class Scheduler:
         config: Configuration | None = None,
         extend: Callable[[Profile], Profile] = lambda profile: profile,
         services: Services | None = None,
+        remotes: Sequence[RemotePlugin] = (),
         surroundings: Surroundings | None = None,
     ) -> None:
-        """config chooses the plugins, extend adds to each profile; services are needed by ServiceAffinity only.
+        """config chooses the plugins, extend adds to each profile; remotes are plugins in other processes.
+
+        services are needed by ServiceAffinity only.
 
         Without surroundings namespaces have no labels, and pods no services and owners.
         """
@@ -95,6 +99,8 @@ class Scheduler:
         self.nominations = Nominations(self.cache.columns)
         self._preemptor = Preemptor(client, clock, told=self._on_victim, failed=self._on_preemption_failed)
         self._budgets, self._budget_views = budgets, Budgets()
+        self._remotes = tuple(remotes)
+        self._turn = 0
         self._extenders = [Extender(item) for item in config.extenders]
         self.frameworks = {
             item.name: self._framework(item, volumes, extend=extend, services=services) for item in config.profiles
@@ -147,7 +153,9 @@ class Scheduler:
             optional.append(NodeLabel(config.args.label_presence))
         if config.args.service_labels:
             optional.append(ServiceAffinity(config.args.service_labels, self.cache, self._peers(services)))
-        every = extend(replace(every, filters=(*every.filters, *more, *optional)))
+        more.extend(item for item in self._remotes if item.filters)
+        scores = tuple((item, item.weight) for item in self._remotes if item.scores)
+        every = extend(replace(every, filters=(*every.filters, *more, *optional), scores=(*every.scores, *scores)))
         made = configured(every, config, frozenset(plugin.name for plugin in optional))
         return Framework(made, self.cache.columns, self.nominations)
 
@@ -185,15 +193,33 @@ class Scheduler:
     async def _cycle(self) -> None:
         while True:
             await self.queue.wait()
+            self._turn += 1
             for _ in range(_PODS_A_TURN):
                 waiting = self.queue.pop()
                 if waiting is None:
                     break
+                if self._remotes and not await self._ask_remotes(waiting):
+                    continue
                 if self._extenders and any(item.is_interested(waiting.pod) for item in self._extenders):
                     await self._schedule_extended(waiting)
                 else:
                     self.schedule_one(waiting)
             await asyncio.sleep(0)
+
+    async def _ask_remotes(self, waiting: Waiting) -> bool:
+        """Has plugins outside say what they think of the pod's class; False where the pod can't be placed now."""
+        pod, nodes = waiting.pod, self.cache.columns
+        try:
+            for remote in self._remotes:
+                if remote.lacks(pod, nodes, self._turn):
+                    await remote.refresh(pod, self._pods.get(pod.key) or Pod(), nodes, self._turn)
+        except RemoteError as err:
+            self._attempts.labels("error").inc()
+            self._events.event(pod, "Warning", "FailedScheduling", str(err))
+            if self.queue.knows(pod):
+                self.queue.refuse(waiting, frozenset())
+            return False
+        return self.queue.knows(pod)
 
     async def _schedule_extended(self, waiting: Waiting) -> None:
         """Where services outside have a say. Much may happen while they are asked, so the outcome is checked again."""
