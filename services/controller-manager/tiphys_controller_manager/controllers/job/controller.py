@@ -104,11 +104,11 @@ class JobController:
         if len(own) < len(pods):
             # Of a Job that had this name before.
             await self._let_go(key, [pod for pod in pods if pod.controller_uid != job.metadata.uid])
-        if await self._settle_owners(key, job, own):
-            return RequeueAfter(_LAG_S)
         if is_finished(job):
             self._forget(key)
             return await self._let_go(key, own)
+        if await self._settle_owners(key, job, own):
+            return RequeueAfter(_LAG_S)
         return await self._step(key, job, own)
 
     async def _step(self, key: str, job: Job, pods: Sequence[PodView]) -> RequeueAfter | None:
