@@ -20,6 +20,7 @@ from tests.bench.api_server import STORES
 from tests.bench.cluster import measure_cluster, skipped_figures
 from tests.bench.cni import measure_cni
 from tests.bench.controllers import measure_controllers
+from tests.bench.definitions import measure_definitions
 from tests.bench.figures import Figure, print_figures, print_heading, skipped
 from tests.bench.overlay import measure_overlay
 from tests.bench.scheduler import measure_scheduler
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = _measure(measure_codec())
     figures += uvloop.run(measure_api(_stores(options.store or STORES)))
     figures += _measure(measure_controllers())
+    for store in _stores(options.store or STORES):
+        figures += uvloop.run(measure_definitions(store))
     figures += _measure(measure_scheduler())
     figures += _measure(measure_cni())
     figures += _measure(measure_overlay())
