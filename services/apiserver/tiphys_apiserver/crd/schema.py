@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -15,6 +16,8 @@ from tiphys_apimachinery.schema import descriptor_of
 from tiphys_apiserver.cel import rules, typed
 from tiphys_apiserver.crd import structural, validation
 
+# Compiled schemas in memory at once.
+_KEPT = 128
 # What checks the schema, its rules, whether the check looks at metadata, and what makes values of JSON for rules.
 _Compiled = tuple[Any, rules.RuleTree | None, bool, Callable[[Any], Any] | None]
 
@@ -22,14 +25,13 @@ _Compiled = tuple[Any, rules.RuleTree | None, bool, Callable[[Any], Any] | None]
 class VersionSchema:
     """The schema of one version. text is the OpenAPI schema as JSON; keeps_all is preserveUnknownFields of old."""
 
-    __slots__ = ("_compiled", "_node", "_shape", "_text", "keeps_all")
+    __slots__ = ("_node", "_shape", "_text", "keeps_all")
 
     def __init__(self, text: bytes, *, keeps_all: bool = False) -> None:
         self._text = text
         self.keeps_all = keeps_all
         self._node: structural.Node | None = None
         self._shape: Shape | None = None
-        self._compiled: _Compiled | None = None
 
     @property
     def text(self) -> bytes:
@@ -69,7 +71,7 @@ class VersionSchema:
 
     def check(self, obj: Any, old: Any | None = None) -> list[FieldError]:
         """Every fault of an object; rules about changes are asked where there is an old one."""
-        validator, with_rules, needs_metadata, convert = self._validator()
+        validator, with_rules, needs_metadata, convert = _compiled(self._text)
         document = json_codec.to_json(obj) if needs_metadata else dict(obj.content)
         errors = validation.check(validator, document)
         if with_rules is None or errors:
@@ -81,19 +83,18 @@ class VersionSchema:
             whole, before = convert(whole), convert(before)
         return rules.check(with_rules, whole) if old is None else rules.check(with_rules, whole, before)
 
-    def _validator(self) -> _Compiled:
-        if self._compiled is None:
-            schema = orjson.loads(self._text)
-            properties = schema.get("properties") or {}
-            for name in ("apiVersion", "kind"):
-                properties.pop(name, None)
-            needs_metadata = bool((properties.get("metadata") or {}).get("properties"))
-            if not needs_metadata:
-                properties.pop("metadata", None)
-            schema["required"] = [
-                name for name in schema.get("required", ()) if name not in ("apiVersion", "kind", "metadata")
-            ]
-            with_rules = rules.build(schema)
-            convert = typed.converter(schema) if with_rules is not None else None
-            self._compiled = validation.compile_schema(schema), with_rules, needs_metadata, convert
-        return self._compiled
+
+@lru_cache(maxsize=_KEPT)
+def _compiled(text: bytes) -> _Compiled:
+    """What checks objects against a schema. Those of few definitions are kept: each takes 80 KB, and 1 ms to make."""
+    schema = orjson.loads(text)
+    properties = schema.get("properties") or {}
+    for name in ("apiVersion", "kind"):
+        properties.pop(name, None)
+    needs_metadata = bool((properties.get("metadata") or {}).get("properties"))
+    if not needs_metadata:
+        properties.pop("metadata", None)
+    schema["required"] = [name for name in schema.get("required", ()) if name not in ("apiVersion", "kind", "metadata")]
+    with_rules = rules.build(schema)
+    convert = typed.converter(schema) if with_rules is not None else None
+    return validation.compile_schema(schema), with_rules, needs_metadata, convert
