@@ -12,6 +12,7 @@ from tests.support.apiserver import RunningServer
 from tiphys.api.core.v1 import config_map_pb2, pod_pb2, service_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.apiserver.v1 import wire_pb2
+from tiphys_apimachinery.codec import proto_codec
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -277,6 +278,31 @@ def status_of(error: grpc.aio.AioRpcError) -> meta_pb2.Status:
     metadata: Any = error.trailing_metadata()
     raw = dict(metadata)["grpc-status-details-bin"]
     return meta_pb2.Status.FromString(status_pb2.Status.FromString(raw).details[0].value)
+
+
+def _managed(raw: bytes) -> Any:
+    made = _named(config_map_pb2.ConfigMap, "a")
+    made.metadata.managedFields.add(manager="x", operation="Update", apiVersion="v1").fieldsV1.Raw = raw
+    return made
+
+
+# What protobuf can carry and JSON can't say: stored once, it would break every list.
+UNSAYABLE = [
+    pytest.param(config_map_pb2.ConfigMap.FromString(b"\x0a\x03\x0a\x01a\x12\x06\x0a\x01k\x12\x01\xff"), id="no UTF-8"),
+    pytest.param(_managed(b"\xff{"), id="no JSON"),
+]
+
+
+@pytest.mark.parametrize("made", UNSAYABLE)
+async def test_what_json_cannot_say_is_refused_by_both_doors(server: RunningServer, made: Any) -> None:
+    body = proto_codec.encode_envelope("v1", "ConfigMap", made.SerializeToString())
+    reply = await server.http("POST", CONFIG_MAPS, body, content_type="application/vnd.kubernetes.protobuf")
+    assert (reply.status, reply.json()["reason"]) == (400, "BadRequest"), reply.body
+    create = wire_pb2.CreateRequest(namespace="default", object=made.SerializeToString())
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await server.grpc("core.v1.ConfigMapService", "Create", create)
+    assert status_of(refused.value).code == 400
+    assert (await server.http("GET", CONFIG_MAPS)).json()["items"] == []
 
 
 async def test_grpc_refuses_what_rest_refuses(server: RunningServer) -> None:

@@ -60,6 +60,20 @@ def dumps(message: Message | DynamicObject, *, with_type_meta: bool = True) -> b
     return orjson.dumps(to_json(message, with_type_meta=with_type_meta))
 
 
+def check_sayable(message: Message) -> None:
+    """Raise BadRequest for a message that JSON can't say: one such object in the store would break every list in JSON.
+
+    Protobuf carries text that is no UTF-8, quantities that are no numbers and raw JSON that is none. Costs as much as
+    writing and reading the message as JSON, some 60 µs for a pod.
+    """
+    descriptor = descriptor_of(message)
+    try:
+        document = orjson.loads(orjson.dumps(to_json(message)))
+    except (TypeError, ValueError, OverflowError, OSError, RecursionError) as err:
+        raise _cannot_be_handled(descriptor, f"it has a value that JSON can't say: {err}") from err
+    from_json(type(message), document)
+
+
 def from_json(cls: type[M], data: Any, sink: FieldSink | None = None) -> M:
     """The message that plain JSON values stand for; apiVersion and kind are not looked at.
 

@@ -98,9 +98,11 @@ def _decode_protobuf(cls: type[Message], api_version: str, kind: str, body: byte
     said_version, said_kind, raw = proto_codec.decode_envelope(body)
     check_kind({"apiVersion": said_version, "kind": said_kind}, api_version, kind)
     try:
-        return cls.FromString(raw)
+        obj = cls.FromString(raw)
     except DecodeError as err:
         raise BadRequest(f"the body is no {kind} in Kubernetes' protobuf form: {err}") from err
+    json_codec.check_sayable(obj)
+    return obj
 
 
 async def read_delete_options(exchange: Exchange, call: Call) -> meta_pb2.DeleteOptions:

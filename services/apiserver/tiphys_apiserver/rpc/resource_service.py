@@ -12,7 +12,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.apiserver.v1 import wire_pb2
-from tiphys_apimachinery.codec.json_codec import FieldSink, from_json, strict_error
+from tiphys_apimachinery.codec.json_codec import FieldSink, check_sayable, from_json, strict_error
 from tiphys_apimachinery.dynamic import DynamicObject
 from tiphys_apimachinery.errors import APIError, BadRequest, RequestEntityTooLarge
 from tiphys_apiserver.audit.bodies import Wire
@@ -271,7 +271,9 @@ def decode_message(cls: type[Message], version: str, kind: str, raw: bytes, fiel
     except DecodeError as err:
         raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {err}') from err
     if isinstance(obj, DynamicObject):
+        check_sayable(obj.metadata)
         return _pruned(obj, field_validation)
+    check_sayable(obj)
     if field_validation == "Strict":
         unknown = sorted(set(_unknown_fields(obj, "")))
         if unknown:

@@ -122,9 +122,9 @@ def test_A37_a_schema_that_is_not_structural_is_refused(schema: dict[str, Any], 
 
 def test_A22_a_selectable_field_must_be_plain() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "object"}}}
-    fields = [{"jsonPath": ".spec.a"}, {"jsonPath": ".spec.b"}, {"jsonPath": ".spec.c"}]
+    fields = [{"jsonPath": ".spec.a"}, {"jsonPath": ".spec.b"}, {"jsonPath": ".spec.c"}, {"jsonPath": ""}]
     found = [fault.path for fault in definition.faults(_with_schema(schema, selectableFields=fields))]
-    assert found == [f"spec.versions[0].selectableFields[{index}].jsonPath" for index in (1, 2)]
+    assert found == [f"spec.versions[0].selectableFields[{index}].jsonPath" for index in (1, 2, 3)]
 
 
 def _accepted(crd: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Fuzz targets that run in processes of their own."""
