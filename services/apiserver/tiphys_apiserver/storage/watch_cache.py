@@ -126,40 +126,41 @@ class WatchCache:
     def select(self, matcher: Matcher, *, start_after: str = "", limit: int = 0) -> list[CachedObject]:
         """The objects chosen, in key order, behind ``start_after``; ``limit`` 0 is all."""
         objects = self.objects
-        keys = self._candidates(matcher)
+        # Bounds and no slices: a page of 500 must not copy the keys of 100,000.
+        keys, first, last = self._candidates(matcher)
         if start_after:
-            keys = keys[bisect_right(keys, start_after) :]
+            first = bisect_right(keys, start_after, lo=first, hi=last)
         matches = matcher.matches
         if matches is None:
-            return [objects[key] for key in (keys[:limit] if limit else keys)]
+            return [objects[key] for key in keys[first : min(last, first + limit) if limit else last]]
         if not limit:
-            return [cached for key in keys if matches(cached := objects[key])]
+            return [cached for key in keys[first:last] if matches(cached := objects[key])]
         found: list[CachedObject] = []
-        for key in keys:
-            cached = objects[key]
+        for at in range(first, last):
+            cached = objects[keys[at]]
             if matches(cached):
                 found.append(cached)
                 if len(found) == limit:
                     break
         return found
 
-    def _candidates(self, matcher: Matcher) -> list[str]:
-        """Keys in order, among them all that match."""
+    def _candidates(self, matcher: Matcher) -> tuple[list[str], int, int]:
+        """Keys in order, and the bounds between which are all that match."""
         prefix = f"{self.prefix}{matcher.namespace}/" if matcher.namespace else self.prefix
         if matcher.exact_name:
             key = prefix + matcher.exact_name
             if key in self.objects:
-                return [key]
+                return [key], 0, 1
         pin = self._index.best(matcher.pins)
         if not matcher.namespace:
             if pin is None or self._index.count(pin) == len(self._keys):
-                return self._keys
-            return sorted(self._index.keys(pin))
+                return self._keys, 0, len(self._keys)
+            return _all_of(sorted(self._index.keys(pin)))
         first = bisect_left(self._keys, prefix)
         last = bisect_left(self._keys, prefix + LAST, lo=first)
         if pin is None or self._index.count(pin) >= last - first:
-            return self._keys[first:last]
-        return sorted(self._index.keys(pin))
+            return self._keys, first, last
+        return _all_of(sorted(self._index.keys(pin)))
 
     def select_at(
         self, matcher: Matcher, revision: int, *, start_after: str = "", limit: int = 0
@@ -226,3 +227,7 @@ def _size(change: Change) -> int:
     previous = len(change.previous.raw) if change.previous is not None else 0
     current = len(change.current.raw) if change.current is not None else 0
     return previous + current + 200
+
+
+def _all_of(keys: list[str]) -> tuple[list[str], int, int]:
+    return keys, 0, len(keys)
