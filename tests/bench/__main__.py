@@ -16,6 +16,7 @@ import uvloop
 
 from tests.bench import codec
 from tests.bench.api import measure_api
+from tests.bench.api_scale import measure_scale
 from tests.bench.api_server import STORES
 from tests.bench.cluster import measure_cluster, skipped_figures
 from tests.bench.cni import measure_cni
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_heading()
     figures = _measure(measure_codec())
     figures += uvloop.run(measure_api(_stores(options.store or STORES)))
+    figures += _measure(measure_scale())
     figures += _measure(measure_controllers())
     for store in _stores(options.store or STORES):
         figures += uvloop.run(measure_definitions(store))

@@ -29,10 +29,24 @@ def cpu_s(pid: int) -> float:
 
 def rss_mb(pid: int) -> float:
     """Resident memory in MB of a million bytes."""
+    return _status_mb(pid, "VmRSS")
+
+
+def _status_mb(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise ValueError(f"process {pid} has no memory: it has ended")
+
+
+def forget_peak(pid: int) -> None:
+    """Let peak_rss_mb begin anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_rss_mb(pid: int) -> float:
+    """The most resident memory since the start of the process, or since forget_peak."""
+    return _status_mb(pid, "VmHWM")
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
-"""A real etcd of a test's own: one member on free ports, its data in a folder that goes away."""
+"""A real etcd of a test's own: one member or several on free ports, the data in a folder that goes away."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,49 @@ from tests.support.ports import free_port
 class EtcdMember:
     """An etcd process that can be killed and started again over the same data."""
 
-    def __init__(self, folder: Path, *, binary: str = "etcd") -> None:
+    def __init__(self, folder: Path, *, binary: str = "etcd", name: str = "test") -> None:
         found = shutil.which(binary)
         if found is None:
             raise FileNotFoundError(f"{binary} is not installed; apt-get install etcd-server")
         self._binary = found
         self._folder = folder
+        self.name = name
         self._client_port, self._peer_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._cluster = f"{name}={self._peer}"
+
+    @classmethod
+    def cluster(cls, folder: Path, size: int) -> list[EtcdMember]:
+        """So many members of one cluster, started and with a leader. Kill each at the end."""
+        members = []
+        for number in range(size):
+            home = folder / f"member{number}"
+            home.mkdir()
+            members.append(cls(home, name=f"member{number}"))
+        whole = ",".join(member._cluster for member in members)
+        try:
+            for member in members:
+                member._cluster = whole
+                member._spawn()
+            for member in members:
+                member._wait_healthy()
+        except BaseException:
+            for member in members:
+                member.kill()
+            raise
+        return members
+
+    @property
+    def _peer(self) -> str:
+        return f"http://127.0.0.1:{self._peer_port}"
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it leads its cluster."""
+        asked = urllib.request.Request(f"http://{self.endpoint}/v3/maintenance/status", data=b"{}")
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            status = json.loads(answer.read())
+        return bool(status["leader"] == status["header"]["member_id"])
 
     @property
     def endpoint(self) -> str:
@@ -39,22 +75,25 @@ class EtcdMember:
 
     def start(self) -> None:
         """Start, and return when it serves."""
-        client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
+        self._spawn()
+        self._wait_healthy()
+
+    def _spawn(self) -> None:
+        client, peer = f"http://{self.endpoint}", self._peer
         command = [
             self._binary,
-            "--name=test",
+            f"--name={self.name}",
             f"--data-dir={self._folder / 'data'}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=test={peer}",
+            f"--initial-cluster={self._cluster}",
             "--logger=zap",
             "--log-level=error",
         ]
         with (self._folder / "etcd.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        self._wait_healthy()
 
     def _wait_healthy(self) -> None:
         assert self._process is not None
