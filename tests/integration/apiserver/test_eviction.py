@@ -70,6 +70,13 @@ async def test_B33_a_budget_that_cannot_be_counted_says_why(server: RunningServe
     assert "failed sync: no scale" in (await evict(server)).json()["details"]["causes"][0]["message"]
 
 
+async def test_B33_a_budget_whose_last_disruption_was_just_spent_tells_no_wrong_numbers(server: RunningServer) -> None:
+    await pod_in(server)
+    await budget(server, currentHealthy=2)
+    cause = (await evict(server)).json()["details"]["causes"][0]
+    assert cause["message"] == "The disruption budget b does not allow evicting pods currently"
+
+
 async def test_B33_a_budget_that_makes_no_sense_forbids(server: RunningServer) -> None:
     await pod_in(server)
     await budget(server, disruptionsAllowed=-1)

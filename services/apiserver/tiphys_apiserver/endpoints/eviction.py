@@ -205,18 +205,25 @@ def _check_budget(budget: Any) -> None:
     if status.observedGeneration < budget.metadata.generation:
         raise _refusal(f"The disruption budget {name} is still being processed by the server.", _RETRY_AFTER_S)
     if status.disruptionsAllowed < 0:
-        raise Forbidden.of("poddisruptionbudgets", name, group="policy", why="pod disruption budget is negative")
+        raise Forbidden.of("poddisruptionbudget", name, group="policy", why="pdb disruptions allowed is negative")
     if len(status.disruptedPods) > _MAX_DISRUPTED:
         why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
-        raise Forbidden.of("poddisruptionbudgets", name, group="policy", why=why)
+        raise Forbidden.of("poddisruptionbudget", name, group="policy", why=why)
     if status.disruptionsAllowed:
         return
-    condition = find_condition(status.conditions, _ALLOWED_CONDITION)
-    if condition is not None and condition.status == "False" and condition.reason == "SyncFailed":
-        why = f"does not allow evicting pods currently because it failed sync: {condition.message}"
-    else:
-        why = f"needs {status.desiredHealthy} healthy pods and has {status.currentHealthy} currently"
-    raise _refusal(f"The disruption budget {name} {why}", 0)
+    raise _refusal(f"The disruption budget {name} {_why_none(status)}", 0)
+
+
+def _why_none(status: Any) -> str:
+    """Why nothing may go now. What could not be counted comes first: the numbers are of another time then."""
+    condition: Any = find_condition(status.conditions, _ALLOWED_CONDITION)
+    said = condition.message if condition is not None and condition.status == "False" else ""
+    if said and condition.reason == "SyncFailed":
+        return f"does not allow evicting pods currently because it failed sync: {said}"
+    if status.currentHealthy <= status.desiredHealthy:
+        return f"needs {status.desiredHealthy} healthy pods and has {status.currentHealthy} currently"
+    because = f" ({condition.reason}): {said}" if said else ""
+    return f"does not allow evicting pods currently{because}"
 
 
 def _refusal(why: str, retry_after_s: int) -> TooManyRequests:
