@@ -69,13 +69,8 @@ class EndpointSliceController:
             return None
         if not self._expectations.are_met(key):
             return RequeueAfter(_LAG_S)
-        plan = plan_slices(
-            service,
-            self._backends(service),
-            {name: view.zone for name, view in self._nodes.store.projections()},
-            self._own_slices(service),
-            limit=self._limit,
-        )
+        pods = self._backends(service)
+        plan = plan_slices(service, pods, self._zones(pods), self._own_slices(service), limit=self._limit)
         try:
             await self._writer.write(key, plan)
         except APIError as err:
@@ -89,6 +84,11 @@ class EndpointSliceController:
         selector = selector_of(service)
         pods = self._pods.store.projections_by_index(NAMESPACE_INDEX, service.metadata.namespace)
         return [pod for _, pod in pods if selector.matches(pod.labels)]
+
+    def _zones(self, pods: Iterable[PodView]) -> dict[str, str]:
+        """The zones of the pods' nodes; there may be far more nodes than pods."""
+        views = {pod.node: self._nodes.store.projection(pod.node) for pod in pods if pod.node}
+        return {name: view.zone for name, view in views.items() if view is not None}
 
     def _own_slices(self, service: service_pb2.Service) -> list[discovery_pb2.EndpointSlice]:
         found: list[discovery_pb2.EndpointSlice] = self._slices.by_index(SERVICE_INDEX, namespaced_name(service))
