@@ -42,6 +42,10 @@ _WELL = (
 )
 
 
+# The conditions that the kubelet writes.
+_OURS = ("MemoryPressure", "DiskPressure", "PIDPressure", "Ready")
+
+
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
     """Who the node is, as its flags say."""
@@ -127,6 +131,11 @@ def is_unsettled(status: NodeStatus, devices: Mapping[str, object]) -> bool:
     return any(status.allocatable[name].string != amount for name, amount in foreign.items())
 
 
+def is_given_up(status: NodeStatus) -> bool:
+    """The node controller has not heard of us for too long: Unknown is what no kubelet says of itself."""
+    return any(item.type in _OURS and item.status == "Unknown" for item in status.conditions)
+
+
 def _images(images: Sequence[cri.Image]) -> list[ContainerImage]:
     largest = sorted(images, key=lambda image: (-image.size, image.id))[:MAX_IMAGES]
     return [ContainerImage(names=[*i.repo_digests, *i.repo_tags], sizeBytes=i.size) for i in largest]
@@ -181,8 +190,7 @@ def status_change(before: NodeStatus, after: NodeStatus) -> dict[str, Any]:
 
 
 def _without_heartbeats(status: Mapping[str, Any]) -> list[dict[str, Any]]:
-    ours = ("MemoryPressure", "DiskPressure", "PIDPressure", "Ready")
-    conditions = [c for c in status.get("conditions") or [] if c["type"] in ours]
+    conditions = [c for c in status.get("conditions") or [] if c["type"] in _OURS]
     return [{k: v for k, v in c.items() if k != "lastHeartbeatTime"} for c in conditions]
 
 
@@ -255,7 +263,7 @@ class NodeReporter:
 
     def observed(self, node: Node | None) -> None:
         """The API's node changed, or is gone."""
-        if node is None or is_unsettled(node.status, self._devices()):
+        if node is None or is_given_up(node.status) or is_unsettled(node.status, self._devices()):
             self._stale = True
             self._wake.set()
 
