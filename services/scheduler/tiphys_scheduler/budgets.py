@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -40,9 +41,11 @@ def budget_view(budget: PodDisruptionBudget) -> BudgetView:
     )
 
 
-def budget_informer(client: Client, clock: Clock) -> Informer[PodDisruptionBudget, BudgetView]:
+def budget_informer(
+    client: Client, clock: Clock, rng: random.Random | None = None
+) -> Informer[PodDisruptionBudget, BudgetView]:
     """An informer of this process; the caller runs it."""
-    return Informer(client, PodDisruptionBudget, clock=clock, projection=budget_view)
+    return Informer(client, PodDisruptionBudget, clock=clock, projection=budget_view, rng=rng)
 
 
 class Budgets:

@@ -84,7 +84,7 @@ class SchedulerService:
         pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info, rng=self._rng)
         storage = storage_informers(client, clock, self._rng)
         surroundings = Surroundings(client, clock, self._rng)
-        budgets = budget_informer(client, clock)
+        budgets = budget_informer(client, clock, self._rng)
         config = configuration_of(options)
         uses_services = any(profile.args.service_labels for profile in config.profiles)
         services = Services(client, clock) if uses_services else None
