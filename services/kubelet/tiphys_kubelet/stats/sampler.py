@@ -80,9 +80,11 @@ class UsageSampler:
     async def _next(self) -> Sample:
         """A new sample; the newest so far is what it is compared with, unless that is too old."""
         newest = self._newest
-        self._before = newest if newest is not None and self._age_s(newest) < STALE_S and not newest.failed else None
-        self._newest = await self._take()
-        return self._newest
+        is_usable = newest is not None and self._age_s(newest) < STALE_S and not newest.failed
+        # Whoever asks may go away meanwhile: both change together, or neither.
+        taken = await self._take()
+        self._before, self._newest = (newest if is_usable else None), taken
+        return taken
 
     def _age_s(self, sample: Sample) -> float:
         return self._clock.monotonic() - sample.taken_s

@@ -29,10 +29,13 @@ class Burning:
         self._clock = clock
         self.asked = 0
         self.broken = False
+        self.gate: asyncio.Event | None = None
 
     async def list_container_stats(self) -> list[cri.ContainerStats]:
         """The container, another that has ended, and one of somebody else."""
         self.asked += 1
+        if self.gate is not None:
+            await self.gate.wait()
         if self.broken:
             raise CRIError("no", code=grpc.StatusCode.UNAVAILABLE)
         one = cri.ContainerStats()
@@ -133,3 +136,17 @@ async def test_askers_at_once_share_one_sample(tmp_path: Path) -> None:
 
     await finish(clock, both(), seconds=1.0)
     assert runtime.asked == 2
+
+
+async def test_asker_that_goes_away_leaves_nothing_half_done(tmp_path: Path) -> None:
+    sampler, runtime, clock = make(tmp_path)
+    await sampler.sample()
+    runtime.gate = asyncio.Event()
+    leaving = asyncio.ensure_future(sampler.usage())
+    await clock.run_for(1.0)
+    assert runtime.asked == 2
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert leaving.cancelled()
+    runtime.gate = None
+    assert "c1" in (await sampler.usage()).containers
