@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from tiphys_apimachinery.dynamic import DynamicKind, DynamicObject, Unchecked, new_class
 from tiphys_apimachinery.meta import is_condition_true
+
+KIND_INDEX: Final = "kind"
+
+
+def definition_kind_keys(definition: Any) -> Iterable[str]:
+    """Index function of definitions: kind and group of what they define."""
+    return (kind_key(definition.spec.group, definition.status.acceptedNames.kind),)
+
+
+def kind_key(group: str, kind: str) -> str:
+    """The index key of a kind."""
+    return f"{kind}.{group}"
 
 
 def class_of(definition: Any) -> type[DynamicObject] | None:

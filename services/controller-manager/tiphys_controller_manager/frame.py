@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from tiphys.api.apiextensions.v1.apiextensions_pb2 import CustomResourceDefinition
 from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.batch.v1 import batch_pb2
 from tiphys.api.core.v1 import (
@@ -40,6 +41,7 @@ from tiphys_component.clock import Clock
 from tiphys_controller_manager.backends import SERVICE_INDEX, service_view, slice_keys
 from tiphys_controller_manager.controllers.attachdetach.plan import attachment_view
 from tiphys_controller_manager.controllers.disruption.plan import budget_view
+from tiphys_controller_manager.custom_kinds import KIND_INDEX, definition_kind_keys
 from tiphys_controller_manager.expectations import Expectations
 from tiphys_controller_manager.nodes import node_view
 from tiphys_controller_manager.options import Options
@@ -92,6 +94,7 @@ _INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {
         CLASS_INDEX: unbound_class_keys,
     },
     persistent_volume_pb2.PersistentVolume: {CLASS_INDEX: volume_class_keys, CLAIM_INDEX: volume_claim_keys},
+    CustomResourceDefinition: {KIND_INDEX: definition_kind_keys},
     storage_pb2.VolumeAttachment: {NODE_INDEX: attachment_node_keys, VOLUME_INDEX: attachment_volume_keys},
     apps_pb2.ControllerRevision: {NAMESPACE_INDEX: by_namespace, CONTROLLER_INDEX: controller_keys},
 }

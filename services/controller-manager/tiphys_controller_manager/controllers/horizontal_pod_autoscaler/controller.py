@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tiphys.api.apiextensions.v1.apiextensions_pb2 import CustomResourceDefinition
+from tiphys.api.autoscaling.v1.autoscaling_pb2 import Scale
 from tiphys.api.autoscaling.v2 import autoscaling_pb2 as v2
 from tiphys.api.core.v1 import pod_pb2
 from tiphys_apimachinery.errors import APIError, NotFound
@@ -30,11 +30,11 @@ from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.plan import
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.pod_facts import pod_facts
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.readings import PodFacts, Reading
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.replicas import Surroundings
-from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.scale_target import ScaleTargets, Target
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.selectors import Selectors, SelectorTrouble
 from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.status import new_status
 from tiphys_controller_manager.frame import Context, Watch
 from tiphys_controller_manager.pods import NAMESPACE_INDEX
+from tiphys_controller_manager.scales import NoScaleError, Scales
 
 Scaler = v2.HorizontalPodAutoscaler
 
@@ -53,8 +53,7 @@ class HorizontalPodAutoscalerController:
         self._events = context.events
         self._scalers = context.informers.of(Scaler)
         self._pods = context.informers.of(pod_pb2.Pod)
-        definitions = context.informers.of(CustomResourceDefinition)
-        self._targets = ScaleTargets(context.client, context.scheme, definitions)
+        self._scales = Scales(context)
         self._source = MetricsSource(context.rest, context.scheme, context.clock)
         self._options = options
         self._defaults = Defaults(
@@ -95,37 +94,45 @@ class HorizontalPodAutoscalerController:
         """What was done, and the number of replicas that was found."""
         spec, namespace = scaler.spec, scaler.metadata.namespace
         try:
-            target = await self._targets.get(spec.scaleTargetRef, namespace)
-        except APIError as err:
+            target = await self._read_scale(spec.scaleTargetRef, namespace)
+        except (APIError, NoScaleError) as err:
             known = scaler.status.currentReplicas
-            return without_scale(scaler.status.desiredReplicas, err.message, history), known
+            return without_scale(scaler.status.desiredReplicas, str(err), history), known
+        current = target.spec.replicas
         readings: Sequence[Reading] = ()
         pods: Sequence[PodFacts] = ()
-        if looks_at_measures(spec, target.current):
+        if looks_at_measures(spec, current):
             try:
-                pods = self._pods_of(namespaced_name(scaler), target.selector)
+                pods = self._pods_of(namespaced_name(scaler), target.status.selector)
             except SelectorTrouble as err:
-                return without_selector(target.current, err.reason, str(err), history), target.current
-            readings = [await self._source.read(metric, namespace, target.selector) for metric in spec.metrics]
+                return without_selector(current, err.reason, str(err), history), current
+            readings = [await self._source.read(metric, namespace, target.status.selector) for metric in spec.metrics]
         behavior = behavior_of(spec, self._defaults)
         around = self._around(target, pods, behavior)
         outcome = plan(spec, readings, around, behavior=behavior, history=history)
-        return await self._rescale(target, outcome, history), target.current
+        return await self._rescale(spec.scaleTargetRef, target, outcome, before=history), current
 
-    async def _rescale(self, target: Target, outcome: Outcome, before: History) -> Outcome:
+    async def _read_scale(self, reference: Any, namespace: str) -> Scale:
+        """The target's scale. Raises NoScaleError, and errors of the API."""
+        found = await self._scales.get(reference.apiVersion, reference.kind, namespace, reference.name)
+        if found is None:
+            raise NotFound(f'{reference.kind.lower()} "{reference.name}" not found')
+        return found
+
+    async def _rescale(self, reference: Any, target: Scale, outcome: Outcome, *, before: History) -> Outcome:
         if outcome.replicas is None:
             return outcome
         try:
-            await self._targets.set(target, outcome.replicas)
-        except APIError as err:
-            return not_rescaled(outcome, target.current, err.message, before)
+            await self._scales.set(reference.apiVersion, reference.kind, target, outcome.replicas)
+        except (APIError, NoScaleError) as err:
+            return not_rescaled(outcome, target.spec.replicas, str(err), before)
         return rescaled(outcome)
 
-    def _around(self, target: Target, pods: Sequence[PodFacts], behavior: Behavior) -> Surroundings:
+    def _around(self, target: Scale, pods: Sequence[PodFacts], behavior: Behavior) -> Surroundings:
         options = self._options
         return Surroundings(
-            current=target.current,
-            seen=target.seen,
+            current=target.spec.replicas,
+            seen=target.status.replicas,
             pods=pods,
             tolerance=behavior.tolerance,
             now_s=self._clock.now().timestamp(),

@@ -184,7 +184,7 @@ async def test_kind_without_scale_is_told() -> None:
         await it.house.client.create(scaler(scaleTargetRef={"apiVersion": "v1", "kind": "Service", "name": "web"}))
         await it.house.settle()
         conditions = (await it.scaler()).status.conditions
-        assert 'no matches for kind "Service"' in conditions[0].message
+        assert "Service of v1 does not implement the scale subresource" in conditions[0].message
 
 
 async def test_scale_that_somebody_else_changes_meanwhile_is_tried_again() -> None:
