@@ -78,8 +78,10 @@ class Expectations:
             return True
         for name, (uid, is_seen) in list(pending.awaited.items()):
             obj = self._view.get(name)
-            if obj is None or obj.metadata.uid != uid or is_seen(obj):
-                del pending.awaited[name]
+            if obj is not None and obj.metadata.uid == uid and not is_seen(obj):
+                # Changes are seen in their order, so those behind it are hardly there: each is looked at about once.
+                break
+            del pending.awaited[name]
         shown = not pending.awaited and self._view.reached() >= pending.version
         if shown or self._clock.monotonic() - pending.since > TIMEOUT_S:
             del self._pending[key]
