@@ -20,6 +20,8 @@ from tiphys_scheduler.framework.interface import (
     NormalizePlugin,
     Relation,
     RelationPlugin,
+    RowFilterPlugin,
+    RowScorePlugin,
     ScorePlugin,
     Scores,
 )
@@ -39,6 +41,12 @@ class PluginLists:
         self.pod_filters = [p for p in filters if not _is_static(p)]
         self.plain_scores = [(p, w) for p, w in scores if not _needs_others(p)]
         self.normalized_scores = [(p, w) for p, w in scores if _needs_others(p)]
+        # Those that can also speak of one row, by identity: plugins from outside need not be hashable.
+        self.row_filters: dict[int, RowFilterPlugin] = {
+            id(p): p for p in self.pod_filters if isinstance(p, RowFilterPlugin)
+        }
+        self.row_scores = [(p, w) for p, w in self.plain_scores if isinstance(p, RowScorePlugin)]
+        self.scores_rows = len(self.row_scores) == len(self.plain_scores)
         weights = {p.name: w for p, w in profile.scores}
         related = {
             p.name: p for p in (*profile.filters, *(p for p, _ in profile.scores)) if isinstance(p, RelationPlugin)
@@ -175,8 +183,8 @@ class PodClass:
             self._relate()
             self._compute_best()
             return
-        before = self._local[rows]
-        self._compute(rows)
+        if len(rows) > 1 or not self._compute_row(int(rows[0])):
+            self._compute(rows)
         touched = [rows]
         if not self._are_relations_true():
             self._relate()
@@ -187,7 +195,7 @@ class PodClass:
                 moved = kept.relation.update(rows)
                 if kept.filters and len(moved):
                     touched.append(moved)
-        self._patch(np.concatenate(touched) if len(touched) > 1 else rows, before)
+        self._patch(np.concatenate(touched) if len(touched) > 1 else rows)
 
     def _are_relations_true(self) -> bool:
         return all(kept.plugin.related(self._pod, self._nodes) == kept.hangs_on for kept in self._relations)
@@ -223,6 +231,21 @@ class PodClass:
             if not raw.is_static:
                 raw.compute(pod, nodes, rows)
 
+    def _compute_row(self, row: int) -> bool:
+        """Does what _compute does for one row; False where some plugin must be given an array."""
+        pod, nodes, plugins = self._pod, self._nodes, self._plugins
+        needed = [p for p in plugins.pod_filters if p.is_needed(pod, nodes)]
+        if not plugins.scores_rows or not all(p in plugins.row_filters for p in needed):
+            return False
+        self._local[row] = bool(self._static[row]) and all(
+            plugins.row_filters[p].passes(pod, nodes, row) for p in needed
+        )
+        self._base[row] = sum(p.score_row(pod, nodes, row) * weight for p, weight in plugins.row_scores)
+        for raw in self._raws:
+            if not raw.is_static:
+                raw.compute(pod, nodes, np.array([row], np.intp))
+        return True
+
     def _relate(self) -> None:
         pod, nodes = self._pod, self._nodes
         self._relations = [
@@ -248,7 +271,7 @@ class PodClass:
             kept.look(self.feasible)
         self._best = self._sum(ALL_ROWS)
 
-    def _patch(self, rows: NDArray[np.intp], was_local: Mask) -> None:
+    def _patch(self, rows: NDArray[np.intp]) -> None:
         """Brings the final scores up to date where only these rows changed by themselves."""
         self.feasible[rows] = self._passes(rows)
         same = True

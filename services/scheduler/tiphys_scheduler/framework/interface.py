@@ -109,6 +109,24 @@ class NodePlugin(Protocol):
     looks_at_nodes_alone: bool
 
 
+@runtime_checkable
+class RowFilterPlugin(Protocol):
+    """A filter that also judges a single row, which it does quicker than an array of one."""
+
+    def passes(self, pod: PodInfo, nodes: Columns, row: int) -> bool:
+        """What `filter` says of the row."""
+        ...
+
+
+@runtime_checkable
+class RowScorePlugin(Protocol):
+    """A score that is also given for a single row, quicker than for an array of one."""
+
+    def score_row(self, pod: PodInfo, nodes: Columns, row: int) -> int:
+        """What `score` says of the row."""
+        ...
+
+
 class Relation(Protocol):
     """What a plugin keeps for a class of pods where one pod that is placed changes its verdict on many nodes."""
 

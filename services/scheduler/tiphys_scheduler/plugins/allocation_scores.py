@@ -6,7 +6,7 @@ Source of the arithmetic: kube-scheduler pkg/scheduler/framework/plugins/noderes
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,8 +28,16 @@ class Share:
     weight: int
 
 
+# The same of one node: capacity, wanted and weight.
+OneShare = tuple[int, int, int]
+
+
 class Strategy(Protocol):
     """Makes a score of the shares."""
+
+    def score_one(self, shares: Sequence[OneShare]) -> int:
+        """The same for one node, without arrays."""
+        ...
 
     def score(self, shares: Sequence[Share]) -> Scores:
         """0 to 100 for each node."""
@@ -44,6 +52,10 @@ class LeastAllocated:
         """The mean of what stays free, in percent."""
         return _mean(shares, [_percent(np.maximum(s.capacity - s.wanted, 0), s.capacity) for s in shares])
 
+    def score_one(self, shares: Sequence[OneShare]) -> int:
+        """The same for one node."""
+        return _mean_of_one((max(has - wanted, 0) * MAX_SCORE // has, weight) for has, wanted, weight in shares if has)
+
 
 @dataclass(frozen=True, slots=True)
 class MostAllocated:
@@ -52,6 +64,10 @@ class MostAllocated:
     def score(self, shares: Sequence[Share]) -> Scores:
         """The mean of what is used, in percent."""
         return _mean(shares, [_percent(np.minimum(s.wanted, s.capacity), s.capacity) for s in shares])
+
+    def score_one(self, shares: Sequence[OneShare]) -> int:
+        """The same for one node."""
+        return _mean_of_one((min(wanted, has) * MAX_SCORE // has, weight) for has, wanted, weight in shares if has)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,11 @@ class RequestedToCapacityRatio:
         found: Scores = (floor + (quotient - floor >= 0.5)).astype(np.int64)
         return found
 
+    def score_one(self, shares: Sequence[OneShare]) -> int:
+        """The same for one node."""
+        arrays = [Share(np.array([has]), np.array([wanted]), weight) for has, wanted, weight in shares]
+        return int(self.score(arrays)[0]) if arrays else 0
+
     def _line(self, used: Amounts) -> Amounts:
         points = [(percent, score * (MAX_SCORE // MAX_SHAPE_SCORE)) for percent, score in self.shape]
         found = np.full(used.shape, points[-1][1], np.int64)
@@ -89,6 +110,14 @@ class RequestedToCapacityRatio:
 def _percent(part: Amounts, capacity: Amounts) -> Amounts:
     found: Amounts = part * MAX_SCORE // np.maximum(capacity, 1)
     return found
+
+
+def _mean_of_one(scores: Iterable[tuple[int, int]]) -> int:
+    total, weights = 0, 0
+    for score, weight in scores:
+        total += score * weight
+        weights += weight
+    return total // weights if weights else 0
 
 
 def _mean(shares: Sequence[Share], scores: Sequence[Amounts]) -> Scores:

@@ -44,6 +44,23 @@ class BalancedAllocation:
         found: Scores = ((1 - _deviation(parts, has)) * MAX_SCORE).astype(np.int64)
         return found
 
+    def score_row(self, pod: PodInfo, nodes: Columns, row: int) -> int:
+        """The same of one node."""
+        requests = dict(pod.needs.requests)
+        if not (requests.get(CPU) or requests.get(MEMORY)):
+            return 0
+        if self._resources != (CPU, MEMORY):
+            return int(self.score(pod, nodes, slice(row, row + 1))[0])
+        parts = []
+        for resource in self._resources:
+            index = nodes.resources[resource]
+            capacity = nodes.capacity.item(index, row)
+            if not capacity:
+                return MAX_SCORE
+            used = nodes.requested.item(index, row) + requests.get(resource, 0)
+            parts.append(min(used / capacity, 1.0))
+        return int((1 - abs((parts[0] - parts[1]) / 2)) * MAX_SCORE)
+
 
 def _deviation(parts: list[NDArray[np.float64]], has: list[NDArray[np.bool_]]) -> NDArray[np.float64]:
     """Standard deviation over the resources that are there; 0 of a single one."""

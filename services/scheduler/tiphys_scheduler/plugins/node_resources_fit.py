@@ -50,6 +50,11 @@ class NodeResourcesFit:
             found = has if found is None else found & has
         return found if found is not None else np.ones(nodes.present[rows].shape, np.bool_)
 
+    def passes(self, pod: PodInfo, nodes: Columns, row: int) -> bool:
+        """The same of one node."""
+        has, used = nodes.capacity.item, nodes.requested.item
+        return all(has(index, row) - used(index, row) >= value for index, value, _ in self._wanted(pod, nodes))
+
     def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
         """One for each resource that is short."""
         return tuple(
@@ -86,6 +91,22 @@ class NodeResourcesFit:
         if not shares:
             return np.zeros(nodes.present[rows].shape, np.int64)
         return self._strategy.score(shares)
+
+    def score_row(self, pod: PodInfo, nodes: Columns, row: int) -> int:
+        """The same of one node."""
+        requests: dict[str, int] | None = None
+        shares = []
+        for resource, weight in self._resources:
+            index, scored = nodes.resource(resource), _SCORED.get(resource)
+            if scored is not None:
+                wanted = nodes.scored.item(scored, row) + pod.needs.scored[scored]
+            else:
+                requests = requests if requests is not None else dict(pod.needs.requests)
+                if not requests.get(resource):
+                    continue
+                wanted = nodes.requested.item(index, row) + requests[resource]
+            shares.append((nodes.capacity.item(index, row), wanted, weight))
+        return self._strategy.score_one(shares)
 
     def _wanted(self, pod: PodInfo, nodes: Columns) -> Iterator[tuple[int, int, str]]:
         """Column, amount and name of each resource that must be left."""
