@@ -53,7 +53,7 @@ def _flat(name: str, many_ms: float, few_ms: float) -> Figure:
 async def _bind_all(server: RunningApiServer) -> Figure:
     requests = iter([_binds(start) for start in range(0, _BOUND, _BATCH)])
     async with grpc.aio.secure_channel(f"127.0.0.1:{server.grpc_port}", _credentials()) as channel:
-        bind = channel.unary_unary(_BATCH_BIND, response_deserializer=wire_pb2.BatchBindResponse.FromString)
+        bind = channel.unary_unary(_BATCH_BIND, None, response_deserializer=wire_pb2.BatchBindResponse.FromString)
 
         async def work() -> None:
             for data in requests:

@@ -54,6 +54,8 @@ class _Member:
 
 @cache
 def _members(descriptor: Descriptor) -> tuple[_Member, ...]:
+    """The fields of a message; texts and numbers first, as they are quick to compare and one difference is enough."""
+    fields = sorted(fields_of(descriptor), key=lambda field: (field.message is not None, field.is_map))
     return tuple(
         _Member(
             name=field.name,
@@ -62,7 +64,7 @@ def _members(descriptor: Descriptor) -> tuple[_Member, ...]:
             is_message=field.message is not None and not field.is_map,
             has_parts=field.kind is Kind.STRUCT and not field.is_map,
         )
-        for field in fields_of(descriptor)
+        for field in fields
     )
 
 
