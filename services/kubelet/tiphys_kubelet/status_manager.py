@@ -14,12 +14,15 @@ from typing import Any
 from tiphys.api.core.v1.pod_pb2 import Pod, PodStatus
 from tiphys_apimachinery.codec.json_codec import to_json
 from tiphys_apimachinery.errors import APIError, Conflict, NotFound
+from tiphys_apimachinery.meta import find_condition, resource_version
 from tiphys_component.backoff import Backoff
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
 from tiphys_kubelet.api import ApiClient
 
 WRITERS = 8
+# Conditions that the node controller takes from the pods of a node that it has not heard of for too long.
+_OURS = frozenset({"Ready", "ContainersReady"})
 # Lists that the API merges by key, so that an element that is gone must be said to be.
 _REPLACED_LISTS = ("podIPs", "hostIPs")
 
@@ -30,6 +33,8 @@ class _Entry:
     name: str
     wanted: PodStatus
     written: PodStatus
+    # That of our last write: what is newer has been written by somebody else.
+    version: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     queued: bool = False
 
@@ -63,6 +68,8 @@ class StatusManager:
             entry = _Entry(pod.metadata.namespace, pod.metadata.name, status, _copy(pod.status))
             self._entries[uid] = entry
         entry.wanted = status
+        if not entry.queued and resource_version(pod) > entry.version:
+            entry.written = overruled(entry.written, pod.status) or entry.written
         if status != entry.written and not entry.queued:
             entry.queued = True
             entry.idle.clear()
@@ -97,7 +104,7 @@ class StatusManager:
                 continue
             patch = {"metadata": {"uid": uid}, "status": change}
             try:
-                await self._client.patch(
+                stored = await self._client.patch(
                     Pod, entry.name, entry.namespace, patch, type="strategic", subresource="status"
                 )
             except (NotFound, Conflict):
@@ -108,8 +115,22 @@ class StatusManager:
                 await self._clock.sleep(backoff.next())
                 continue
             entry.written = status
+            entry.version = resource_version(stored)
         entry.queued = False
         entry.idle.set()
+
+
+def overruled(written: PodStatus, seen: PodStatus) -> PodStatus | None:
+    """What we wrote, with those of our conditions that somebody else has written over; None where none was. Pure."""
+    made: PodStatus | None = None
+    for kind in _OURS:
+        mine, theirs = find_condition(written.conditions, kind), find_condition(seen.conditions, kind)
+        if mine is None or theirs is None or mine.status == theirs.status:
+            continue
+        made = made or _copy(written)
+        changed: Any = find_condition(made.conditions, kind)
+        changed.CopyFrom(theirs)
+    return made
 
 
 def status_patch(before: PodStatus, after: PodStatus) -> dict[str, Any]:
