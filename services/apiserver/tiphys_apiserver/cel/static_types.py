@@ -14,7 +14,8 @@ MAX_REQUEST: Final = 3 * 1024 * 1024
 _FORMATTED: Final = {"date-time": "timestamp", "date": "timestamp", "duration": "duration", "byte": "bytes"}
 _IMPLICIT: Final = ("apiVersion", "kind", "metadata")
 _TEXT: Final[Mapping[str, Any]] = {"type": "string"}
-_METADATA: Final[Mapping[str, Any]] = {"type": "object", "properties": {"name": _TEXT, "generateName": _TEXT}}
+_NAME: Final[Mapping[str, Any]] = {"type": "string", "maxLength": 253}
+_METADATA: Final[Mapping[str, Any]] = {"type": "object", "properties": {"name": _NAME, "generateName": _NAME}}
 
 
 @dataclass(frozen=True, slots=True)
