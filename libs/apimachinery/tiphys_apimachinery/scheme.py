@@ -34,6 +34,11 @@ _STORAGE_PREFIXES: Final = {
     ("apiregistration.k8s.io", "apiservices"): "/registry/apiregistration.k8s.io/apiservices",
     ("apiextensions.k8s.io", "customresourcedefinitions"): "/registry/apiextensions.k8s.io/customresourcedefinitions",
 }
+# Kinds of core/v1. Source: their APILifecycleDeprecated in k8s.io/api.
+_DEPRECATED: Final = {
+    "endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    "componentstatuses": "v1 ComponentStatus is deprecated in v1.19+",
+}
 _META_GROUP: Final = "meta.k8s.io"
 
 
@@ -111,7 +116,7 @@ class ResourceInfo:
     @property
     def deprecation(self) -> str:
         """What every caller is warned of; empty for most."""
-        return ""
+        return "" if self.group else _DEPRECATED.get(self.plural, "")
 
     @property
     def stored_version(self) -> str:

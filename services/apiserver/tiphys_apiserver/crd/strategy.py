@@ -12,6 +12,7 @@ from tiphys_apimachinery.errors import FieldError, Invalid, MethodNotAllowed
 from tiphys_apiserver.crd import json_path
 from tiphys_apiserver.crd.info import CustomInfo
 from tiphys_apiserver.registry.strategy import Environment, Strategy, WriteContext
+from tiphys_apiserver.registry.warnings import finalizer_warnings
 
 
 class CustomStrategy(Strategy):
@@ -25,6 +26,7 @@ class CustomStrategy(Strategy):
         self._info = resource
         self._schema = resource.schema
         self._is_ending = is_ending
+        self.warnings = finalizer_warnings
 
     def selectable_fields(self, obj: Any) -> Mapping[str, str]:
         """The fields that the definition names."""

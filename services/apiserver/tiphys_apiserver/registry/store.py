@@ -136,6 +136,7 @@ class ResourceStore:
             ctx.record_owner(obj, None)
         errors = self._name_errors(obj) + metadata.validate_metadata(obj.metadata) + strategy.validate(ctx, obj)
         self._refuse(obj.metadata.name, errors)
+        self._warn(ctx, obj)
         await admit.validate(obj, None)
         key = self.key(obj.metadata.namespace, obj.metadata.name)
         finish = await strategy.begin_create(ctx, obj)
@@ -240,6 +241,8 @@ class ResourceStore:
             strategy.apply_defaults(new)
         errors = self._prepare_update(ctx, new, old)
         self._refuse(new.metadata.name, errors)
+        if not ctx.subresource:
+            self._warn(ctx, new)
         await admit.validate(new, old)
         expected = int(old.metadata.resourceVersion)
         if deletion.is_finished(new.metadata, strategy.holds_object(new)):
@@ -416,7 +419,12 @@ class ResourceStore:
         """Whether what is stored is in another version; asked only where `keeps_versions` is set."""
         return False
 
-    # -- refusals
+    # -- refusals and warnings
+
+    def _warn(self, ctx: WriteContext, obj: Any) -> None:
+        if self.strategy.warnings is not None and not ctx.trusted:
+            for text in self.strategy.warnings(obj):
+                ctx.warn(text)
 
     def _refuse(self, name: str, errors: Sequence[FieldError]) -> None:
         if errors:

@@ -32,6 +32,7 @@ from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.authentication.interface import SERVER_USER, UserInfo
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.selectable import FieldReader
+from tiphys_apiserver.registry.warnings import WARNINGS, Warn
 from tiphys_apiserver.storage.interface import Store
 from tiphys_component.clock import Clock
 
@@ -112,6 +113,8 @@ class Strategy:
         self.resource = resource
         self.environment = environment
         self._fields = FieldReader(resource)
+        # What writes of the kind are warned of; None for most kinds.
+        self.warnings: Warn | None = WARNINGS.get((resource.group, resource.plural))
 
     async def start(self) -> None:
         """Rebuild what is derived from stored objects (allocations); awaited before serving.

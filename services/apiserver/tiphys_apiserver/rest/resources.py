@@ -116,6 +116,8 @@ class Resources:
             found = await self._elsewhere(exchange, call)
             if found is not None:
                 return found
+        if reader.info.deprecation:
+            call.warn(reader.info.deprecation)
         media_format = _format(exchange)
         include = exchange.query.get("includeObject", "")
         if call.info.verb == "get":
