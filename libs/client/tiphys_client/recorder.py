@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Literal
 
 from google.protobuf.message import Message
@@ -73,8 +74,10 @@ class EventRecorder:
         host: str = "",
         registry: Registry | None = None,
         capacity: int = _CAPACITY,
+        rng: Random | None = None,
     ) -> None:
         self._client = client
+        self._rng = rng
         self._component = component
         self._host = host
         self._clock = clock
@@ -186,7 +189,7 @@ class EventRecorder:
         return event
 
     async def _create(self, made: list[tuple[_Happened, Event]]) -> None:
-        backoff = Backoff(0.5, 5.0, jitter=0.5)
+        backoff = Backoff(0.5, 5.0, jitter=0.5, rng=self._rng)
         for _ in range(_WRITE_TRIES):
             made = await self._try_create(made)
             if not made:

@@ -25,6 +25,8 @@ T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 # A loop that turns so often at one moment will never let time pass.
 _MOST_TURNS = 1_000_000
+# What a turn of the loop takes. Of a clock that stands still, waits too short to move it would never be over.
+_TURN_S = 1e-9
 
 
 class StandStill(Exception):
@@ -41,6 +43,7 @@ class _LeapingSelector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
+        self.now += _TURN_S
         if not ready and timeout is None:
             raise StandStill(f"nothing is left to wait for at {self.now:.3f} s")
         if not ready and timeout:

@@ -78,7 +78,7 @@ class ControllerManager:
         )
         fenced = FencedTransport(transport, elector.is_leader) if options.leader_elect else transport
         client = Client(fenced, field_manager=NAME)
-        recorders = Recorders(client, clock, registry)
+        recorders = Recorders(client, clock, registry, self._rng)
         shared = SharedInformers(client, clock, self._rng)
         parts = Parts(
             client=client,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 
 from tiphys_client.client import Client
 from tiphys_client.recorder import EventRecorder
@@ -14,8 +15,9 @@ from tiphys_component.metrics import Registry
 class Recorders:
     """Makes one recorder for each component before run(), and runs them together."""
 
-    def __init__(self, client: Client, clock: Clock, registry: Registry) -> None:
+    def __init__(self, client: Client, clock: Clock, registry: Registry, rng: Random | None = None) -> None:
         self._client = client
+        self._rng = rng
         self._clock = clock
         self._registry: Registry | None = registry
         self._recorders: dict[str, EventRecorder] = {}
@@ -25,7 +27,7 @@ class Recorders:
         known = self._recorders.get(component)
         if known is None:
             # The first one has the metric for all: a registry takes each name once.
-            known = EventRecorder(self._client, component, clock=self._clock, registry=self._registry)
+            known = EventRecorder(self._client, component, clock=self._clock, registry=self._registry, rng=self._rng)
             self._recorders[component] = known
             self._registry = None
         return known

@@ -88,7 +88,7 @@ class SchedulerService:
         config = configuration_of(options)
         uses_services = any(profile.args.service_labels for profile in config.profiles)
         services = Services(client, clock) if uses_services else None
-        recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry)
+        recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry, rng=self._rng)
         scheduler = Scheduler(
             client,
             nodes,

@@ -1,0 +1,130 @@
+"""The cluster of tests: API server, controller manager and scheduler as they are, hollow nodes, faults by a seed.
+
+    with virtual_time() as (runner, clock):
+        async def main():
+            async with cluster(clock, seed=7, faults=MANY) as made:
+                await made.nodes.add("n1")
+                await made.client.create(deployment)
+                await made.until(lambda: rolled_out(made), within_s=600)
+        runner.run(main())
+
+On a virtual clock two runs of one seed are alike to the bit. It runs on the machine's clock too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from tiphys_client.client import Client
+from tiphys_client.kubeconfig import ClientConfig
+from tiphys_cluster.testing.api_server import SimulatedApiServer, api_server
+from tiphys_cluster.testing.faults import NONE, Faults, FaultyTransport
+from tiphys_cluster.testing.hollow_nodes import HollowNodes, Pace
+from tiphys_cluster.testing.incarnations import Incarnations, Start
+from tiphys_component.app import start_loop
+from tiphys_component.clock import Clock
+from tiphys_controller_manager.main import ControllerManager
+from tiphys_controller_manager.options import Options as ManagerOptions
+from tiphys_scheduler.main import SchedulerService
+from tiphys_scheduler.options import Options as SchedulerOptions
+
+_MANAGER = "kube-controller-manager"
+_SCHEDULER = "kube-scheduler"
+_LOOK_EVERY_S = 0.5
+# Read by nobody: the road is given.
+_NO_FILE = Path("unused")
+
+
+class NotReached(AssertionError):
+    """What was waited for did not come within its time."""
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A running cluster. client is an administrator's whose calls always arrive; faults may be changed at any time."""
+
+    server: SimulatedApiServer
+    client: Client
+    nodes: HollowNodes
+    clock: Clock
+    faults: Faults
+    processes: dict[str, Incarnations] = field(default_factory=dict)
+
+    async def until(self, what: Callable[[], Awaitable[bool]], *, within_s: float) -> None:
+        """Ask again until it is so. Raises NotReached."""
+        end = self.clock.monotonic() + within_s
+        while not await what():
+            if self.clock.monotonic() > end:
+                raise NotReached(f"not so within {within_s:g} s: {getattr(what, '__name__', what)}")
+            await self.clock.sleep(_LOOK_EVERY_S)
+
+    def failures(self) -> list[BaseException]:
+        """Why processes ended that nobody had killed."""
+        return [failure for process in self.processes.values() for failure in process.failures]
+
+
+@asynccontextmanager
+async def cluster(
+    clock: Clock,
+    *,
+    seed: int = 0,
+    faults: Faults = NONE,
+    pace: Pace | None = None,
+    controllers: Sequence[str] = ("*",),
+) -> AsyncIterator[Cluster]:
+    """A cluster without nodes, while the block runs."""
+
+    def rng(part: str) -> Random:
+        return Random(f"{seed} {part}")
+
+    async with api_server(clock, rng("api server")) as server:
+        client = Client(server.transport(), field_manager="simulation")
+        made = Cluster(server, client, HollowNodes(client, clock, rng("nodes"), pace or Pace()), clock, faults)
+        async with asyncio.TaskGroup() as group:
+            loops = [start_loop(group, made.nodes.run(), "hollow nodes")]
+            for name, start in (
+                (_MANAGER, _manager(clock, rng(_MANAGER), tuple(controllers))),
+                (_SCHEDULER, _scheduler(clock, rng(_SCHEDULER))),
+            ):
+                process = made.processes[name] = Incarnations(name, clock, rng(f"restarts of {name}"))
+                loops.append(start_loop(group, process.run(_roads(made, name, rng(f"faults of {name}")), start), name))
+            yield made
+            for loop in loops:
+                loop.cancel()
+
+
+def _roads(made: Cluster, user: str, chance: Random) -> Callable[[Callable[[], None]], FaultyTransport]:
+    inner = made.server.transport(f"system:{user}")
+
+    def open_road(kill: Callable[[], None]) -> FaultyTransport:
+        return FaultyTransport(inner, lambda: made.faults, chance, made.clock, kill)
+
+    return open_road
+
+
+def _manager(clock: Clock, rng: Random, controllers: tuple[str, ...]) -> Start:
+    async def run(road: FaultyTransport, number: int) -> None:
+        options = ManagerOptions(
+            kubeconfig=_NO_FILE,
+            grpc_port=-1,
+            controllers=controllers,
+            cluster_cidr=("10.64.0.0/10",),
+            leader_elect_identity=f"{_MANAGER}-{number}",
+        )
+        config = ClientConfig(server_url="", grpc_address="", ca_pem=b"simulated")
+        await ControllerManager(options, config=config, clock=clock, transport=road, rng=rng).run()
+
+    return run
+
+
+def _scheduler(clock: Clock, rng: Random) -> Start:
+    async def run(road: FaultyTransport, number: int) -> None:
+        options = SchedulerOptions(kubeconfig=_NO_FILE, grpc_port=-1, leader_elect_identity=f"{_SCHEDULER}-{number}")
+        await SchedulerService(options, transport=road, clock=clock, rng=rng).run()
+
+    return run

@@ -1,0 +1,274 @@
+"""Nodes with nothing in them: they register, beat, and say of their pods what a kubelet would, in its order.
+
+A pod runs a moment after it is bound, is ready when it runs, and is gone a moment after it was told to go. How long one
+runs, and how it ends, is on the pod, by the two annotations below; without the first it runs for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+from tiphys.api.coordination.v1 import coordination_pb2
+from tiphys.api.core.v1 import node_pb2, pod_pb2
+from tiphys_apimachinery.errors import AlreadyExists, APIError, Conflict, NotFound
+from tiphys_apimachinery.meta import (
+    format_time,
+    is_being_deleted,
+    is_condition_true,
+    micro_time_now,
+    namespaced_name,
+    time_now,
+)
+from tiphys_client.client import Client
+from tiphys_client.informer import Informer
+from tiphys_component.app import start_loop
+from tiphys_component.clock import Clock
+
+RUNS_FOR_S: Final = "simulation.tiphys.dev/runs-for-s"
+EXITS_WITH: Final = "simulation.tiphys.dev/exits-with"
+_LEASES: Final = "kube-node-lease"
+_AGAIN_S: Final = 1.0
+_Lease = coordination_pb2.Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast nodes are, in seconds; the first two are drawn between their bounds."""
+
+    start_s: tuple[float, float] = (0.2, 2.0)
+    stop_s: tuple[float, float] = (0.1, 3.0)
+    heartbeat_s: float = 10.0
+
+
+class _Life:
+    """What a node knows of one pod."""
+
+    def __init__(self, pod: pod_pb2.Pod) -> None:
+        self.pod = pod
+        self.going = asyncio.Event()
+        # What was said of it last while it runs; None before and after.
+        self.status: Mapping[str, Any] | None = None
+        self.is_telling = False
+
+
+class HollowNodes:
+    """All hollow nodes of a cluster. `running` has the pods that run, by namespace/name: never two of one name."""
+
+    def __init__(self, client: Client, clock: Clock, rng: Random, pace: Pace) -> None:
+        self.running: dict[str, set[str]] = {}
+        self._client = client
+        self._clock = clock
+        self._rng = rng
+        self._pace = pace
+        self._nodes: dict[str, asyncio.Event] = {}
+        self._lives: dict[str, _Life] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._addresses = 0
+        self._pods: Informer[pod_pb2.Pod, None] = Informer(client, pod_pb2.Pod, clock=clock, rng=rng)
+        self._pods.add_handler(self._on_pod, lambda _, new: self._on_pod(new), self._on_gone)
+
+    async def run(self) -> None:
+        """Be nodes until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            start_loop(group, self._pods.run(), "pods of hollow nodes")
+            start_loop(group, self._beat(), "heartbeats of hollow nodes")
+
+    # -- nodes
+
+    async def add(self, name: str, *, labels: Mapping[str, str] | None = None, **capacity: str) -> None:
+        """Register a node, ready."""
+        node = node_pb2.Node()
+        node.metadata.name = name
+        node.metadata.labels.update({"kubernetes.io/hostname": name, **(labels or {})})
+        node.spec.podCIDR = ""
+        made = await self._client.create(node)
+        for resource, amount in {"cpu": "8", "memory": "32Gi", "pods": "110", **capacity}.items():
+            made.status.capacity[resource].string = made.status.allocatable[resource].string = amount
+        made.status.conditions.add(type="Ready", status="True", reason="KubeletReady").lastHeartbeatTime.CopyFrom(
+            time_now(self._clock)
+        )
+        made.status.addresses.add(
+            type="InternalIP", address=f"192.168.{len(self._nodes) // 250}.{len(self._nodes) % 250 + 1}"
+        )
+        await self._client.update_status(made)
+        lease = _Lease()
+        lease.metadata.name, lease.metadata.namespace = name, _LEASES
+        lease.spec.holderIdentity, lease.spec.leaseDurationSeconds = name, 40
+        lease.spec.renewTime.CopyFrom(micro_time_now(self._clock))
+        with suppress(AlreadyExists):
+            await self._client.create(lease)
+        up = self._nodes[name] = asyncio.Event()
+        up.set()
+
+    def pause(self, name: str) -> None:
+        """Cut a node off: it beats no more and says nothing of its pods, which run on."""
+        self._nodes[name].clear()
+
+    def resume(self, name: str) -> None:
+        """Have a node go on where it was cut off."""
+        self._nodes[name].set()
+
+    async def _beat(self) -> None:
+        while True:
+            await self._clock.sleep(self._pace.heartbeat_s)
+            for name, up in list(self._nodes.items()):
+                if up.is_set():
+                    with suppress(APIError):
+                        await self._renew(name)
+
+    async def _renew(self, name: str) -> None:
+        moment = self._clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        await self._client.patch(_Lease, name, _LEASES, {"spec": {"renewTime": moment}})
+        node = await self._client.get(node_pb2.Node, name)
+        ready = next((one for one in node.status.conditions if one.type == "Ready"), None)
+        if ready is not None and ready.status != "True":
+            ready.status, ready.reason = "True", "KubeletReady"
+            ready.lastHeartbeatTime.CopyFrom(time_now(self._clock))
+            ready.lastTransitionTime.CopyFrom(time_now(self._clock))
+            await self._client.update_status(node)
+
+    # -- pods
+
+    def _on_pod(self, pod: pod_pb2.Pod) -> None:
+        if pod.spec.nodeName not in self._nodes or self._group is None:
+            return
+        life = self._lives.get(pod.metadata.uid)
+        if life is None:
+            life = self._lives[pod.metadata.uid] = _Life(pod)
+            self._group.create_task(self._live(life), name=f"pod {namespaced_name(pod)}")
+        life.pod = pod
+        if is_being_deleted(pod):
+            life.going.set()
+        elif life.status is not None and not life.is_telling and not is_condition_true(pod.status.conditions, "Ready"):
+            # Somebody gave the node up meanwhile.
+            life.is_telling = True
+            self._group.create_task(self._tell_again(life), name=f"status of pod {namespaced_name(pod)}")
+
+    async def _tell_again(self, life: _Life) -> None:
+        try:
+            await self._nodes[life.pod.spec.nodeName].wait()
+            if life.status is not None:
+                await self._tell(life, life.status)
+        finally:
+            life.is_telling = False
+
+    def _on_gone(self, pod: pod_pb2.Pod) -> None:
+        """Taken from the API by force, or after we said so: what runs ends all the same."""
+        life = self._lives.get(pod.metadata.uid)
+        if life is not None:
+            life.going.set()
+
+    async def _live(self, life: _Life) -> None:
+        """Start, run, end, and say so at each step."""
+        pod, slot, uid = life.pod, namespaced_name(life.pod), life.pod.metadata.uid
+        up = self._nodes[pod.spec.nodeName]
+        try:
+            if pod.status.phase in ("Succeeded", "Failed"):
+                await life.going.wait()
+            elif not await self._goes_within(life, self._rng.uniform(*self._pace.start_s)):
+                await up.wait()
+                self.running.setdefault(slot, set()).add(uid)
+                status = self._running_status(pod)
+                await self._tell(life, status)
+                life.status = status
+                await self._work(life)
+            await life.going.wait()
+            life.status = None
+            await self._clock.sleep(self._rng.uniform(*self._pace.stop_s))
+            await up.wait()
+            self._stopped(slot, uid)
+            await self._persist(lambda: self._remove(pod), up)
+        finally:
+            self._stopped(slot, uid)
+            self._lives.pop(uid, None)
+
+    async def _work(self, life: _Life) -> None:
+        """Until the pod's work is done, if it ever is, or it was told to go."""
+        length = life.pod.metadata.annotations.get(RUNS_FOR_S)
+        if length is None or await self._goes_within(life, float(length)):
+            return
+        await self._nodes[life.pod.spec.nodeName].wait()
+        life.status = None
+        self._stopped(namespaced_name(life.pod), life.pod.metadata.uid)
+        await self._tell(life, self._ended_status(life.pod))
+
+    async def _goes_within(self, life: _Life, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await life.going.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _stopped(self, slot: str, uid: str) -> None:
+        there = self.running.get(slot, set())
+        there.discard(uid)
+        if not there:
+            self.running.pop(slot, None)
+
+    async def _tell(self, life: _Life, status: Mapping[str, Any]) -> None:
+        pod = life.pod
+        change = {"metadata": {"uid": pod.metadata.uid}, "status": status}
+
+        async def patch() -> None:
+            name, namespace = pod.metadata.name, pod.metadata.namespace
+            await self._client.patch(pod_pb2.Pod, name, namespace, change, type="strategic", subresource="status")
+
+        await self._persist(patch, self._nodes[pod.spec.nodeName])
+
+    async def _persist(self, call: Callable[[], Awaitable[None]], up: asyncio.Event) -> None:
+        """Until it was heard, or there is nobody any more whom it is about."""
+        while True:
+            await up.wait()
+            try:
+                await call()
+                return
+            except (NotFound, Conflict):
+                return
+            except APIError:
+                await self._clock.sleep(_AGAIN_S)
+
+    async def _remove(self, pod: pod_pb2.Pod) -> None:
+        metadata = pod.metadata
+        await self._client.delete(
+            pod_pb2.Pod, metadata.name, metadata.namespace, grace_period_s=0, preconditions_uid=metadata.uid
+        )
+
+    def _running_status(self, pod: pod_pb2.Pod) -> dict[str, Any]:
+        self._addresses += 1
+        high, low = divmod(self._addresses, 1 << 16)
+        now = format_time(self._clock.now())
+        return {
+            "phase": "Running",
+            "podIP": f"10.{64 + high % 64}.{low >> 8}.{low & 255}",
+            "startTime": now,
+            "conditions": _conditions(("Initialized", "ContainersReady", "Ready"), "True", now),
+            "containerStatuses": _containers(pod, {"running": {"startedAt": now}}, is_ready=True),
+        }
+
+    def _ended_status(self, pod: pod_pb2.Pod) -> dict[str, Any]:
+        code = int(pod.metadata.annotations.get(EXITS_WITH, "0"))
+        now = format_time(self._clock.now())
+        ended = {"exitCode": code, "finishedAt": now, "reason": "Error" if code else "Completed"}
+        return {
+            "phase": "Failed" if code else "Succeeded",
+            "conditions": _conditions(("ContainersReady", "Ready"), "False", now),
+            "containerStatuses": _containers(pod, {"terminated": ended}, is_ready=False),
+        }
+
+
+def _conditions(kinds: Sequence[str], status: str, now: str) -> list[dict[str, str]]:
+    return [{"type": kind, "status": status, "lastTransitionTime": now} for kind in kinds]
+
+
+def _containers(pod: pod_pb2.Pod, state: Mapping[str, Any], *, is_ready: bool) -> list[dict[str, Any]]:
+    return [
+        {"name": one.name, "image": one.image, "imageID": "", "ready": is_ready, "restartCount": 0, "state": state}
+        for one in pod.spec.containers
+    ]
