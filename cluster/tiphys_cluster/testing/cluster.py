@@ -35,7 +35,7 @@ from tiphys_scheduler.options import Options as SchedulerOptions
 
 _MANAGER = "kube-controller-manager"
 _SCHEDULER = "kube-scheduler"
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 2.0
 # Read by nobody: the road is given.
 _NO_FILE = Path("unused")
 

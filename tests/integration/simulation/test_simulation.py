@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.simulation.play import play
+from tests.integration.simulation.play import play, run
+from tiphys_cluster.testing.faults import MANY
 from tiphys_component import log
+from tiphys_controller_manager.expectations import Expectations
 
 SEEDS = 100
 SEEDS_OF_ONE_TEST = 10
@@ -54,3 +56,9 @@ def test_seed_is_played_again_alike_to_the_bit() -> None:
 
 def test_seeds_differ() -> None:
     assert play(7).digest != play(8).digest
+
+
+def test_B37_without_expectations_the_guard_tells_of_pods_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulation can fail: a controller that acts on what it has not seen yet makes what it has made already."""
+    monkeypatch.setattr(Expectations, "are_met", lambda _self, _key: True)
+    assert any("replica_set_has_no_more" in fault for fault in run(0, MANY).faults)
