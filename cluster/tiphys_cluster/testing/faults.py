@@ -112,7 +112,3 @@ class FaultyTransport:
 
 def _refusals() -> list[APIError]:
     return [ServiceUnavailable("connection refused"), TooManyRequests("too many requests"), Timeout("no answer")]
-
-
-def _refusals() -> list[APIError]:
-    return [ServiceUnavailable("connection refused"), TooManyRequests("too many requests"), Timeout("no answer")]

@@ -47,7 +47,7 @@ class Guard:
 
     def ceiling(self, owner: Any) -> int:
         """The most replicas of an owner that are in order now."""
-        return self.ceilings.get(owner.metadata.uid, owner.spec.replicas)
+        return self.ceilings.get(owner.metadata.uid, int(owner.spec.replicas))
 
     def _note_ceiling(self, before: Any, after: Any) -> None:
         if isinstance(after, apps_pb2.Deployment | apps_pb2.ReplicaSet | apps_pb2.StatefulSet):

@@ -26,7 +26,7 @@ from tiphys_component.proc import to_thread
 from tiphys_cri.errors import CRIError
 from tiphys_kubelet import pod_state
 from tiphys_kubelet.api import ApiClient, EventSink
-from tiphys_kubelet.objects import ObjectCache
+from tiphys_kubelet.objects import ObjectCache, Objects
 from tiphys_kubelet.observation import PodObservation
 from tiphys_kubelet.pleg import PodLifecycle
 from tiphys_kubelet.pod_spec import DEFAULT_GRACE_S, pod_key, spec_hash
@@ -304,24 +304,34 @@ class PodWorker:
 
     async def _prepare(self) -> PodContext:
         """Reads what the pod refers to and sets its volumes up. Raises VolumeError or APIError."""
+        shared, memory = self._shared, self._memory
+        mounted = None if memory.volumes_stale else memory.volumes
+        # Before anything is read: what changes from now on makes them stale again.
+        memory.volumes_stale = False
+        try:
+            objects = await shared.objects.objects_of(self.pod)
+            if mounted is None:
+                mounted = memory.volumes = await self._set_up_volumes(objects)
+        except BaseException:
+            memory.volumes_stale = memory.volumes_stale or mounted is None
+            raise
+        return PodContext(self.pod, objects, mounted, shared.services(), shared.host_ips)
+
+    async def _set_up_volumes(self, objects: Objects) -> MountedVolumes:
         shared = self._shared
-        objects = await shared.objects.objects_of(self.pod)
-        if self._memory.volumes is None or self._memory.volumes_stale:
-            self._memory.volumes_stale = False
-            surroundings = VolumeSurroundings(
-                objects=objects,
-                pod_ips=[ip.ip for ip in self._status().podIPs],
-                host_ips=shared.host_ips,
-                allocatable=shared.runtime.settings.allocatable,
-            )
-            try:
-                self._memory.volumes = await shared.volumes.ensure(self.pod, surroundings)
-            except VolumesFailed as err:
-                self._tell_failed(err)
-                self._memory.volumes_stale = True
-                raise
-            self._memory.volumes_waiting_since = None
-        return PodContext(self.pod, objects, self._memory.volumes, shared.services(), shared.host_ips)
+        surroundings = VolumeSurroundings(
+            objects=objects,
+            pod_ips=[ip.ip for ip in self._status().podIPs],
+            host_ips=shared.host_ips,
+            allocatable=shared.runtime.settings.allocatable,
+        )
+        try:
+            mounted = await shared.volumes.ensure(self.pod, surroundings)
+        except VolumesFailed as err:
+            self._tell_failed(err)
+            raise
+        self._memory.volumes_waiting_since = None
+        return mounted
 
     def _tell_failed(self, err: VolumesFailed) -> None:
         """What others are still to do is no fault until it takes long."""
