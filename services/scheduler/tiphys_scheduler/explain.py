@@ -19,6 +19,7 @@ from tiphys_scheduler.framework.status import FitError
 from tiphys_scheduler.plugins.default_preemption import DefaultPreemption
 from tiphys_scheduler.pod_info import CPU, PODS, PodInfo
 
+_FIT = "NodeResourcesFit"
 _SAMPLE = 5
 _MOST_CLASSES = 100
 
@@ -152,8 +153,11 @@ def _remedies(pod: PodInfo, nodes: Columns, verdicts: _Verdicts) -> tuple[Remedy
     for plugins, members in sets.items():
         if len(plugins) == least:
             ordered = [name for name in masks if name in plugins]
-            example = _easiest(pod, nodes, members) if "NodeResourcesFit" in plugins else members[0]
-            texts = [_remedy(name, pod, nodes, example, verdicts) for name in ordered]
+            example = _easiest(pod, nodes, members) if _FIT in plugins else members[0]
+            texts = [
+                _less(pod, nodes, example) if name == _FIT else _lift(name, nodes, example, verdicts)
+                for name in ordered
+            ]
             found.append(Remedy(" and ".join(texts), len(members), nodes.names[example]))
     return tuple(sorted(found, key=lambda remedy: (-remedy.nodes, remedy.text)))
 
@@ -169,9 +173,7 @@ def _easiest(pod: PodInfo, nodes: Columns, rows: Sequence[int]) -> int:
     return int(index[int(missing.argmin())])
 
 
-def _remedy(plugin: str, pod: PodInfo, nodes: Columns, row: int, verdicts: _Verdicts) -> str:
-    if plugin == "NodeResourcesFit":
-        return _less(pod, nodes, row)
+def _lift(plugin: str, nodes: Columns, row: int, verdicts: _Verdicts) -> str:
     if plugin == "TaintToleration":
         taints = sorted(taint for taint, mask in nodes.taints.items() if mask[row] and taint[2] != "PreferNoSchedule")
         return "tolerate " + ", ".join(f"{key}={value}:{effect}" for key, value, effect in taints)

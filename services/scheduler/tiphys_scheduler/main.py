@@ -86,8 +86,7 @@ class SchedulerService:
         surroundings = Surroundings(client, clock, self._rng)
         budgets = budget_informer(client, clock, self._rng)
         config = configuration_of(options)
-        uses_services = any(profile.args.service_labels for profile in config.profiles)
-        services = Services(client, clock) if uses_services else None
+        services = Services(client, clock) if config.uses_services else None
         recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry, rng=self._rng)
         scheduler = Scheduler(
             client,

@@ -86,6 +86,11 @@ class Configuration:
     extenders: tuple[ExtenderConfig, ...] = ()
     remote_plugins: tuple[RemotePluginConfig, ...] = ()
 
+    @property
+    def uses_services(self) -> bool:
+        """Whether any profile looks at services."""
+        return any(profile.args.service_labels for profile in self.profiles)
+
 
 @dataclass(frozen=True, slots=True)
 class RemotePluginConfig:
