@@ -64,7 +64,7 @@ def _all_files(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in files)
 
 
-@pytest.mark.parametrize("kind", ["aescbc", "aesgcm"])
+@pytest.mark.parametrize("kind", ["aescbc", "aesgcm", "secretbox"])
 async def test_H5_store_shows_no_plaintext(kind: str, tmp_path: Path) -> None:
     async with running_server(**_options(tmp_path, _provider(kind, "key1"), {"identity": {}})) as server:
         await _create(server, "a")

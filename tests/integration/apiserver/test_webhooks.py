@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.apiserver import RunningServer
+from tests.support.hostile import Hostile, dumps
 from tiphys.api.core.v1.config_map_pb2 import ConfigMap
 from tiphys.apiserver.v1 import wire_pb2
 from tiphys_component.tls import ClientAuth, server_ssl_context
@@ -232,3 +234,46 @@ async def test_A46_a_large_answer_is_read_whole(server: RunningServer, hooks: Ho
     hooks.answers["large"] = patched({"op": "add", "path": "/data/large", "value": text})
     await register(server, hooks, "Mutating", {"path": "large", "timeoutSeconds": 10})
     assert (await create(server)).json()["data"]["large"] == text
+
+
+JUNK_SEEDS = range(40)
+
+
+async def test_A46_whatever_a_webhook_answers_its_failure_policy_decides(server: RunningServer, hooks: Hooks) -> None:
+    """Junk in every place of the answer: what fails to be one is passed over, what can't be applied is told."""
+    codes = set()
+    for kind in ("Mutating", "Validating"):
+        await register(server, hooks, kind, {"path": "junk", "failurePolicy": "Ignore"})
+    for seed in JUNK_SEEDS:
+        hooks.answers["junk"] = _junk(seed)
+        reply = await server.http("POST", CONFIG_MAPS, {"metadata": {"name": f"c{seed}"}, "data": {"k": "v"}})
+        codes.add(reply.status)
+        if reply.status >= 500:
+            assert "webhook" in reply.json()["message"], (seed, reply.body)
+    assert 201 in codes
+
+
+def _junk(seed: int) -> Callable[[dict[str, Any]], Any]:
+    hostile = Hostile(random.Random(seed))
+    rng = hostile.rng
+
+    def answer(request: dict[str, Any]) -> Any:
+        if rng.random() < 0.2:
+            return web.Response(body=dumps(hostile.junk()))
+        place = hostile.pointer({"data": {"k": "v"}})
+        patch = [{"op": rng.choice(("add", "remove", "copy")), "path": place, "value": hostile.junk()}]
+        text = dumps(patch if rng.random() < 0.7 else hostile.junk())
+        response: dict[str, Any] = {
+            "uid": request["uid"],
+            "allowed": rng.choice((True, True, True, hostile.junk())),
+            "patchType": rng.choice(("JSONPatch", hostile.junk())),
+            "patch": rng.choice((base64.b64encode(text).decode(), hostile.text())),
+            "warnings": rng.choice(([], ["a\r\nb"], hostile.junk())),
+            "status": rng.choice(({}, {"code": 10**9, "message": "x"}, hostile.junk())),
+            "auditAnnotations": rng.choice(({}, hostile.junk())),
+        }
+        kept = {name: value for name, value in response.items() if rng.random() > 0.15}
+        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": kept}
+        return web.Response(body=dumps(review))
+
+    return answer

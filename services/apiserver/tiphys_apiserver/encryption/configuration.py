@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,11 +138,14 @@ def _ways(provider: Any, where: str, make_kms: MakeKms) -> list[Transformer]:
         except ValueError as err:
             raise ConfigurationError(f"{where}: {err}") from err
     if kind == "secretbox":
-        raise ConfigurationError(f"{where}: secretbox is not offered here, use aesgcm or kms")
-    raise ConfigurationError(f"{where}: {kind!r} is not of identity, aescbc, aesgcm, kms")
+        # Its library is loaded for those who ask for it.
+        from tiphys_apiserver.encryption.secretbox import Secretbox
+
+        return [Secretbox(name, key) for name, key in _keys(settings, where, sizes=(32,))]
+    raise ConfigurationError(f"{where}: {kind!r} is not of identity, aescbc, aesgcm, secretbox, kms")
 
 
-def _keys(settings: Mapping[str, Any], where: str) -> list[tuple[str, bytes]]:
+def _keys(settings: Mapping[str, Any], where: str, *, sizes: Sequence[int] = _AES_KEY_BYTES) -> list[tuple[str, bytes]]:
     found = []
     for index, item in enumerate(settings.get("keys") or ()):
         place = f"{where}.keys[{index}]"
@@ -153,8 +156,9 @@ def _keys(settings: Mapping[str, Any], where: str) -> list[tuple[str, bytes]]:
             key = base64.b64decode(str(item.get("secret") or ""), validate=True)
         except binascii.Error as err:
             raise ConfigurationError(f"{place}.secret: it is no base64") from err
-        if len(key) not in _AES_KEY_BYTES:
-            raise ConfigurationError(f"{place}.secret: the key has {len(key)} bytes and must have 16, 24 or 32")
+        if len(key) not in sizes:
+            wanted = " or ".join(map(str, sizes))
+            raise ConfigurationError(f"{place}.secret: the key has {len(key)} bytes and must have {wanted}")
         found.append((name, key))
     if not found:
         raise ConfigurationError(f"{where}: it has no keys")

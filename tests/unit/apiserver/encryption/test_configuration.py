@@ -10,6 +10,7 @@ import yaml
 
 from tiphys_apimachinery.scheme import load_default
 from tiphys_apiserver.encryption.configuration import Configuration, ConfigurationError, read_configuration
+from tiphys_apiserver.encryption.secretbox import Secretbox
 from tiphys_apiserver.encryption.transformers import AesCbc, AesGcm, Identity, Transformers, Undecryptable
 
 _KEY = base64.b64encode(b"k" * 32).decode()
@@ -68,7 +69,11 @@ def test_first_rule_that_names_a_resource_counts() -> None:
         pytest.param({"resources": ["secrets"]}, "needs resources and providers", id="no providers"),
         pytest.param({"resources": ["*"], "providers": [_AES]}, "use '\\*\\.\\*'", id="bare star"),
         pytest.param({"resources": ["secrets"], "providers": [{"rot13": {}}]}, "'rot13' is not of", id="unknown"),
-        pytest.param({"resources": ["secrets"], "providers": [{"secretbox": {}}]}, "not offered", id="secretbox"),
+        pytest.param(
+            {"resources": ["secrets"], "providers": [{"secretbox": {"keys": [{"name": "k", "secret": "YQ=="}]}}]},
+            "has 1 bytes and must have 32",
+            id="short key of a secretbox",
+        ),
         pytest.param({"resources": ["secrets"], "providers": [{"aescbc": {}}]}, "has no keys", id="no keys"),
         pytest.param({"resources": ["secrets"], "providers": [_AES, _AES]}, "name of another", id="name twice"),
         pytest.param(
@@ -92,7 +97,9 @@ def test_configuration_that_cannot_be_used_is_refused_with_the_reason(rule: dict
 _WAYS = [AesCbc("one", b"a" * 32), AesGcm("one", b"a" * 32), AesCbc("two", b"b" * 16), Identity()]
 
 
-@pytest.mark.parametrize("way", _WAYS, ids=["aescbc", "aesgcm", "short key", "identity"])
+@pytest.mark.parametrize(
+    "way", [*_WAYS, Secretbox("one", b"a" * 32)], ids=["aescbc", "aesgcm", "short key", "identity", "secretbox"]
+)
 async def test_H17_what_is_encrypted_comes_back(way: Any) -> None:
     for data in (b"", b"x", b"k8s\x00" + b"secret" * 100):
         value = await way.encrypt(data, b"/registry/secrets/x/a")
@@ -110,6 +117,26 @@ async def test_sealed_value_is_good_in_its_own_place_only() -> None:
         await way.decrypt(value[:-1] + b"\x00", b"/registry/secrets/x/a")
     with pytest.raises(Undecryptable):
         await way.decrypt(b"", b"/registry/secrets/x/a")
+
+
+# The example of "Cryptography in NaCl": key, nonce and box as they lie in the store, and how the text begins.
+_BOX_KEY = "1b27556473e985d462cd51197a9a46c76009549eac6474f206c4ee0844f68389"
+_BOX = (
+    "69696ee955b62b73cd62bda875fc73d68219e0036b7a0b37"
+    "f3ffc7703f9400e52a7dfb4b3d3305d98e993b9f48681273c29650ba32fc76ce48332ea7164d96a4476fb8c531a1186a"
+    "c0dfc17c98dce87b4da7f011ec48c97271d2c20f9b928fe2270d6fb863d51738b48eeee314a7cc8ab932164548e526ae"
+    "90224368517acfeabd6bb3732bc0e9da99832b61ca01b6de56244a9e88d5f9b37973f622a43d14a6599b1f654cb45a74e355a5"
+)
+_BOX_BEGINS = "be075fc53c81f2d5cf141316ebeb0c7b5228c52a4c62cbd44b66849b64244ffc"
+
+
+async def test_H17_a_box_that_others_closed_opens_and_a_changed_one_does_not() -> None:
+    way = Secretbox("one", bytes.fromhex(_BOX_KEY))
+    assert way.prefix == b"k8s:enc:secretbox:v1:one:"
+    assert (await way.decrypt(bytes.fromhex(_BOX), b"")).hex().startswith(_BOX_BEGINS)
+    for broken in (bytes.fromhex(_BOX)[:-1] + b"\x00", bytes.fromhex(_BOX)[:30], b""):
+        with pytest.raises(Undecryptable):
+            await way.decrypt(broken, b"")
 
 
 async def test_first_way_writes_all_read_and_the_others_values_are_stale() -> None:
