@@ -18,6 +18,7 @@ from tiphys_apiserver.cel.steps import unescaped
 from tiphys_apiserver.cel.syntax import (
     Bind,
     Call,
+    CelError,
     Construct,
     Index,
     ListOf,
@@ -54,7 +55,10 @@ class Estimate:
 def analyse(source: str, node: Node, variables: Mapping[str, Static]) -> Estimate:
     """Type and cost of an expression. Raises CelError for what can't have a value."""
     analyser = _Analyser(source, variables)
-    found = analyser.type_of(node)
+    try:
+        found = analyser.type_of(node)
+    except RecursionError as err:
+        raise CelError("expression is nested too deeply") from err
     return Estimate(found, analyser.cost)
 
 

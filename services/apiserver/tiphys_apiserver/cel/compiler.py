@@ -197,6 +197,8 @@ class Compiler:
                     raise CelError(f"Failed with repeated key: {key}")
                 if not optional:
                     found[key] = value
+                elif not isinstance(value, Optional):
+                    raise no_overload("{?:}", value)
                 elif value.is_there:
                     found[key] = value.value
             return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 from tiphys_apiserver.cel.lexer import Token, tokens
@@ -116,10 +116,11 @@ class _Parser:
         return self._left(self._relation, "&&")
 
     def _left(self, part: Callable[[], Node], operator: str) -> Node:
-        found = part()
+        terms, places = [part()], [0]
         while (token := self._take(operator)) is not None:
-            found = Call(token.at, f"_{operator}_", (found, part()))
-        return found
+            terms.append(part())
+            places.append(token.at)
+        return _balanced(f"_{operator}_", terms, places)
 
     def _relation(self) -> Node:
         found = self._sum()
@@ -293,6 +294,15 @@ class _Parser:
         if not isinstance(node, Name):
             raise fault(self._source, node.at, "argument must be a simple name")
         return node.name
+
+
+def _balanced(name: str, terms: Sequence[Node], places: Sequence[int]) -> Node:
+    """A chain of && or || as a tree of little depth, evaluated in the same order; places are before the terms."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    left = _balanced(name, terms[:half], places[:half])
+    return Call(places[half], name, (left, _balanced(name, terms[half:], places[half:])))
 
 
 def type_name_of(node: Node) -> str:

@@ -96,7 +96,10 @@ def compile_expression(source: str, variables: frozenset[str], *, constructs: bo
         raise CelError(f"expression is longer than {_MAX_EXPRESSION} characters")
     if not source.strip():
         raise CelError("expression is empty")
-    syntax, used, compiled = _compiler()(source, variables, constructs)
+    try:
+        syntax, used, compiled = _compiler()(source, variables, constructs)
+    except RecursionError as err:
+        raise CelError("expression is nested too deeply") from err
     return Program(source, used, syntax, compiled)
 
 

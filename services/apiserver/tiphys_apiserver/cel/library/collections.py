@@ -192,6 +192,12 @@ def _held(value: Optional) -> Any:
     return value.value
 
 
+def _unwrapped(values: list[Any]) -> list[Any]:
+    if not all(isinstance(value, Optional) for value in values):
+        raise no_overload("optional.unwrap", values)
+    return [value.value for value in values if value.is_there]
+
+
 def _not_zero(value: Any) -> Optional:
     is_zero = value is None or value is False or (isinstance(value, (int, float, str, bytes, list, dict)) and not value)
     return NONE if is_zero or value == datetime.timedelta() else some(value)
@@ -247,8 +253,8 @@ ENTRIES: Final = (
     Entry(".optional.of(any): optional", some),
     Entry(".optional.none(): optional", lambda: NONE),
     Entry(".optional.ofNonZeroValue(any): optional", _not_zero),
-    Entry(".optional.unwrap(list): list", lambda values: [value.value for value in values if value.is_there], _length),
-    Entry("list.unwrapOpt(): list", lambda values: [value.value for value in values if value.is_there], _length),
+    Entry(".optional.unwrap(list): list", _unwrapped, _length),
+    Entry("list.unwrapOpt(): list", _unwrapped, _length),
     Entry("optional.hasValue(): bool", lambda value: value.is_there),
     Entry("optional.value(): any", _held),
     Entry("optional.or(optional): optional", lambda value, other: value if value.is_there else other),
