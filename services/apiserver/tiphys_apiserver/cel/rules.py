@@ -83,11 +83,16 @@ def _compiled(rule: Mapping[str, Any]) -> Rule:
     )
 
 
-def check(tree: RuleTree, value: Any, old: Any = _ABSENT, *, path: str = "") -> list[FieldError]:
-    """Every rule that the value breaks. old is the value before, left out for a new one; path is that of the value."""
+def check(
+    tree: RuleTree, value: Any, old: Any = _ABSENT, *, path: str = "", budget: Budget | None = None
+) -> list[FieldError]:
+    """Every rule that the value breaks, as far as the budget goes.
+
+    old is the value before, left out for a new one; path is that of the value.
+    """
     found: list[FieldError] = []
     try:
-        for fault in _check(tree, value, old, path=path, budget=Budget()):
+        for fault in _check(tree, value, old, path=path, budget=budget or Budget()):
             found.append(fault)
     except BudgetExceeded as err:
         found.append(FieldError.invalid(path or "<nil>", _kind(value), str(err)))

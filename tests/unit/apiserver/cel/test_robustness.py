@@ -29,7 +29,8 @@ STATIC = of_schema(
 )
 TOKENS = [
     "self", "self.n", "self.s", "self.l", "self.m", "1", "-1", "0", "2u", "1.5", "'a'", "b'a'", "true", "null", "[",
-    "]", "{", "}", "(", ")", "?", ":", ",", ".", "+", "-", "*", "/", "%", "!", "&&", "||", "==", "<", " in ", "[?", ".?",
+    "]", "{", "}", "(", ")", "?", ":", ",", ".", "+", "-", "*", "/", "%", "!", "&&", "||", "==", "<", " in ", "[?",
+    ".?",
     ".all(x,", ".map(x,", ".exists(k, v,", "x", "has(", "Object{", "JSONPatch{op:", "optional.of(", "cel.bind(x,",
     *[f"{name}(" for name in FUNCTIONS], *[f".{name}(" for name in METHODS],
 ]  # fmt: skip
