@@ -26,6 +26,7 @@ from tiphys_component.clock import Clock, SystemClock
 from tiphys_component.health import Health
 from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
+from tiphys_component.rpc import Servicer
 from tiphys_component.serving import Face
 from tiphys_component.zpages import ZPages
 from tiphys_scheduler.budgets import budget_informer
@@ -103,17 +104,7 @@ class SchedulerService:
             budgets=budgets,
         )
         opened = health.gate("informers")
-        face = Face(
-            options.bind_address,
-            options.grpc_port,
-            options.secure_port,
-            (servicer(scheduler, pods),),
-            registry,
-            health,
-            options.tls,
-            reply_for,
-            ZPages("kube-scheduler", options, clock=clock),
-        )
+        face = self._face(servicer(scheduler, pods), registry, health)
         try:
             async with asyncio.TaskGroup() as group:
                 start_loop(group, nodes.run(), "nodes informer")
@@ -134,6 +125,20 @@ class SchedulerService:
                 await self._lead(client, scheduler)
         finally:
             await client.close()
+
+    def _face(self, servicer: Servicer, registry: Registry, health: Health) -> Face:
+        options = self._options
+        return Face(
+            options.bind_address,
+            options.grpc_port,
+            options.secure_port,
+            (servicer,),
+            registry,
+            health,
+            options.tls,
+            reply_for,
+            ZPages("kube-scheduler", options, clock=self._clock),
+        )
 
     async def _lead(self, client: Client, scheduler: Scheduler) -> None:
         if not self._options.leader_elect:

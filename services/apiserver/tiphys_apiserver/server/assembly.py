@@ -151,17 +151,9 @@ def assemble(base: Foundation) -> Assembly:
     hall = Hall(table, admission, clock, answerers, readers=readers, authorizer=authorization.authorizer)
     flow = _flow_control(base, objects, table)
     auditor = build_auditor(options, scheme, clock, metrics=base.metrics, new_uid=base.new_uid)
-    answered = {*answerers, *readers}
-    counted = RequestMetrics(base.metrics, lambda info: table.knows(info) or _is_answered(answered, info))
-    base.metrics.collector(collect_storage(table.caches))
-    chain = Chain(
-        authentication.authenticator,
-        authorization.authorizer,
-        flow,
-        auditor=auditor,
-        metrics=counted,
-        clock=clock,
-    )
+    counted = _request_metrics(base, table, {*answerers, *readers})
+    chain_of = partial(Chain, flow=flow, auditor=auditor, metrics=counted, clock=clock)
+    chain = chain_of(authentication.authenticator, authorization.authorizer)
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls, egress=egress)
     subresources = Subresources(hall, scheme, objects, kubelets)
     aggregator = Aggregator(objects, resolve, egress=egress, files=_client_files(options), clock=clock)
@@ -169,7 +161,6 @@ def assemble(base: Foundation) -> Assembly:
     paths = PlainPaths(aggregator.document)
     _add_documents(paths, base, scheme, hall)
     _add_issuer(paths, options, authentication)
-    unchecked = Chain(_ServerItself(), AlwaysAllow(), flow, auditor=auditor, metrics=counted, clock=clock)
     rest_server = partial(
         RestServer,
         resources=resources,
@@ -188,7 +179,7 @@ def assemble(base: Foundation) -> Assembly:
         resources=resources,
         paths=paths,
         rest=rest_server(chain),
-        plain=rest_server(unchecked),
+        plain=rest_server(chain_of(_ServerItself(), AlwaysAllow())),
         metrics=counted,
         webhooks=webhooks,
         aggregator=aggregator,
@@ -263,6 +254,11 @@ def _add_documents(paths: PlainPaths, base: Foundation, scheme: Scheme, hall: Ha
     catalog = Catalog(fixed, lambda: [served.info for served in table.custom()], lambda: table.generation)
     add_discovery_paths(paths, catalog, f"{options.advertise_address or options.bind_address[0]}:{options.secure_port}")
     add_openapi_paths(paths, OpenAPIService(scheme, release=GIT_VERSION, custom=CustomKinds(table)))
+
+
+def _request_metrics(base: Foundation, table: ResourceTable, answered: set[tuple[str, str, str]]) -> RequestMetrics:
+    base.metrics.collector(collect_storage(table.caches))
+    return RequestMetrics(base.metrics, lambda info: table.knows(info) or _is_answered(answered, info))
 
 
 def _is_answered(answered: set[tuple[str, str, str]], info: RequestInfo) -> bool:
