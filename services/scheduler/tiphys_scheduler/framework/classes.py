@@ -234,12 +234,16 @@ class PodClass:
     def _compute_row(self, row: int) -> bool:
         """Does what _compute does for one row; False where some plugin must be given an array."""
         pod, nodes, plugins = self._pod, self._nodes, self._plugins
-        needed = [p for p in plugins.pod_filters if p.is_needed(pod, nodes)]
-        if not plugins.scores_rows or not all(p in plugins.row_filters for p in needed):
+        if not plugins.scores_rows:
             return False
-        self._local[row] = bool(self._static[row]) and all(
-            plugins.row_filters[p].passes(pod, nodes, row) for p in needed
-        )
+        passes = bool(self._static[row])
+        for plugin in plugins.pod_filters:
+            if plugin.is_needed(pod, nodes):
+                one = plugins.row_filters.get(id(plugin))
+                if one is None:
+                    return False
+                passes = passes and one.passes(pod, nodes, row)
+        self._local[row] = passes
         self._base[row] = sum(p.score_row(pod, nodes, row) * weight for p, weight in plugins.row_scores)
         for raw in self._raws:
             if not raw.is_static:
