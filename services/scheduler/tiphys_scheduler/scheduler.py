@@ -25,7 +25,7 @@ from tiphys_scheduler.columns import Columns
 from tiphys_scheduler.configuration.model import Configuration, ProfileConfig
 from tiphys_scheduler.configuration.reader import ConfigurationError
 from tiphys_scheduler.framework.configured import configured
-from tiphys_scheduler.framework.interface import Change, Event, FilterPlugin
+from tiphys_scheduler.framework.interface import Change, Event, FilterPlugin, PostFilterResult
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.framework.registry import profile
 from tiphys_scheduler.framework.remote import RemoteError, RemotePlugin
@@ -114,6 +114,7 @@ class Scheduler:
         self.binding = BindingCycle(client, storage, volumes, clock=clock, done=self._on_bound)
         self._refusals = Refusals(client, clock)
         self._attempts = registry.counter("scheduler_schedule_attempts_total", "Tries to place a pod.", ("result",))
+        self._scheduled = self._attempts.labels("scheduled")
         registry.gauge_function("scheduler_pending_pods", "Pods that wait for a node.", lambda: len(self.queue))
         follow_budgets(budgets, self._budget_views.set)
         if surroundings is not None:
@@ -227,7 +228,7 @@ class Scheduler:
         framework = self.frameworks[pod.scheduler_name]
         found = framework.candidates(pod)
         if isinstance(found, FitError):
-            self._refuse(waiting, found)
+            await self._preempt_extended(waiting, found)
             return
         rows, scores = found
         names = [self.cache.columns.names[row] for row in rows.tolist()]
@@ -268,7 +269,7 @@ class Scheduler:
         """Counts the pod on its node and has it bound."""
         pod = waiting.pod
         framework = self.frameworks[pod.scheduler_name]
-        self._attempts.labels("scheduled").inc()
+        self._scheduled.inc()
         # Before the pod counts: a pod is no other user of its own claims.
         decisions = self._volume_binding.decide(pod, self.cache.columns, found.row) if pod.needs.claims else None
         self.cache.assume(pod, found.node)
@@ -277,10 +278,33 @@ class Scheduler:
         self.queue.move_on(_POD_ADDED, node=found.node, pod=pod)
         self.binding.start(Placed(waiting, found.node, framework.profile, decisions))
 
-    def _refuse(self, waiting: Waiting, error: FitError) -> None:
+    async def _preempt_extended(self, waiting: Waiting, error: FitError) -> None:
+        """Has extenders say whom they would spare before room is made."""
+        pod = waiting.pod
+        asked = [item for item in self._extenders if item.preempts and item.is_interested(pod)]
+        points = self.frameworks[pod.scheduler_name].profile.post_filters
+        plugin = next((item for item in points if isinstance(item, DefaultPreemption)), None)
+        offers = plugin.offers(pod) if plugin is not None and asked and not error.rejected_by else {}
+        if plugin is None or not offers:
+            self._refuse(waiting, error)
+            return
+        message = self._pods.get(pod.key) or Pod()
+        for extender in asked:
+            try:
+                offers = await extender.preempt(message, offers, self._pods.get)
+            except ExtenderError as err:
+                _log.warning("extender had no say in preemption", pod=pod.key, extender=extender.name, err=str(err))
+                if not extender.is_ignorable:
+                    offers = {}
+        if self.queue.knows(pod):
+            known = {node: victims for node, victims in offers.items() if node in self.cache.columns.row_of}
+            self._refuse(waiting, error, plugin.settle(pod, error, known))
+
+    def _refuse(self, waiting: Waiting, error: FitError, made: PostFilterResult | None = None) -> None:
+        """made is what was done about it already."""
         self._attempts.labels("unschedulable").inc()
         pod = waiting.pod
-        result = self.frameworks[pod.scheduler_name].post_filter(pod, error)
+        result = made or self.frameworks[pod.scheduler_name].post_filter(pod, error)
         error = replace(error, post_filter=result.message)
         self.queue.refuse(waiting, error.plugins or frozenset(self._plugin_events))
         nominated = self.nominations.node_of(pod.key)

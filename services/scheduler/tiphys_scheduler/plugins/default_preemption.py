@@ -12,7 +12,7 @@ Source of the rules: kube-scheduler pkg/scheduler/framework/preemption and plugi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -104,9 +104,28 @@ class DefaultPreemption:
             return PostFilterResult(message=f"preemption: {reason}")
         found = self.candidate(pod)
         if found is None:
-            helpful = int((self._helpful(pod) & self._nodes.present).sum())
-            return _none(error.node_count, {NO_VICTIMS: helpful, NOT_HELPFUL: error.node_count - helpful})
-        node, victims = found
+            return self._nobody(pod, error)
+        return self._settle(pod, *found)
+
+    def settle(self, pod: PodInfo, error: FitError, among: Mapping[str, Victims]) -> PostFilterResult:
+        """Like post_filter, where others have had a say in what is offered."""
+        if not among:
+            return self._nobody(pod, error)
+        return self._settle(pod, *min(among.items(), key=lambda item: _cost(item[1])))
+
+    def offers(self, pod: PodInfo) -> dict[str, Victims]:
+        """Nodes on which room can be made, with who has to go, the cheapest first; none where the pod may not preempt."""
+        if self._ineligible(pod):
+            return {}
+        costs = self._costs(pod)
+        found = [(self._nodes.names[row], costs.victims[row]) for row in np.flatnonzero(costs.violations >= 0).tolist()]
+        return dict(sorted(found, key=lambda item: _cost(item[1]))[:_MOST_SIMULATED])
+
+    def _nobody(self, pod: PodInfo, error: FitError) -> PostFilterResult:
+        helpful = int((self._helpful(pod) & self._nodes.present).sum())
+        return _none(error.node_count, {NO_VICTIMS: helpful, NOT_HELPFUL: error.node_count - helpful})
+
+    def _settle(self, pod: PodInfo, node: str, victims: Victims) -> PostFilterResult:
         for other in self._nominations.on(node):
             if other.priority < pod.priority:
                 self._nominations.remove(other.key)
@@ -116,10 +135,11 @@ class DefaultPreemption:
 
     def candidate(self, pod: PodInfo) -> tuple[str, Victims] | None:
         """The node on which room costs least, and who has to go; nothing is done about it."""
+        return self._cheapest(self._costs(pod))
+
+    def _costs(self, pod: PodInfo) -> _Costs:
         others = [f for f in self._filters() if f.name not in _BY_AMOUNT and not _is_unhelped(f)]
-        if any(f.is_needed(pod, self._nodes) for f in others):
-            return self._cheapest(self._simulate(pod))
-        return self._cheapest(self._follow(pod))
+        return self._simulate(pod) if any(f.is_needed(pod, self._nodes) for f in others) else self._follow(pod)
 
     def _ineligible(self, pod: PodInfo) -> str:
         if pod.preemption_policy == "Never":
@@ -311,6 +331,14 @@ def _put(costs: _Costs, row: int, victims: Victims | None) -> None:
     costs.count[row] = len(victims.pods)
     costs.started[row] = min(p.started_s or _NEVER_STARTED for p in victims.pods if p.priority == first)
     costs.victims[row] = victims
+
+
+def _cost(victims: Victims) -> tuple[int, ...]:
+    """What `_put` notes, to compare a few."""
+    first = victims.pods[0].priority
+    started = min(p.started_s or _NEVER_STARTED for p in victims.pods if p.priority == first)
+    total = sum(p.priority + _SUM_OFFSET for p in victims.pods)
+    return victims.violations, first, total, len(victims.pods), -started
 
 
 @contextmanager

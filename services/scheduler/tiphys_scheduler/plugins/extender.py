@@ -18,6 +18,7 @@ from tiphys_apimachinery.codec.json_codec import to_json
 from tiphys_component.log import get_logger
 from tiphys_scheduler.configuration.model import ExtenderConfig
 from tiphys_scheduler.framework.interface import MAX_SCORE, Event
+from tiphys_scheduler.plugins.default_preemption import Victims
 from tiphys_scheduler.pod_info import PodInfo
 
 _log = get_logger("scheduler.extender")
@@ -49,6 +50,7 @@ class Extender:
         self.name = config.url
         self.weight = config.weight
         self.binds = bool(config.bind_verb)
+        self.preempts = bool(config.preempt_verb)
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -87,6 +89,32 @@ class Extender:
         answer = await self._post(self._config.prioritize_verb, self._args(pod, nominees))
         ranks = [_lower(item) for item in answer or []]
         return {str(r["host"]): int(r["score"]) * self.weight * (MAX_SCORE // _MOST_RANK) for r in ranks}
+
+    async def preempt(
+        self, pod: Pod, offers: Mapping[str, Victims], pod_of: Callable[[str], Pod | None]
+    ) -> dict[str, Victims]:
+        """What it leaves of nodes and their victims. Raises ExtenderError."""
+        whole, meta = {}, {}
+        for node, victims in offers.items():
+            if self._config.node_cache_capable:
+                named = [{"UID": victim.uid} for victim in victims.pods]
+                meta[node] = {"Pods": named, "NumPDBViolations": victims.violations}
+            else:
+                messages = [
+                    message for message in (pod_of(victim.key) for victim in victims.pods) if message is not None
+                ]
+                whole[node] = {"Pods": [to_json(m) for m in messages], "NumPDBViolations": victims.violations}
+        args = {"Pod": to_json(pod), "NodeNameToVictims": whole or None, "NodeNameToMetaVictims": meta or None}
+        answer = _lower(await self._post(self._config.preempt_verb, args)).get("nodenametometavictims") or {}
+        left: dict[str, Victims] = {}
+        for node, value in answer.items():
+            if node not in offers:
+                continue
+            named_uids = {_lower(item).get("uid") for item in _lower(value).get("pods") or []}
+            going = tuple(victim for victim in offers[node].pods if victim.uid in named_uids)
+            if going:
+                left[node] = Victims(going, int(_lower(value).get("numpdbviolations") or 0))
+        return left
 
     def is_mine(self, pod: PodInfo) -> bool:
         """Pods that it binds."""

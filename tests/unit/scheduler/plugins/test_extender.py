@@ -136,3 +136,39 @@ async def test_an_extender_that_is_away_holds_pods_up_unless_it_may_be_ignored(i
         else:
             await found.until(lambda: found.place_of("p") == "backoff")
             assert failures(found)[0].startswith(f"extender http://127.0.0.1:{_NO_PORT}/filter: ")
+
+
+@pytest.mark.parametrize("is_cached", [True, False], ids=["names", "whole pods"])
+async def test_an_extender_spares_the_victims_of_a_node(is_cached: bool) -> None:
+    spared: dict[str, Any] = {}
+    async with (
+        extender(preempt={"NodeNameToMetaVictims": spared}) as (url, asked),
+        world(
+            node("a", cpu="1"),
+            node("b", cpu="1"),
+            config=config(url, preempt_verb="preempt", node_cache_capable=is_cached),
+        ) as found,
+    ):
+        for name, at in (("on-a", "a"), ("on-b", "b")):
+            created = await found.client.create(pod_message(name, cpu="1", priority=1, nodeName=at))
+            spared["b"] = {"Pods": [{"UID": created.metadata.uid}], "NumPDBViolations": 0}
+        await found.until(lambda: bool(found.scheduler.cache.node_of("default/on-b")))
+        await found.client.create(pod_message("vip", cpu="1", priority=9))
+        await found.until(lambda: any(reason == "Preempted" for _, reason, _ in found.events.seen))
+        # By itself the scheduler would have taken the first of two equal nodes.
+        assert [name for name, reason, _ in found.events.seen if reason == "Preempted"] == ["on-b"]
+        key = "NodeNameToMetaVictims" if is_cached else "NodeNameToVictims"
+        assert set(asked["preempt"][key]) == {"a", "b"}
+
+
+async def test_nobody_goes_where_the_extender_leaves_no_node() -> None:
+    async with (
+        extender(preempt={"NodeNameToMetaVictims": {}}) as (url, asked),
+        world(node("a", cpu="1"), config=config(url, preempt_verb="preempt")) as found,
+    ):
+        await found.client.create(pod_message("low", cpu="1", priority=1))
+        await found.until(lambda: found.node_of("low") == "a")
+        await found.client.create(pod_message("vip", cpu="1", priority=9))
+        await found.until(lambda: found.place_of("vip") == "unschedulable")
+        assert "preempt" in asked
+        assert not any(reason == "Preempted" for _, reason, _ in found.events.seen)
