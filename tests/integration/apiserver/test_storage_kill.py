@@ -159,7 +159,7 @@ def member(tmp_path: Path) -> Iterator[EtcdMember]:
 
 
 @pytest.mark.etcd
-async def test_etcd_keeps_every_acknowledged_write_when_server_and_store_are_killed(member: EtcdMember) -> None:
+async def test_A8_etcd_keeps_every_acknowledged_write_when_server_and_store_are_killed(member: EtcdMember) -> None:
     said, rng = Acknowledged(), random.Random(42)
     for round_number in range(3):
         writer = WriterProcess("etcd", member.endpoint)

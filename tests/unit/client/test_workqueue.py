@@ -155,15 +155,18 @@ def test_slowest_limiter_decides() -> None:
     assert limiter.failures("a") == 0
 
 
-async def test_metrics_follow_an_item() -> None:
+async def test_J5_metrics_follow_an_item() -> None:
     registry, clock = Registry(), FakeClock()
-    queue: RateLimitingQueue[str] = RateLimitingQueue(clock, metrics=WorkMetrics(registry).for_queue("pods"))
+    queue: RateLimitingQueue[str] = RateLimitingQueue(clock, metrics=WorkMetrics(registry, clock).for_queue("pods"))
     queue.add("a")
     queue.add("b")
     clock.advance(2)
     await queue.get()
     clock.advance(3)
+    assert registry.value("workqueue_unfinished_work_seconds", name="pods") == 3
+    assert registry.value("workqueue_longest_running_processor_seconds", name="pods") == 3
     queue.done("a")
+    assert registry.value("workqueue_unfinished_work_seconds", name="pods") == 0
     assert registry.value("workqueue_depth", name="pods") == 1
     assert registry.value("workqueue_adds_total", name="pods") == 2
     assert registry.value("workqueue_queue_duration_seconds_sum", name="pods") == 2
