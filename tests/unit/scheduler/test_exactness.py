@@ -123,7 +123,7 @@ def test_C1_each_plugin_says_what_the_slow_reference_says(seed: int, part: str) 
     run_world(Random(seed), (part,))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(random=st.randoms(use_true_random=False), parts=st.sets(st.sampled_from(PARTS), min_size=2))
 def test_C1_mixes_of_plugins_say_what_the_slow_reference_says(random: Random, parts: set[str]) -> None:
     run_world(random, sorted(parts))
@@ -137,7 +137,7 @@ def test_C1_classes_place_pods_as_if_each_were_the_first(seed: int, part: str) -
     world = World(random, (part, "resources"))
     twin = Twin(world.cluster(8))
     shapes = [world.pod(f"shape{i}") for i in range(3)]
-    for number in range(60):
+    for number in range(30):
         pod = Pod()
         pod.CopyFrom(random.choice(shapes))
         pod.metadata.name = f"p{number}"
