@@ -304,10 +304,13 @@ class Scheduler:
         """made is what was done about it already."""
         self._attempts.labels("unschedulable").inc()
         pod = waiting.pod
+        meant = self.nominations.node_of(pod.key)
         result = made or self.frameworks[pod.scheduler_name].post_filter(pod, error)
         error = replace(error, post_filter=result.message)
         self.queue.refuse(waiting, error.plugins or frozenset(self._plugin_events))
         nominated = self.nominations.node_of(pod.key)
+        if meant not in ("", nominated):
+            self.queue.move_on(_POD_DELETED, node=meant)
         if (pod.refusal, pod.nominated_node) != (error.message, nominated):
             self._refusals.add(pod, error.message, nominated)
         self._events.event(pod, "Warning", "FailedScheduling", error.message)

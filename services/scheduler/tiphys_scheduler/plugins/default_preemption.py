@@ -114,7 +114,7 @@ class DefaultPreemption:
         return self._settle(pod, *min(among.items(), key=lambda item: _cost(item[1])))
 
     def offers(self, pod: PodInfo) -> dict[str, Victims]:
-        """Nodes on which room can be made, with who has to go, the cheapest first; none where the pod may not preempt."""
+        """Nodes on which room can be made, with who has to go, the cheapest first; none if the pod may not preempt."""
         if self._ineligible(pod):
             return {}
         costs = self._costs(pod)
@@ -122,6 +122,8 @@ class DefaultPreemption:
         return dict(sorted(found, key=lambda item: _cost(item[1]))[:_MOST_SIMULATED])
 
     def _nobody(self, pod: PodInfo, error: FitError) -> PostFilterResult:
+        # Room that was made for it before has gone to another, or with its node.
+        self._nominations.remove(pod.key)
         helpful = int((self._helpful(pod) & self._nodes.present).sum())
         return _none(error.node_count, {NO_VICTIMS: helpful, NOT_HELPFUL: error.node_count - helpful})
 
