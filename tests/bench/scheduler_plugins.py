@@ -88,7 +88,7 @@ def measure_preemption() -> Figure:
             nominations.remove(info.key)
             cache.assume(info, placed.node)
         rates.append(_PREEMPTORS / (process_time() - began))
-    return Figure(f"scheduler alone, {NODES:,} nodes: preemptions", median(rates), "per s", note="500 wanted")
+    return Figure(f"scheduler alone, {NODES:,} nodes: preemptions", median(rates), "per s", at_least=500)
 
 
 def measure_explain() -> list[Figure]:
@@ -103,7 +103,7 @@ def measure_explain() -> list[Figure]:
     for title, cpu in (("fits nowhere", "64"), ("fits", "1")):
         info = pod("p", cpu=cpu, memory="1Gi")
         times = [_ms(lambda info=info: explain(framework, info, cache.columns)) for _ in range(7)]
-        found.append(Figure(f"explain at {NODES:,} nodes, a pod that {title}", median(times), "ms", note="50 at most"))
+        found.append(Figure(f"explain at {NODES:,} nodes, a pod that {title}", median(times), "ms", at_most=50))
     return found
 
 
@@ -138,7 +138,7 @@ def measure_gated() -> Figure:
                     queue.move_on(frozenset({Event.POD_ADDED}), node=placed.node, pod=waiting.pod)
             found.append(_PODS / (process_time() - began))
     loss = 100 * (1 - median(rates[10_000]) / median(rates[0]))
-    return Figure("throughput lost to 10,000 gated pods", loss, "%", note="5 at most")
+    return Figure("throughput lost to 10,000 gated pods", loss, "%", at_most=5)
 
 
 class PreferFastDisks(SchedulerPlugin):
@@ -169,7 +169,7 @@ async def measure_remote() -> Figure:
             process.terminate()
             await process.wait()
     loss = 100 * (1 - median(rates[True]) / median(rates[False]))
-    return Figure(f"throughput lost to a plugin in another process, {NODES:,} nodes", loss, "%", note="20 at most")
+    return Figure(f"throughput lost to a plugin in another process, {NODES:,} nodes", loss, "%", at_most=20)
 
 
 async def _placed_per_s(remotes: Sequence[RemotePlugin]) -> float:
