@@ -29,6 +29,8 @@ from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.pod_info import PodInfo
 
 _NOT_FEASIBLE = -1
+# Up to so many rows are quicker one by one than as arrays.
+_FEW_ROWS = 6
 
 
 class PluginLists:
@@ -183,7 +185,7 @@ class PodClass:
             self._relate()
             self._compute_best()
             return
-        if len(rows) > 1 or not self._compute_row(int(rows[0])):
+        if len(rows) > _FEW_ROWS or not all(self._compute_row(row) for row in rows.tolist()):
             self._compute(rows)
         touched = [rows]
         if not self._are_relations_true():
