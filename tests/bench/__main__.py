@@ -25,6 +25,7 @@ from tests.bench.definitions import measure_definitions
 from tests.bench.figures import Figure, print_figures, print_heading, skipped
 from tests.bench.overlay import measure_overlay
 from tests.bench.scheduler import measure_scheduler
+from tests.bench.simulation import measure_simulation
 from tests.bench.storage import main as print_storage
 
 
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures += _measure(measure_controllers())
     for store in _stores(options.store or STORES):
         figures += uvloop.run(measure_definitions(store))
+    figures += _measure(measure_simulation())
     figures += _measure(measure_scheduler())
     figures += _measure(measure_cni())
     figures += _measure(measure_overlay())

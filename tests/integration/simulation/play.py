@@ -41,17 +41,17 @@ def play(seed: int) -> Outcome:
 def run(seed: int, faults: Faults) -> Outcome:
     """One run of a seed's scenario on a virtual clock of its own."""
     outcome = Outcome()
-    with virtual_time() as (runner, clock):
+    try:
+        with virtual_time() as (runner, clock):
 
-        async def main() -> None:
-            async with cluster(clock, seed=seed) as made:
-                await _play(made, draw(seed), faults, outcome)
-            outcome.lasted_s = clock.monotonic()
+            async def main() -> None:
+                async with cluster(clock, seed=seed) as made:
+                    await _play(made, draw(seed), faults, outcome)
+                outcome.lasted_s = clock.monotonic()
 
-        try:
             runner.run(main())
-        except Exception as err:
-            outcome.faults += [f"{type(leaf).__name__}: {leaf}, but {outcome.state}" for leaf in leaves(err)]
+    except Exception as err:
+        outcome.faults += [f"{type(leaf).__name__}: {leaf}, but {outcome.state}" for leaf in leaves(err)]
     return outcome
 
 
