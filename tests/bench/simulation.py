@@ -8,7 +8,7 @@ from random import Random
 from tests.bench.figures import Figure
 from tiphys.api.apps.v1.apps_pb2 import Deployment
 from tiphys.api.core.v1.pod_pb2 import Pod
-from tiphys_cluster.testing import Cluster, cluster
+from tiphys_cluster.testing.cluster import Cluster, cluster
 from tiphys_component.virtual_time import virtual_time
 
 _NODES, _DEPLOYMENTS, _REPLICAS = 100, 40, 50

@@ -102,7 +102,7 @@ def _roads(made: Cluster, user: str, chance: Random) -> Callable[[Callable[[], N
     inner = made.server.transport(f"system:{user}")
 
     def open_road(kill: Callable[[], None]) -> FaultyTransport:
-        return FaultyTransport(inner, lambda: made.faults, chance, made.clock, kill)
+        return FaultyTransport(inner, lambda: made.faults, rng=chance, clock=made.clock, on_killed=kill)
 
     return open_road
 

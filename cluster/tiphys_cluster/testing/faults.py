@@ -39,7 +39,13 @@ class FaultyTransport:
     """The road of one incarnation of a process. on_killed ends the process, at the call at which it is drawn."""
 
     def __init__(
-        self, inner: Transport, faults: Callable[[], Faults], rng: Random, clock: Clock, on_killed: Callable[[], None]
+        self,
+        inner: Transport,
+        faults: Callable[[], Faults],
+        *,
+        rng: Random,
+        clock: Clock,
+        on_killed: Callable[[], None],
     ) -> None:
         self._inner = inner
         self._faults = faults

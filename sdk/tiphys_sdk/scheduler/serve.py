@@ -14,8 +14,8 @@ from tiphys_sdk.scheduler.plugin import Label, Nodes, SchedulerPlugin
 from tiphys_sdk.sockets import claim, socket_path
 
 
-class SchedulerPluginServicer(plugin_pb2_grpc.SchedulerPluginServicer):
-    """Serves tiphys.scheduler.v1.SchedulerPlugin out of two functions."""
+class SchedulerPluginServicer(plugin_pb2_grpc.SchedulerPluginServiceServicer):
+    """Serves tiphys.scheduler.v1.SchedulerPluginService out of two functions."""
 
     def __init__(self, plugin: SchedulerPlugin) -> None:
         self._plugin = plugin
@@ -56,8 +56,8 @@ def columns(message: plugin_pb2.NodeColumns) -> Nodes:
 
 def plugin_service(plugin: SchedulerPlugin) -> rpc.Servicer:
     """What a server registers."""
-    name = plugin_pb2.DESCRIPTOR.services_by_name["SchedulerPlugin"].full_name
-    add = plugin_pb2_grpc.add_SchedulerPluginServicer_to_server
+    name = plugin_pb2.DESCRIPTOR.services_by_name["SchedulerPluginService"].full_name
+    add = plugin_pb2_grpc.add_SchedulerPluginServiceServicer_to_server
     return rpc.Servicer((name,), lambda server: add(SchedulerPluginServicer(plugin), server))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.integration.simulation.scenario import Step, begin, draw, end_state, is_settled
-from tiphys_cluster.testing import Cluster, cluster
+from tiphys_cluster.testing.cluster import Cluster, cluster
 from tiphys_cluster.testing.faults import MANY, NONE, Faults
 from tiphys_cluster.testing.invariants import Guard
 from tiphys_cluster.testing.world import World, follow

@@ -18,7 +18,7 @@ from tiphys.api.discovery.v1.discovery_pb2 import EndpointSlice
 from tiphys.api.policy.v1.policy_pb2 import Eviction, PodDisruptionBudget
 from tiphys_apimachinery.errors import NotFound, TooManyRequests
 from tiphys_apimachinery.meta import get_controller_of, is_condition_true
-from tiphys_cluster.testing import Cluster
+from tiphys_cluster.testing.cluster import Cluster
 from tiphys_cluster.testing.hollow_nodes import RUNS_FOR_S
 from tiphys_cluster.testing.world import is_ready
 

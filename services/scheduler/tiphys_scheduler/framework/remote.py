@@ -29,7 +29,7 @@ from tiphys_scheduler.pod_info import Needs, PodInfo
 _log = get_logger("scheduler.remote")
 _MOST_CLASSES = 256
 _NORMALIZE = {
-    plugin_pb2.NORMALIZATION_NONE: Normalize.NONE,
+    plugin_pb2.NORMALIZATION_UNSPECIFIED: Normalize.NONE,
     plugin_pb2.NORMALIZATION_HIGHEST: Normalize.HIGHEST,
     plugin_pb2.NORMALIZATION_REVERSED: Normalize.REVERSED,
 }
@@ -62,7 +62,7 @@ class RemotePlugin:
         self,
         config: RemotePluginConfig,
         description: plugin_pb2.DescribeResponse,
-        stub: plugin_pb2_grpc.SchedulerPluginAsyncStub,
+        stub: plugin_pb2_grpc.SchedulerPluginServiceAsyncStub,
     ) -> None:
         self._config, self._description, self._stub = config, description, stub
         self.name = config.name
@@ -197,7 +197,9 @@ async def connect(configs: Iterable[RemotePluginConfig]) -> list[RemotePlugin]:
     """The plugins of a configuration. Raises StartupError for one that does not answer and may not be ignored."""
     found = []
     for config in configs:
-        stub: plugin_pb2_grpc.SchedulerPluginAsyncStub = plugin_pb2_grpc.SchedulerPluginStub(channel(config.target))
+        stub: plugin_pb2_grpc.SchedulerPluginServiceAsyncStub = plugin_pb2_grpc.SchedulerPluginServiceStub(
+            channel(config.target)
+        )
         try:
             description = await stub.Describe(
                 plugin_pb2.DescribeRequest(), timeout=config.timeout_s, wait_for_ready=True
