@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +348,16 @@ async def _until_allowed(server: RunningServer) -> Reply:
 
 @pytest.mark.slow
 async def test_A37_a_thousand_definitions_take_at_most_300_mb() -> None:
+    """In a process of its own: in one that has run other tests nobody can tell whose memory it is."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert await asyncio.get_running_loop().run_in_executor(pool, _mb_of_a_thousand_definitions) < 300
+
+
+def _mb_of_a_thousand_definitions() -> float:
+    return asyncio.run(_define_a_thousand())
+
+
+async def _define_a_thousand() -> float:
     text = {"type": "string", "description": "Some words on what this field is about, as definitions have them."}
     part = {"type": "object", "properties": {f"field{index}": text for index in range(8)}}
     spec = {"type": "object", "properties": {f"part{index}": part for index in range(12)}}
@@ -365,7 +377,7 @@ async def test_A37_a_thousand_definitions_take_at_most_300_mb() -> None:
             await _until(server, path, lambda reply: reply.status == 200)
             assert (await server.http("POST", path, thing)).status == 201
         await server.http("GET", "/openapi/v2")
-        assert _resident_mb() - before < 300
+        return _resident_mb() - before
 
 
 def _resident_mb() -> float:

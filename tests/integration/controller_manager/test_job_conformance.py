@@ -102,9 +102,11 @@ async def test_B17_pods_that_a_job_leaves_behind_are_free(cluster: Cluster) -> N
         assert len(found) == 2
         return not any(pod.metadata.finalizers or pod.metadata.ownerReferences for pod in found)
 
+    async def is_gone() -> bool:
+        return not (await cluster.client.list(Job, "default")).items
+
     await cluster.until(are_free)
-    with pytest.raises(NotFound):
-        await cluster.client.get(Job, "leaves", "default")
+    await cluster.until(is_gone)
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,11 @@ async def test_killed_by_hand_is_seen_by_the_event(kubelet: RunningKubelet, cont
     await kubelet.until("killed", is_ready)
     run = kubelet.kubelet.lifecycle.observation(pod.metadata.uid).latest("app")
     assert run is not None
-    listed_at = kubelet.kubelet.lifecycle.relisted_at
+    # Right after a look at all, so that the next one is as far away as can be.
+    before = kubelet.kubelet.lifecycle.relisted_at
+    async with asyncio.timeout(60):
+        while (listed_at := kubelet.kubelet.lifecycle.relisted_at) == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
     await kubelet.runtime.stop_container(run.id, 0)
     again = await kubelet.until("killed", lambda p: p.status.containerStatuses[0].restartCount == 1)
     assert kubelet.kubelet.lifecycle.relisted_at == listed_at, "an event should have told, not the next look at all"
