@@ -17,7 +17,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "rows.md"
-_NAME = re.compile(r"test_([A-M][0-9]+)_")
+# A test may prove several rows: test_H11_B35_what_it_says.
+_NAME = re.compile(r"test_((?:[A-M][0-9]+_)+)")
 _HEAD = """# What works, row by row
 
 Made by `python -m hack.update_rows` from `hack/rows.yaml` and from the names of the tests: a test that proves a row
@@ -38,8 +39,8 @@ def named_tests() -> dict[str, dict[str, int]]:
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for name in _functions(ast.parse(path.read_text())):
             match = _NAME.match(name)
-            if match:
-                found[match[1]][path.relative_to(ROOT).as_posix()] += 1
+            for row in match[1].rstrip("_").split("_") if match else ():
+                found[row][path.relative_to(ROOT).as_posix()] += 1
     return found
 
 

@@ -38,7 +38,7 @@ def check(first: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_OF_ONE_TEST))
-def test_M15_control_plane_keeps_its_promises_whatever_fails(first: int) -> None:
+def test_B1_M15_control_plane_keeps_its_promises_whatever_fails(first: int) -> None:
     check(first, SEEDS_OF_ONE_TEST)
 
 
