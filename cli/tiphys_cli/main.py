@@ -17,6 +17,7 @@ _VERBS = {
     "kubeconfig": ("tiphys_cli.kubeconfig", "Print where a cluster's kubeconfig is, or what is in it."),
     "node": ("tiphys_cli.node", "Add nodes to a running cluster, and remove them."),
     "image": ("tiphys_cli.image", "Load container images into a cluster's nodes."),
+    "get": ("tiphys_cli.get", "Show objects as they were at a past moment."),
     "explain": ("tiphys_cli.explain", "Say why a pod goes where it goes, and what would make it fit."),
     "plugin": ("tiphys_cli.plugin", "Test plugins against their contract."),
 }

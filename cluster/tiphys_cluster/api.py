@@ -14,6 +14,7 @@ from tiphys_cluster.layout import Layout
 from tiphys_cluster.settings import Settings
 
 _REQUEST_TIMEOUT_S = 3.0
+_JSON = "application/json"
 _FAILURES = (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError)
 
 
@@ -28,7 +29,7 @@ class Api:
     key: Path
 
     async def request(
-        self, method: str, path: str, body: object = None, *, content_type: str = "application/json"
+        self, method: str, path: str, body: object = None, *, content_type: str = _JSON, accept: str = _JSON
     ) -> tuple[int, bytes]:
         """Status code and body of the answer. Raises OSError or TimeoutError when nobody answers."""
         context = ssl.create_default_context(cafile=str(self.ca))
@@ -36,7 +37,7 @@ class Api:
         data = b"" if body is None else json.dumps(body).encode()
         # HTTP/1.0, whose bodies have no chunks: what follows the header, up to the end, is the object.
         head = (
-            f"{method} {path} HTTP/1.0\r\nHost: {self.host}\r\nAccept: application/json\r\n"
+            f"{method} {path} HTTP/1.0\r\nHost: {self.host}\r\nAccept: {accept}\r\n"
             f"Content-Type: {content_type}\r\nContent-Length: {len(data)}\r\n\r\n"
         )
         async with asyncio.timeout(_REQUEST_TIMEOUT_S):
@@ -58,11 +59,11 @@ class Api:
         return _object(body) if code == 200 else None
 
     async def ask(
-        self, method: str, path: str, body: object = None, *, content_type: str = "application/json"
+        self, method: str, path: str, body: object = None, *, content_type: str = _JSON, accept: str = _JSON
     ) -> tuple[int, dict[str, Any]]:
         """Status code and object of an answer that has to come. Raises ClusterError when none does."""
         try:
-            code, content = await self.request(method, path, body, content_type=content_type)
+            code, content = await self.request(method, path, body, content_type=content_type, accept=accept)
         except _FAILURES as err:
             raise ClusterError(
                 f"the API server does not answer {method} {path}: {err or type(err).__name__}",

@@ -70,7 +70,7 @@ async def api_server(clock: Clock, rng: Random) -> AsyncIterator[SimulatedApiSer
     try:
         async with asyncio.TaskGroup() as group:
             parts.table.start(group)
-            running = start_loop(group, Compactor(store, clock).run(), "compaction")
+            running = start_loop(group, Compactor(store, clock, interval_s=300.0).run(), "compaction")
             await parts.table.wait_ready()
             await parts.bootstrap(_PORT)
             yield SimulatedApiServer(parts, InProcessDoor(parts), store)

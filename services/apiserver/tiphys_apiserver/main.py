@@ -13,11 +13,13 @@ import grpc
 
 from tiphys_apimachinery.scheme import load_default
 from tiphys_apiserver.options import Options
+from tiphys_apiserver.rest.revision_path import add_revision_path
 from tiphys_apiserver.server.assembly import Assembly, Foundation, assemble
 from tiphys_apiserver.server.flow_control.dangling import DanglingConditions
 from tiphys_apiserver.storage.compactor import Compactor
 from tiphys_apiserver.storage.interface import StorageError, Store
 from tiphys_apiserver.storage.measured_store import MeasuredStore, Place, read_place
+from tiphys_apiserver.storage.moments import Moments
 from tiphys_component import app, log
 from tiphys_component.app import StartupError, start_loop
 from tiphys_component.clock import Clock, SystemClock
@@ -80,7 +82,7 @@ class ApiServer:
             async with asyncio.TaskGroup() as group:
                 parts.table.start(group)
                 parts.aggregator.start(group, parts.table)
-                start_loop(group, Compactor(store, self._clock).run(), "compaction")
+                self._start_history(store, parts, group)
                 if encrypted is not None:
                     start_loop(group, encrypted.run(), "encryption")
                 for trail in parts.auditor.trails if parts.auditor is not None else ():
@@ -117,6 +119,13 @@ class ApiServer:
         start_loop(group, conditions.run(), "conditions of flow schemas")
         if parts.kubernetes_service is not None:
             start_loop(group, parts.kubernetes_service.run(), "kubernetes service")
+
+    def _start_history(self, store: Store, parts: Assembly, group: asyncio.TaskGroup) -> None:
+        history_s = self._options.history_s
+        moments = Moments(store, self._clock, history_s=history_s)
+        add_revision_path(parts.paths, moments)
+        start_loop(group, moments.run(), "moments")
+        start_loop(group, Compactor(store, self._clock, interval_s=history_s).run(), "compaction")
 
     async def _leave(self, parts: Assembly) -> None:
         """Serve on for a while, so that whoever spreads requests over several servers sees that this one is unready."""

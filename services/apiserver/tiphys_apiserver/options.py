@@ -43,6 +43,12 @@ class Options(SecurityOptions):
     store_file: Path = flag(
         "--store-file", "--sqlite-path", default=DEFAULT_HOME / "store" / "tiphys.db", help="file of the SQLite store"
     )
+    history_s: float = flag(
+        "--history",
+        default=900.0,
+        duration=True,
+        help="how long the store keeps what was, at least: for watches that resume, and lists at a past moment",
+    )
     etcd_servers: tuple[str, ...] = flag("--etcd-servers", default=(), help="URLs of etcd, parted by commas")
     etcd_prefix: str = flag("--etcd-prefix", default="/registry", help="prefix of all keys in etcd")
     etcd_cafile: Path | None = flag("--etcd-cafile", default=None, help="authority that signed etcd's certificate")

@@ -8,9 +8,6 @@ from tiphys_component.log import get_logger
 
 _log = get_logger(__name__)
 
-# Source: kube-apiserver --etcd-compaction-interval.
-DEFAULT_INTERVAL_S = 300.0
-
 
 class Compactor:
     """Keeps between one and two intervals of history: each round compacts at the revision that the last one saw.
@@ -18,7 +15,7 @@ class Compactor:
     Several servers over one etcd may each run one; the later call of a round changes little.
     """
 
-    def __init__(self, store: Store, clock: Clock, *, interval_s: float = DEFAULT_INTERVAL_S) -> None:
+    def __init__(self, store: Store, clock: Clock, *, interval_s: float) -> None:
         self._store = store
         self._clock = clock
         self._interval_s = interval_s
