@@ -111,7 +111,7 @@ test: lint type contracts verify unit integration e2e ## everything that CI runs
 
 .PHONY: test-long
 test-long: test compose-test containerd17 ## and the long runs: docker-compose, chaos, kills, scale, a newer containerd
-	$(PYTEST) tests -m slow
+	TIPHYS_TEST_SEED=random $(PYTEST) tests -m slow
 	$(BIN)/python -m tests.integration.simulation 100-5000
 
 # Options for the cluster: make up ARGS="--name other --store etcd --port-offset 1000"

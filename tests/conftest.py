@@ -7,6 +7,18 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+from tests.support import chance
+
+# A loaded machine makes no test wrong. What fails prints how to draw it again.
+settings.register_profile("tiphys", derandomize=chance.is_fixed(), deadline=None, print_blob=True)
+settings.load_profile("tiphys")
+
+
+def pytest_report_header() -> str:
+    """What this run draws from."""
+    return f"TIPHYS_TEST_SEED={chance.seed()}"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,6 @@
 """Thousands of requests that no friend would send: none is answered 500, none hangs, and the server stands.
 
-A short run in `make test`, other ones each time; a long one in `make test-long`. What fails prints the request and the
+A short run in `make test`, a long one in `make test-long`. What fails prints the request and the
 seed, and goes on as a case of its own in test_bad_input or test_bad_clients once it is mended.
 """
 
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support import chance
 from tests.support.apiserver import Reply, RunningServer, read_reply, running_server
 from tests.support.hostile import Hostile, dumps
 from tests.support.ports import free_port
@@ -141,7 +142,7 @@ async def healthy(server: RunningServer) -> None:
 async def test_hostile_requests_get_an_answer_and_never_500() -> None:
     port = free_port()
     async with running_server(insecure_port=port) as server:
-        codes = await attack(port, random.randrange(1 << 32), 1500)
+        codes = await attack(port, chance.rng("hostile requests").randrange(1 << 32), 1500)
         await healthy(server)
     # They reach what they are meant for: some are taken, some are found invalid, some can't be read.
     assert min(codes[201], codes[422], codes[400], codes[404]) > 20, codes

@@ -29,8 +29,10 @@ STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     ("", "serviceaccounts"): ("core.service_account", "ServiceAccountStrategy"),
     ("", "services"): ("core.service", "ServiceStrategy"),
     (_ADMISSION, "mutatingadmissionpolicies"): ("admissionregistration.expressions", "MutatingPolicyStrategy"),
+    (_ADMISSION, "mutatingadmissionpolicybindings"): ("admissionregistration.expressions", "BindingStrategy"),
     (_ADMISSION, "mutatingwebhookconfigurations"): ("admissionregistration.expressions", "WebhookStrategy"),
     (_ADMISSION, "validatingadmissionpolicies"): ("admissionregistration.expressions", "PolicyStrategy"),
+    (_ADMISSION, "validatingadmissionpolicybindings"): ("admissionregistration.expressions", "BindingStrategy"),
     (_ADMISSION, "validatingwebhookconfigurations"): ("admissionregistration.expressions", "WebhookStrategy"),
     ("apiextensions.k8s.io", "customresourcedefinitions"): (
         "apiextensions.custom_resource_definition",

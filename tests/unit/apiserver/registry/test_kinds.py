@@ -6,6 +6,8 @@ import pytest
 from google.protobuf.message import Message
 
 from tests.unit.apiserver.registry.bench import create_faults, update_faults
+from tiphys.api.admissionregistration.v1.admissionregistration_pb2 import ValidatingAdmissionPolicyBinding
+from tiphys.api.admissionregistration.v1beta1.admissionregistration_pb2 import MutatingAdmissionPolicyBinding
 from tiphys.api.apps.v1.apps_pb2 import DaemonSet, Deployment, ReplicaSet, StatefulSet
 from tiphys.api.autoscaling.v2.autoscaling_pb2 import HorizontalPodAutoscaler
 from tiphys.api.batch.v1.batch_pb2 import CronJob, Job
@@ -178,6 +180,20 @@ def test_ordinary_objects_have_no_fault(cls: type[Message], text: str) -> None:
             spec("schedule: '* * * * *'", "timeZone: Moon/Base", f"jobTemplate: {{spec: {{{JOB_POD}}}}}"),
             "unknown time zone Moon/Base",
             id="time zone",
+        ),
+        pytest.param(
+            ValidatingAdmissionPolicyBinding,
+            "{metadata: {name: b}, spec: {policyName: p, validationActions: [Deny],"
+            " matchResources: {namespaceSelector: {matchExpressions: [{key: 'ﷺ', operator: In, values: [a/b]}]}}}}",
+            "spec.matchResources.namespaceSelector.matchExpressions[0].key: Invalid value",
+            id="selector of a binding",
+        ),
+        pytest.param(
+            MutatingAdmissionPolicyBinding,
+            "{metadata: {name: b}, spec: {policyName: p,"
+            " paramRef: {parameterNotFoundAction: Deny, selector: {matchLabels: {a: '-'}}}}}",
+            "spec.paramRef.selector.matchLabels: Invalid value",
+            id="selector of parameters",
         ),
         pytest.param(ConfigMap, body("data: {'a/b': x}"), "data[a/b]: Invalid value", id="key"),
         pytest.param(ConfigMap, body("data: {a: x}", "binaryData: {a: AAAA}"), "duplicate of key present", id="both"),

@@ -12,43 +12,69 @@ from tiphys_apiserver.admission.policies.variables import CONDITION_VARIABLES, P
 from tiphys_apiserver.admission.webhooks.hooks import endpoint_faults
 from tiphys_apiserver.cel.program import compile_expression
 from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apiserver.registry.core.scheduling_validation import validate_label_selector
 from tiphys_apiserver.registry.strategy import Strategy, WriteContext
 
 
-class PolicyStrategy(Strategy):
+class _CheckedStrategy(Strategy):
+    """Rules beyond the schema that hold for a new object as for a changed one."""
+
+    def faults(self, obj: Any) -> Iterator[FieldError]:
+        """What the kind itself finds."""
+        raise NotImplementedError
+
+    def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
+        """Faults of the schema, and of the kind."""
+        return super().validate(ctx, obj) + list(self.faults(obj))
+
+    def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """The same for a changed one."""
+        return super().validate_update(ctx, new, old) + list(self.faults(new))
+
+
+class PolicyStrategy(_CheckedStrategy):
     """The rules of ValidatingAdmissionPolicies."""
 
-    def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
-        """Faults of the schema and of each expression."""
-        return super().validate(ctx, obj) + list(_policy_faults(obj))
-
-    def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
-        """The same for a changed one."""
-        return super().validate_update(ctx, new, old) + list(_policy_faults(new))
+    def faults(self, obj: Any) -> Iterator[FieldError]:
+        """Those of each expression and selector."""
+        return _policy_faults(obj)
 
 
-class MutatingPolicyStrategy(Strategy):
+class MutatingPolicyStrategy(_CheckedStrategy):
     """The rules of MutatingAdmissionPolicies."""
 
-    def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
-        """Faults of the schema and of each expression."""
-        return super().validate(ctx, obj) + list(_mutation_faults(obj))
-
-    def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
-        """The same for a changed one."""
-        return super().validate_update(ctx, new, old) + list(_mutation_faults(new))
+    def faults(self, obj: Any) -> Iterator[FieldError]:
+        """Those of each expression and selector, and of mutations."""
+        return _mutation_faults(obj)
 
 
-class WebhookStrategy(Strategy):
+class BindingStrategy(_CheckedStrategy):
+    """The rules of bindings of both kinds of policies."""
+
+    def faults(self, obj: Any) -> Iterator[FieldError]:
+        """Those of selectors."""
+        return _binding_faults(obj)
+
+
+class WebhookStrategy(_CheckedStrategy):
     """The rules of both kinds of webhook configurations."""
 
-    def validate(self, ctx: WriteContext, obj: Message) -> list[FieldError]:
-        """Faults of the schema, of how webhooks are reached, and of their conditions."""
-        return super().validate(ctx, obj) + list(_webhook_faults(obj))
+    def faults(self, obj: Any) -> Iterator[FieldError]:
+        """Those of selectors, of how webhooks are reached, and of their conditions."""
+        return _webhook_faults(obj)
 
-    def validate_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
-        """The same for a changed one."""
-        return super().validate_update(ctx, new, old) + list(_webhook_faults(new))
+
+def _match_faults(match: Any, path: str) -> Iterator[FieldError]:
+    for name in ("namespaceSelector", "objectSelector"):
+        if match.HasField(name):
+            yield from validate_label_selector(getattr(match, name), f"{path}.{name}")
+
+
+def _binding_faults(binding: Any) -> Iterator[FieldError]:
+    spec = binding.spec
+    yield from _match_faults(spec.matchResources, "spec.matchResources")
+    if spec.paramRef.HasField("selector"):
+        yield from validate_label_selector(spec.paramRef.selector, "spec.paramRef.selector")
 
 
 def _mutation_faults(policy: Any) -> Iterator[FieldError]:
@@ -81,6 +107,7 @@ def _mutation_faults(policy: Any) -> Iterator[FieldError]:
 
 def _shared_faults(spec: Any) -> Iterator[FieldError]:
     """Of what policies of both kinds have."""
+    yield from _match_faults(spec.matchConstraints, "spec.matchConstraints")
     for index, condition in enumerate(spec.matchConditions):
         yield from _faults(condition.expression, f"spec.matchConditions[{index}].expression", POLICY_VARIABLES)
     names: set[str] = set()
@@ -116,6 +143,7 @@ def _webhook_faults(configuration: Any) -> Iterator[FieldError]:
         if hook.name and hook.name.count(".") < 2:
             why = "should be a domain with at least three segments separated by dots"
             yield FieldError.invalid(f"{path}.name", hook.name, why)
+        yield from _match_faults(hook, path)
         yield from endpoint_faults(hook.clientConfig, f"{path}.clientConfig")
         if "v1" not in hook.admissionReviewVersions:
             why = "must include at least one of v1"
