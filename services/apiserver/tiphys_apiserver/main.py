@@ -123,7 +123,7 @@ class ApiServer:
     def _start_history(self, store: Store, parts: Assembly, group: asyncio.TaskGroup) -> None:
         history_s = self._options.history_s
         moments = Moments(store, self._clock, history_s=history_s)
-        add_revision_path(parts.paths, moments)
+        add_revision_path(parts.paths, moments, self._clock)
         start_loop(group, moments.run(), "moments")
         start_loop(group, Compactor(store, self._clock, interval_s=history_s).run(), "compaction")
 

@@ -1,4 +1,4 @@
-"""/revisions?at=MOMENT: the revision of a past moment, to be asked for with resourceVersionMatch=Exact."""
+"""/revisions?at=MOMENT: the revision of a past moment, now by default, for lists with resourceVersionMatch=Exact."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from tiphys_apimachinery.errors import BadRequest
 from tiphys_apiserver.rest.exchange import Answer, Exchange
 from tiphys_apiserver.rest.plain_paths import PlainPaths, json_answer
 from tiphys_apiserver.storage.moments import Moments
+from tiphys_component.clock import Clock
 
 
-def add_revision_path(paths: PlainPaths, moments: Moments) -> None:
+def add_revision_path(paths: PlainPaths, moments: Moments, clock: Clock) -> None:
     """Serve it."""
 
     async def revision(exchange: Exchange) -> Answer:
-        moment = _moment(exchange.query.get("at", ""))
+        moment = _moment(exchange.query["at"]) if "at" in exchange.query else clock.now()
         return json_answer({"at": moment.isoformat(), "resourceVersion": str(moments.at(moment))})
 
     paths.add("/revisions", revision)
