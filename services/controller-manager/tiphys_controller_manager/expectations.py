@@ -16,6 +16,8 @@ from tiphys_component.clock import Clock
 
 # Source: kubernetes pkg/controller/controller_utils.go, ExpectationsTimeout. Past it the view is believed again.
 TIMEOUT_S = 300.0
+# The version that no view ever reaches.
+_UNKNOWN = 1 << 63
 
 
 class View(Protocol):
@@ -41,13 +43,21 @@ class Expectations:
 
     def __init__(self, view: View, clock: Clock) -> None:
         self._view = view
-        self._clock = clock
+        self.clock = clock
         self._pending: dict[str, _Pending] = {}
 
     def wrote(self, key: str, obj: Any) -> None:
         """The server answered a write for this owner with obj."""
         pending = self._entry(key)
         pending.version = max(pending.version, resource_version(obj))
+
+    def doubt(self, key: str) -> None:
+        """A write for this owner may have been carried out or not: nothing is shown before know() says which."""
+        self._entry(key).version = _UNKNOWN
+
+    def know(self, key: str, objs: Iterable[Any]) -> None:
+        """These are all that the server has for this owner: the end of a doubt."""
+        self._entry(key).version = max((resource_version(obj) for obj in objs), default=0)
 
     def deleting(self, key: str, objs: Iterable[Any]) -> None:
         """These objects, messages or views, are about to be deleted for this owner. Say so before asking."""
@@ -83,12 +93,12 @@ class Expectations:
                 break
             del pending.awaited[name]
         shown = not pending.awaited and self._view.reached() >= pending.version
-        if shown or self._clock.monotonic() - pending.since > TIMEOUT_S:
+        if shown or self.clock.monotonic() - pending.since > TIMEOUT_S:
             del self._pending[key]
             return True
         return False
 
     def _entry(self, key: str) -> _Pending:
         pending = self._pending.setdefault(key, _Pending())
-        pending.since = self._clock.monotonic()
+        pending.since = self.clock.monotonic()
         return pending

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tiphys.api.core.v1 import pod_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.errors import APIError, NotFound
+from tiphys_apimachinery.meta import is_being_deleted
 from tiphys_client.client import Client
 from tiphys_client.transport import is_retriable
 from tiphys_controller_manager.expectations import Expectations
@@ -17,6 +18,10 @@ from tiphys_controller_manager.pods import PodView
 
 # Names of pods end with five random characters, and a label has 63.
 _MAX_PREFIX = 253 - 5
+# Between questions to a server that does not answer.
+_INSIST_S, _INSIST_MAX_S = 0.2, 5.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +91,11 @@ class PodControl:
 
     async def _look_again(self, key: str, made: pod_pb2.Pod) -> None:
         """The call may have been carried out all the same: expect to see what the server has of this owner now."""
+        self._expectations.doubt(key)
         uid = made.metadata.ownerReferences[0].uid
-        for pod in (await self._client.list(pod_pb2.Pod, made.metadata.namespace)).items:
-            if any(owner.uid == uid for owner in pod.metadata.ownerReferences):
-                self._expectations.wrote(key, pod)
+        page = await self._insist(lambda: self._client.list(pod_pb2.Pod, made.metadata.namespace))
+        owned = [pod for pod in page.items if any(owner.uid == uid for owner in pod.metadata.ownerReferences)]
+        self._expectations.know(key, owned)
 
     async def delete(self, key: str, owner: Any, pods: Sequence[PodView]) -> Outcome:
         """Delete these very pods. One that is gone already counts as deleted."""
@@ -102,6 +108,9 @@ class PodControl:
                 done += 1
                 continue
             except APIError as err:
+                if is_retriable(err) and await self._is_going(pod):
+                    done += 1
+                    continue
                 self._expectations.not_changed(key, pod)
                 self._events.event(owner, "Warning", "FailedDelete", f"Error deleting: {err}")
                 error = error or err
@@ -109,3 +118,23 @@ class PodControl:
             done += 1
             self._events.event(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
         return Outcome(done, error)
+
+    async def _is_going(self, pod: PodView) -> bool:
+        """Whether a delete whose answer was lost has been carried out."""
+        try:
+            found = await self._insist(lambda: self._client.get(pod_pb2.Pod, pod.name, pod.namespace))
+        except NotFound:
+            return True
+        return found.metadata.uid != pod.uid or is_being_deleted(found)
+
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a question, asked until there is one: what was done must be known before more is done."""
+        pause_s = _INSIST_S
+        while True:
+            try:
+                return await ask()
+            except APIError as err:
+                if not is_retriable(err):
+                    raise
+            await self._expectations.clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, _INSIST_MAX_S)
