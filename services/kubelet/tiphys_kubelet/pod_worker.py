@@ -390,11 +390,13 @@ class PodWorker:
             self._memory.volumes_stale = True
         if not self._memory.volumes_stale or self._shared.clock.now() < self._memory.volumes_retry_at:
             return
+        # Said first: what comes meanwhile, such as the driver that was missing, makes it due at once.
+        self._memory.volumes_retry_at = self._shared.clock.now() + timedelta(seconds=VOLUMES_RETRY_S)
         try:
             await self._prepare()
+            self._memory.volumes_retry_at = EPOCH
         except (VolumeError, APIError) as err:
             # Containers that run keep the content that they have, and all else of the pod goes on.
-            self._memory.volumes_retry_at = self._shared.clock.now() + timedelta(seconds=VOLUMES_RETRY_S)
             self._log.warning("volumes can't be brought up to date, will retry", err=str(err))
 
     async def _end(self) -> None:

@@ -26,6 +26,8 @@ from tiphys_cri.fake import FakeImages, FakeRuntime
 from tiphys_kubelet.kubelet import Kubelet, Outside
 from tiphys_kubelet.objects import ObjectKey, Objects
 from tiphys_kubelet.options import Options
+from tiphys_kubelet.volumes.interface import VolumeError
+from tiphys_kubelet.volumes.manager import MountedVolumes, VolumeSurroundings
 
 NODE = "node-1"
 EVENTS = Selection(Event, "default", Selector.parse(""), FieldSelector.parse(""))
@@ -277,6 +279,37 @@ async def test_change_that_comes_while_the_objects_are_read_is_not_lost(
         monkeypatch.setattr(objects, "objects_of", slow)
         await here.client.patch(ConfigMap, "conf", "default", {"data": {"k": "new"}})
         await here.until(lambda: path.read_text() == "newest")
+
+
+async def test_what_was_missing_and_comes_while_it_is_missed_is_used_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a driver that registers while the volumes of a running pod fail for want of it."""
+    async with world(tmp_path) as here:
+        config = ConfigMap(data={"k": "old"})
+        config.metadata.name, config.metadata.namespace = "conf", "default"
+        here.client.seed(config)
+        pod = make_pod()
+        pod.spec.volumes.add(name="v").volumeSource.configMap.localObjectReference.name = "conf"
+        await here.client.create(pod)
+        await here.until(lambda: is_running(here))
+        (container,) = await here.runtime.list_containers()
+        uid = container.labels["io.kubernetes.pod.uid"]
+        path = tmp_path / "pods" / uid / "volumes/kubernetes.io~configmap/v/k"
+        volumes = here.kubelet.volumes
+        ensure = volumes.ensure
+        left = [1]
+
+        async def fail_once(of: Pod, surroundings: VolumeSurroundings) -> MountedVolumes:
+            if left:
+                left.pop()
+                here.kubelet.workers.objects_changed(uid)
+                raise VolumeError("not yet")
+            return await ensure(of, surroundings)
+
+        monkeypatch.setattr(volumes, "ensure", fail_once)
+        await here.client.patch(ConfigMap, "conf", "default", {"data": {"k": "new"}})
+        await here.until(lambda: path.read_text() == "new")
 
 
 def refuse_root(pod: Pod) -> None:
