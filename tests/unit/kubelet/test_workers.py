@@ -223,15 +223,23 @@ async def test_finalizer_of_another_holds_the_object_and_not_the_worker(tmp_path
         assert held.metadata.HasField("deletionTimestamp")
 
 
+async def reads_config(here: World, root: Path, value: str) -> tuple[str, Path]:
+    """Runs a pod with a ConfigMap as its volume: its uid, and the file that holds the value."""
+    config = ConfigMap(data={"k": value})
+    config.metadata.name, config.metadata.namespace = "conf", "default"
+    here.client.seed(config)
+    pod = make_pod()
+    pod.spec.volumes.add(name="v").volumeSource.configMap.localObjectReference.name = "conf"
+    await here.client.create(pod)
+    await here.until(lambda: is_running(here))
+    (container,) = await here.runtime.list_containers()
+    uid = container.labels["io.kubernetes.pod.uid"]
+    return uid, root / "pods" / uid / "volumes/kubernetes.io~configmap/v/k"
+
+
 async def test_deleted_config_map_leaves_the_volume_and_the_worker_at_work(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
-        config = ConfigMap(data={"k": "v"})
-        config.metadata.name, config.metadata.namespace = "conf", "default"
-        here.client.seed(config)
-        pod = make_pod()
-        pod.spec.volumes.add(name="v").volumeSource.configMap.localObjectReference.name = "conf"
-        await here.client.create(pod)
-        await here.until(lambda: is_running(here))
+        _, path = await reads_config(here, tmp_path, "v")
         await here.client.delete(ConfigMap, "conf", "default")
         await here.settle(1.0)
         (container,) = await here.runtime.list_containers()
@@ -243,7 +251,6 @@ async def test_deleted_config_map_leaves_the_volume_and_the_worker_at_work(tmp_p
         told = here.status()
         assert told is not None
         assert told.status.containerStatuses[0].state.terminated.exitCode == 1
-        path = tmp_path / "pods" / container.labels["io.kubernetes.pod.uid"] / "volumes/kubernetes.io~configmap/v/k"
         assert path.read_text() == "v"
 
 
@@ -252,15 +259,7 @@ async def test_change_that_comes_while_the_objects_are_read_is_not_lost(
 ) -> None:
     """As of a claim whose volume grows: it changes twice at once, and its second state must be heard of too."""
     async with world(tmp_path) as here:
-        config = ConfigMap(data={"k": "old"})
-        config.metadata.name, config.metadata.namespace = "conf", "default"
-        here.client.seed(config)
-        pod = make_pod()
-        pod.spec.volumes.add(name="v").volumeSource.configMap.localObjectReference.name = "conf"
-        await here.client.create(pod)
-        await here.until(lambda: is_running(here))
-        (container,) = await here.runtime.list_containers()
-        path = tmp_path / "pods" / container.labels["io.kubernetes.pod.uid"] / "volumes/kubernetes.io~configmap/v/k"
+        _, path = await reads_config(here, tmp_path, "old")
         objects = here.kubelet.objects
         read = objects.objects_of
         left = ["newest"]
@@ -286,16 +285,7 @@ async def test_what_was_missing_and_comes_while_it_is_missed_is_used_at_once(
 ) -> None:
     """As a driver that registers while the volumes of a running pod fail for want of it."""
     async with world(tmp_path) as here:
-        config = ConfigMap(data={"k": "old"})
-        config.metadata.name, config.metadata.namespace = "conf", "default"
-        here.client.seed(config)
-        pod = make_pod()
-        pod.spec.volumes.add(name="v").volumeSource.configMap.localObjectReference.name = "conf"
-        await here.client.create(pod)
-        await here.until(lambda: is_running(here))
-        (container,) = await here.runtime.list_containers()
-        uid = container.labels["io.kubernetes.pod.uid"]
-        path = tmp_path / "pods" / uid / "volumes/kubernetes.io~configmap/v/k"
+        uid, path = await reads_config(here, tmp_path, "old")
         volumes = here.kubelet.volumes
         ensure = volumes.ensure
         left = [1]
