@@ -1,1 +1,1 @@
-"""CEL expressions: compiled once, evaluated against objects, with Kubernetes' own functions."""
+"""CEL expressions as the API server has them: with its authorizer's functions, and judged before there are objects."""

@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tiphys_apiserver.cel.catalog import FUNCTIONS, METHODS
-from tiphys_apiserver.cel.overloads import Function
-from tiphys_apiserver.cel.static_types import BOOL, DYN, INT, STRING, Static, item_of, member
-from tiphys_apiserver.cel.steps import unescaped
-from tiphys_apiserver.cel.syntax import (
+from tiphys_apimachinery.cel.overloads import Function
+from tiphys_apimachinery.cel.steps import unescaped
+from tiphys_apimachinery.cel.syntax import (
     Bind,
     Call,
     CelError,
@@ -30,7 +28,9 @@ from tiphys_apiserver.cel.syntax import (
     Select,
     fault,
 )
-from tiphys_apiserver.cel.values import type_name
+from tiphys_apimachinery.cel.values import type_name
+from tiphys_apiserver.cel.catalog import LIBRARY
+from tiphys_apiserver.cel.static_types import BOOL, DYN, INT, STRING, Static, item_of, member
 
 _ARITHMETIC: Final = frozenset({"_+_", "_-_", "_*_", "_/_", "_%_"})
 _RELATIONS: Final = frozenset({"_<_", "_<=_", "_>_", "_>=_"})
@@ -143,10 +143,10 @@ class _Analyser:
     def _call(self, node: Call) -> Static:
         if node.target is None and (node.name.startswith(("_", "!", "-")) or node.name == "@in"):
             return self._operator(node)
-        function = FUNCTIONS.get(node.name) if node.target is None else METHODS.get(node.name)
+        function = LIBRARY.functions.get(node.name) if node.target is None else LIBRARY.methods.get(node.name)
         args = [self.type_of(arg) for arg in node.args]
         if node.target is not None:
-            spaced = FUNCTIONS.get(f"{_dotted(node.target)}.{node.name}")
+            spaced = LIBRARY.functions.get(f"{_dotted(node.target)}.{node.name}")
             if spaced is not None and _root(node.target) not in self._variables:
                 function = spaced
             else:

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apimachinery.errors import FieldError
-from tiphys_apiserver.cel.program import compile_expression
+from tiphys_apiserver.cel.expressions import compile_expression
 from tiphys_apiserver.cel.rules import RULES, VARIABLES
 from tiphys_apiserver.cel.static_types import Static, member, of_schema
-from tiphys_apiserver.cel.syntax import CelError
 from tiphys_apiserver.crd import json_path
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tiphys_apimachinery.cel.program import Activation, Budget, BudgetExceeded, Program
+from tiphys_apimachinery.cel.steps import CostExceeded
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apimachinery.errors import FieldError
-from tiphys_apiserver.cel.program import Activation, Budget, BudgetExceeded, Program, compile_expression
-from tiphys_apiserver.cel.steps import CostExceeded
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apiserver.cel.expressions import compile_expression
 
 RULES: Final = "x-kubernetes-validations"
 VARIABLES: Final = frozenset({"self", "oldSelf"})
@@ -145,7 +146,7 @@ def _apply(rules: tuple[Rule, ...], value: Any, old: Any, *, path: str, budget: 
 
 def _optional(value: Any, is_there: bool) -> Any:
     # Values that Python has no type for come with the compiler, which no rule is here without.
-    from tiphys_apiserver.cel.values import NONE, some
+    from tiphys_apimachinery.cel.values import NONE, some
 
     return some(value) if is_there else NONE
 

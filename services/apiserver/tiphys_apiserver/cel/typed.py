@@ -10,8 +10,8 @@ import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tiphys_apiserver.cel.library.standard import parse_duration, parse_timestamp
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apimachinery.cel.library.standard import parse_duration, parse_timestamp
+from tiphys_apimachinery.cel.syntax import CelError
 
 Convert = Callable[[Any], Any]
 

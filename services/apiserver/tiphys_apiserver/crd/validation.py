@@ -13,7 +13,7 @@ import jsonschema_rs
 
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.field_error import FieldErrorType
-from tiphys_apiserver.crd.formats import FORMATS
+from tiphys_apimachinery.text_formats import FORMATS
 
 JSON = dict[str, Any]
 _KEPT: Final = (

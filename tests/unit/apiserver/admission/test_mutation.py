@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tiphys.api.core.v1.pod_pb2 import Pod
+from tiphys_apimachinery.cel.program import Activation
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apimachinery.patch.typed import shape_of
 from tiphys_apimachinery.schema import descriptor_of
 from tiphys_apiserver.admission.policies import mutation
-from tiphys_apiserver.cel.program import Activation, compile_expression
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apiserver.cel.expressions import compile_expression
 
 SHAPE = shape_of(descriptor_of(Pod))
 POD: dict[str, Any] = {

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tiphys_apiserver.cel.program import Activation, Budget, compile_expression
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apimachinery.cel.program import Activation, Budget
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apiserver.cel.expressions import compile_expression
 
 OBJECT = {"metadata": {"name": "web"}, "spec": {"replicas": 3, "hosts": ["b", "a"], "memory": "1Gi"}}
 

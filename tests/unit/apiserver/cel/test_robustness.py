@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiphys_apimachinery.cel.program import Activation, Budget
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apiserver.cel.analysis import analyse
-from tiphys_apiserver.cel.catalog import FUNCTIONS, METHODS
-from tiphys_apiserver.cel.program import Activation, Budget, compile_expression
+from tiphys_apiserver.cel.catalog import LIBRARY
+from tiphys_apiserver.cel.expressions import compile_expression
 from tiphys_apiserver.cel.static_types import of_schema
-from tiphys_apiserver.cel.syntax import CelError
 
 SELF: dict[str, Any] = {"n": 1, "s": "a", "l": [1, "b", None], "m": {"k": 1.5}}
 STATIC = of_schema(
@@ -32,7 +33,7 @@ TOKENS = [
     "]", "{", "}", "(", ")", "?", ":", ",", ".", "+", "-", "*", "/", "%", "!", "&&", "||", "==", "<", " in ", "[?",
     ".?",
     ".all(x,", ".map(x,", ".exists(k, v,", "x", "has(", "Object{", "JSONPatch{op:", "optional.of(", "cel.bind(x,",
-    *[f"{name}(" for name in FUNCTIONS], *[f".{name}(" for name in METHODS],
+    *[f"{name}(" for name in LIBRARY.functions], *[f".{name}(" for name in LIBRARY.methods],
 ]  # fmt: skip
 
 
@@ -62,7 +63,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *(f".{name}" for name in METHODS)])
+@pytest.mark.parametrize("name", [*LIBRARY.functions, *(f".{name}" for name in LIBRARY.methods)])
 def test_A38_any_function_of_any_values(name: str) -> None:
     for one in VALUES:
         calls = [f"({one}){name}()"] if name.startswith(".") else [f"{name}({one})", f"{name}()"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tiphys_apiserver.cel.program import Budget
+from tiphys_apimachinery.cel.program import Budget
 from tiphys_apiserver.cel.rule_schema import rule_faults
 from tiphys_apiserver.cel.rules import build, check
 from tiphys_apiserver.cel.typed import converter

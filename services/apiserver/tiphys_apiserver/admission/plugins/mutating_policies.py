@@ -13,6 +13,7 @@ from tiphys.api.admissionregistration.v1beta1.admissionregistration_pb2 import (
     MutatingAdmissionPolicy,
     MutatingAdmissionPolicyBinding,
 )
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.dynamic import DynamicObject
 from tiphys_apimachinery.errors import APIError, Forbidden
@@ -31,8 +32,7 @@ from tiphys_apiserver.admission.policies.policy import Binding, Policy
 from tiphys_apiserver.admission.policies.variables import POLICY_VARIABLES, namespace_object, variables_of
 from tiphys_apiserver.admission.webhooks.hooks import is_exempt
 from tiphys_apiserver.authorization.interface import Authorizer
-from tiphys_apiserver.cel.program import compile_expression
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apiserver.cel.expressions import compile_expression
 from tiphys_apiserver.registry.objects import ObjectAccess
 
 _INVALID = 422

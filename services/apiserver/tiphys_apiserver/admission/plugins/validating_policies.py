@@ -14,6 +14,8 @@ from tiphys.api.admissionregistration.v1.admissionregistration_pb2 import (
     ValidatingAdmissionPolicy,
     ValidatingAdmissionPolicyBinding,
 )
+from tiphys_apimachinery.cel.program import Activation
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apimachinery.errors import APIError, Forbidden
 from tiphys_apiserver.admission.interface import AdmissionAttributes
 from tiphys_apiserver.admission.policies.evaluation import (
@@ -27,8 +29,7 @@ from tiphys_apiserver.admission.policies.policy import Binding, Policy, Validati
 from tiphys_apiserver.admission.policies.variables import POLICY_VARIABLES, namespace_object, variables_of
 from tiphys_apiserver.admission.webhooks.hooks import is_exempt
 from tiphys_apiserver.authorization.interface import Authorizer
-from tiphys_apiserver.cel.program import Activation, compile_expression
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apiserver.cel.expressions import compile_expression
 from tiphys_apiserver.registry.objects import ObjectAccess
 
 DENY, WARN = "Deny", "Warn"

@@ -16,6 +16,8 @@ from tiphys.api.admissionregistration.v1.admissionregistration_pb2 import (
     MutatingWebhookConfiguration,
     ValidatingWebhookConfiguration,
 )
+from tiphys_apimachinery.cel.program import CONDITIONS_BUDGET, Activation, Budget
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import APIError, BadRequest, Forbidden, InternalError, Invalid
 from tiphys_apimachinery.patch import json_patch
@@ -26,8 +28,7 @@ from tiphys_apiserver.admission.webhooks.caller import CallFailed, WebhookCaller
 from tiphys_apiserver.admission.webhooks.hooks import Hook, is_exempt, read_hooks
 from tiphys_apiserver.admission.webhooks.review import BadAnswer, Verdict, question, verdict
 from tiphys_apiserver.authorization.interface import Authorizer
-from tiphys_apiserver.cel.program import CONDITIONS_BUDGET, Activation, Budget, compile_expression
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apiserver.cel.expressions import compile_expression
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_component.log import get_logger
 

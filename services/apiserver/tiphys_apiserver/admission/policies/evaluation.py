@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from tiphys_apimachinery.cel.program import Activation
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import NotFound
 from tiphys_apimachinery.scheme import load_default
@@ -14,9 +16,8 @@ from tiphys_apiserver.admission.interface import AdmissionAttributes
 from tiphys_apiserver.admission.policies.policy import Binding, Policy, read_binding, read_policy
 from tiphys_apiserver.admission.policies.variables import POLICY_VARIABLES, namespace_labels
 from tiphys_apiserver.authorization.interface import Authorizer
-from tiphys_apiserver.cel.library.authorizer import AuthorizerValue, NotAsked
-from tiphys_apiserver.cel.program import Activation, compile_expression
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apiserver.cel.authorizer import AuthorizerValue, NotAsked
+from tiphys_apiserver.cel.expressions import compile_expression
 from tiphys_apiserver.registry.objects import ObjectAccess
 
 T = TypeVar("T")

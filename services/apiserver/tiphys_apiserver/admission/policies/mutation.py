@@ -10,13 +10,13 @@ import datetime
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tiphys_apimachinery.cel.library.standard import duration_text, timestamp_text
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apimachinery.cel.values import ObjectValue, Optional, type_name
 from tiphys_apimachinery.errors import APIError
 from tiphys_apimachinery.patch import apply, json_patch
 from tiphys_apimachinery.patch.typed import Shape
 from tiphys_apimachinery.quantity import Quantity
-from tiphys_apiserver.cel.library.standard import duration_text, timestamp_text
-from tiphys_apiserver.cel.syntax import CelError
-from tiphys_apiserver.cel.values import ObjectValue, Optional, type_name
 
 JSON = dict[str, Any]
 _ROOT: Final = "Object"

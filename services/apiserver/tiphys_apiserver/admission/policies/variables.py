@@ -11,7 +11,7 @@ from tiphys.api.core.v1.namespace_pb2 import Namespace
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apiserver.admission.interface import AdmissionAttributes
 from tiphys_apiserver.admission.webhooks.review import question
-from tiphys_apiserver.cel.library.authorizer import AuthorizerValue, request_resource
+from tiphys_apiserver.cel.authorizer import AuthorizerValue, request_resource
 from tiphys_apiserver.registry.objects import ObjectAccess
 
 CONDITION_VARIABLES: Final = frozenset({"object", "oldObject", "request", "authorizer", "authorizer.requestResource"})

@@ -7,11 +7,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apiserver.admission.policies.variables import CONDITION_VARIABLES, POLICY_VARIABLES
 from tiphys_apiserver.admission.webhooks.hooks import endpoint_faults
-from tiphys_apiserver.cel.program import compile_expression
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apiserver.cel.expressions import compile_expression
 from tiphys_apiserver.registry.core.scheduling_validation import validate_label_selector
 from tiphys_apiserver.registry.strategy import Strategy, WriteContext
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
-from tiphys_apiserver.cel.lexer import Token, tokens
-from tiphys_apiserver.cel.syntax import (
+from tiphys_apimachinery.cel.lexer import Token, tokens
+from tiphys_apimachinery.cel.syntax import (
     Bind,
     Call,
     Construct,
@@ -20,7 +20,7 @@ from tiphys_apiserver.cel.syntax import (
     Select,
     fault,
 )
-from tiphys_apiserver.cel.values import INT_MAX, UInt
+from tiphys_apimachinery.cel.values import INT_MAX, UInt
 
 # Nesting beyond this is refused before Python's own limit is near. Source: cel-go, default recursion limit 250.
 MAX_DEPTH: Final = 100

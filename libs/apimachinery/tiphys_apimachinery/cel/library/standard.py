@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tiphys_apiserver.cel.library.patterns import compiled, match_cost
-from tiphys_apiserver.cel.overloads import Entry
-from tiphys_apiserver.cel.syntax import CelError
-from tiphys_apiserver.cel.values import CelType, UInt, checked_int, checked_uint, type_name
+from tiphys_apimachinery.cel.library.patterns import compiled, match_cost
+from tiphys_apimachinery.cel.overloads import Entry
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apimachinery.cel.values import CelType, UInt, checked_int, checked_uint, type_name
 
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _OFFSET: Final = re.compile(r"([+-]?)(\d{1,2}):(\d{2})")

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tiphys_apiserver.cel.syntax import CelError, fault
-from tiphys_apiserver.cel.values import INT_MAX, UINT_MAX, UInt
+from tiphys_apimachinery.cel.syntax import CelError, fault
+from tiphys_apimachinery.cel.values import INT_MAX, UINT_MAX, UInt
 
 _TOKEN: Final = re.compile(
     r"""

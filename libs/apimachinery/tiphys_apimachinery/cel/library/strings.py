@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from tiphys_apiserver.cel.library.patterns import compiled, match_cost
-from tiphys_apiserver.cel.library.standard import double_text, duration_text, half, timestamp_text
-from tiphys_apiserver.cel.overloads import Entry
-from tiphys_apiserver.cel.syntax import CelError
-from tiphys_apiserver.cel.values import CelType, Optional, no_overload, type_name
+from tiphys_apimachinery.cel.library.patterns import compiled, match_cost
+from tiphys_apimachinery.cel.library.standard import double_text, duration_text, half, timestamp_text
+from tiphys_apimachinery.cel.overloads import Entry
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apimachinery.cel.values import CelType, Optional, no_overload, type_name
 
 _CLAUSE: Final = re.compile(r"%(?:(%)|(?:\.([0-9]+))?([a-zA-Z]))")
 _QUOTED: Final = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import Any, Final
 
-from tiphys_apiserver.cel.syntax import CelError
+from tiphys_apimachinery.cel.syntax import CelError
 
 _KEPT: Final = 512
 

@@ -10,10 +10,10 @@ from functools import cmp_to_key
 from itertools import pairwise
 from typing import Any, Final
 
-from tiphys_apiserver.cel.loops import compare
-from tiphys_apiserver.cel.overloads import Entry
-from tiphys_apiserver.cel.syntax import CelError
-from tiphys_apiserver.cel.values import (
+from tiphys_apimachinery.cel.loops import compare
+from tiphys_apimachinery.cel.overloads import Entry
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apimachinery.cel.values import (
     NONE,
     Optional,
     UInt,

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tiphys_apimachinery.cel.steps import Frame
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apimachinery.cel.values import CelType, NamedFormat, Optional, SemVer, UInt, Url, no_overload
 from tiphys_apimachinery.quantity import Quantity
-from tiphys_apiserver.cel.steps import Frame
-from tiphys_apiserver.cel.syntax import CelError
-from tiphys_apiserver.cel.values import CelType, NamedFormat, Optional, SemVer, UInt, Url, no_overload
 
 Cost = Callable[..., int]
 _SIGNATURE: Final = re.compile(r"(?:\.|(?P<on>[\w|]+)\.)?(?P<name>[\w.]+)\((?P<args>[^)]*)\): (?P<result>\w+)")

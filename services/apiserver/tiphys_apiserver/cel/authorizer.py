@@ -10,9 +10,9 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
+from tiphys_apimachinery.cel.overloads import Entry
 from tiphys_apiserver.authentication.interface import UserInfo
 from tiphys_apiserver.authorization.interface import Attributes, Decision
-from tiphys_apiserver.cel.overloads import Entry
 
 # Source: authz.go, the cost of one check.
 _CHECK_COST: Final = 350_000

@@ -10,12 +10,12 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from tiphys_apimachinery import validation
+from tiphys_apimachinery.cel.library.standard import half
+from tiphys_apimachinery.cel.overloads import Entry
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apimachinery.cel.values import NONE, NamedFormat, Optional, SemVer, Url, some
 from tiphys_apimachinery.quantity import Quantity, QuantityError
-from tiphys_apiserver.cel.library.standard import half
-from tiphys_apiserver.cel.overloads import Entry
-from tiphys_apiserver.cel.syntax import CelError
-from tiphys_apiserver.cel.values import NONE, NamedFormat, Optional, SemVer, Url, some
-from tiphys_apiserver.crd.formats import FORMATS
+from tiphys_apimachinery.text_formats import FORMATS
 
 _NANO: Final = 10**9
 

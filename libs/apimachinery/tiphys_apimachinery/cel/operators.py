@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from tiphys_apiserver.cel.steps import CostExceeded, Evaluate, Frame
-from tiphys_apiserver.cel.syntax import CelError
-from tiphys_apiserver.cel.values import UInt, checked_int, checked_uint, contains, equals, less, no_overload
+from tiphys_apimachinery.cel.steps import CostExceeded, Evaluate, Frame
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apimachinery.cel.values import UInt, checked_int, checked_uint, contains, equals, less, no_overload
 
 _Make = Callable[[list[Evaluate]], Evaluate]
 _TIME = datetime.datetime

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from functools import cmp_to_key
 from typing import Any, Final
 
-from tiphys_apiserver.cel.steps import ABSENT, CostExceeded, Evaluate, Frame
-from tiphys_apiserver.cel.syntax import CelError
-from tiphys_apiserver.cel.values import less, no_overload
+from tiphys_apimachinery.cel.steps import ABSENT, CostExceeded, Evaluate, Frame
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apimachinery.cel.values import less, no_overload
 
 # Each turn pays for the variable, the condition and the accumulation. Source: cel-go's unrolled comprehension.
 _TURN: Final = 3

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
-from tiphys_apiserver.cel.steps import CostExceeded, Evaluate, Frame
-from tiphys_apiserver.cel.syntax import CelError, Node
-from tiphys_apiserver.cel.values import type_name
+from tiphys_apimachinery.cel.steps import CostExceeded, Evaluate, Frame
+from tiphys_apimachinery.cel.syntax import CelError, Node
+from tiphys_apimachinery.cel.values import type_name
+
+if TYPE_CHECKING:
+    from tiphys_apimachinery.cel.functions import Library
 
 # Units of cost. Source: apiserver pkg/apis/cel/config.go.
 PER_CALL_LIMIT: Final = 1_000_000
@@ -17,7 +20,6 @@ BUDGET: Final = 10_000_000
 CONDITIONS_BUDGET: Final = 2_500_000
 # Beyond all that Kubernetes takes; keeps the time of compiling in bounds.
 _MAX_EXPRESSION: Final = 64 * 1024
-_KEPT_PROGRAMS: Final = 4096
 
 
 class BudgetExceeded(CelError):
@@ -86,9 +88,10 @@ class Activation:
         self.variables[name] = value
 
 
-@lru_cache(maxsize=_KEPT_PROGRAMS)
-def compile_expression(source: str, variables: frozenset[str], *, constructs: bool = False) -> Program:
-    """The expression over these variables. Raises CelError naming what is wrong and where.
+def compile_program(
+    source: str, variables: frozenset[str], library: Callable[[], Library], *, constructs: bool = False
+) -> Program:
+    """The expression over these variables, with the functions of the library. Raises CelError: what is wrong and where.
 
     With constructs it may make objects: Object{...}, JSONPatch{...}.
     """
@@ -97,15 +100,15 @@ def compile_expression(source: str, variables: frozenset[str], *, constructs: bo
     if not source.strip():
         raise CelError("expression is empty")
     try:
-        syntax, used, compiled = _compiler()(source, variables, constructs)
+        syntax, used, compiled = _compiler()(source, variables, library(), constructs)
     except RecursionError as err:
         raise CelError("expression is nested too deeply") from err
     return Program(source, used, syntax, compiled)
 
 
 @cache
-def _compiler() -> Callable[[str, frozenset[str], bool], tuple[Node, frozenset[str], Evaluate]]:
-    """The compiler and all functions, imported with the first expression: most servers start without one."""
-    from tiphys_apiserver.cel.compiler import compile_source
+def _compiler() -> Callable[[str, frozenset[str], Library, bool], tuple[Node, frozenset[str], Evaluate]]:
+    """The compiler, imported with the first expression: most processes start without one."""
+    from tiphys_apimachinery.cel.compiler import compile_source
 
     return compile_source

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final
 
-from tiphys_apiserver.cel.syntax import CelError
-from tiphys_apiserver.cel.values import no_overload
+from tiphys_apimachinery.cel.syntax import CelError
+from tiphys_apimachinery.cel.values import no_overload
 
 ABSENT: Final[Any] = object()
 # How names that an expression can't write stand in it. Source: apiserver pkg/cel, escaping of property names.

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from tiphys_apiserver.cel.catalog import FUNCTIONS, METHODS, NAMESPACES
-from tiphys_apiserver.cel.loops import compile_loop
-from tiphys_apiserver.cel.operators import OPERATORS
-from tiphys_apiserver.cel.overloads import Function
-from tiphys_apiserver.cel.parser import parse, type_name_of
-from tiphys_apiserver.cel.steps import ABSENT, Evaluate, Frame, index, select
-from tiphys_apiserver.cel.syntax import (
+from tiphys_apimachinery.cel.functions import Library
+from tiphys_apimachinery.cel.loops import compile_loop
+from tiphys_apimachinery.cel.operators import OPERATORS
+from tiphys_apimachinery.cel.overloads import Function
+from tiphys_apimachinery.cel.parser import parse, type_name_of
+from tiphys_apimachinery.cel.steps import ABSENT, Evaluate, Frame, index, select
+from tiphys_apimachinery.cel.syntax import (
     Bind,
     Call,
     CelError,
@@ -30,7 +30,7 @@ from tiphys_apiserver.cel.syntax import (
     Select,
     fault,
 )
-from tiphys_apiserver.cel.values import NONE, CelType, ObjectValue, Optional, equals, no_overload, some
+from tiphys_apimachinery.cel.values import NONE, CelType, ObjectValue, Optional, equals, no_overload, some
 
 TYPES: Final = {
     name: CelType(name)
@@ -49,8 +49,9 @@ _STRUCT_COST: Final = 40
 class Compiler:
     """Compiles one expression; names holds what it may refer to, used what it does."""
 
-    def __init__(self, source: str, names: frozenset[str], *, constructs: bool) -> None:
+    def __init__(self, source: str, names: frozenset[str], library: Library, *, constructs: bool) -> None:
         self._source = source
+        self._library = library
         self._names = names
         self._constructs = constructs
         self._bound: list[str] = []
@@ -239,13 +240,13 @@ class Compiler:
 
     def _resolve(self, node: Call) -> tuple[Function, tuple[Node, ...]]:
         if node.target is None:
-            function = FUNCTIONS.get(node.name)
+            function = self._library.functions.get(node.name)
         else:
             spaced = f"{self._free_name(node.target)}.{node.name}"
-            function = FUNCTIONS.get(spaced)
+            function = self._library.functions.get(spaced)
             if function is None:
-                method = METHODS.get(node.name)
-                if method is not None and self._free_name(node.target) not in NAMESPACES:
+                method = self._library.methods.get(node.name)
+                if method is not None and self._free_name(node.target) not in self._library.namespaces:
                     return method, (node.target, *node.args)
         if function is None:
             raise fault(self._source, node.at, f"undeclared reference to '{node.name}' (in container '')")
@@ -286,10 +287,12 @@ class Compiler:
         return mapped
 
 
-def compile_source(source: str, names: frozenset[str], constructs: bool) -> tuple[Node, frozenset[str], Evaluate]:
+def compile_source(
+    source: str, names: frozenset[str], library: Library, constructs: bool
+) -> tuple[Node, frozenset[str], Evaluate]:
     """The syntax of an expression, the variables it uses, and its closure. Raises CelError."""
     syntax = parse(source)
-    compiler = Compiler(source, names, constructs=constructs)
+    compiler = Compiler(source, names, library, constructs=constructs)
     compiled = compiler.compile(syntax)
     return syntax, frozenset(compiler.used), compiled
 

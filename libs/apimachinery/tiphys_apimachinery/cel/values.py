@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tiphys_apimachinery.cel.syntax import CelError
 from tiphys_apimachinery.quantity import Quantity
-from tiphys_apiserver.cel.syntax import CelError
 
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
