@@ -191,13 +191,15 @@ class SchedulingQueue:
         waiting.since_s = None
         self._back_off(waiting)
 
-    def move_on(self, events: frozenset[Event], *, node: str = "", pod: PodInfo | None = None) -> None:
-        """Frees the pods that these events may help; node and pod say where they happened and to whom."""
+    def move_on(
+        self, events: frozenset[Event], *, node: str = "", pod: PodInfo | None = None, subject: str = ""
+    ) -> None:
+        """Frees the pods that these events may help; node, pod and subject say where they happened and to whom."""
         for event in events:
             listeners = self._listeners[event]
             if not (listeners or self._gated):
                 continue
-            change = Change(event, node, pod)
+            change = Change(event, node, pod, subject)
             meant = self._gates.meant_for(node) if listeners else ()
             for name in meant:
                 favoured = self._waiting.get(name)

@@ -43,10 +43,20 @@ def follow_storage(informers: StorageInformers, volumes: Volumes, queue: Schedul
         volumes.set_drivers(key, view)
         queue.move_on(frozenset({Event.CSI_NODE}))
 
+    def driver_kind(key: str, tells_room: bool | None) -> None:
+        if volumes.set_driver(key, tells_room=bool(tells_room)):
+            queue.move_on(frozenset({Event.CSI_DRIVER}))
+
+    def capacity(key: str, view: Any) -> None:
+        if volumes.set_capacity(key, view):
+            queue.move_on(frozenset({Event.STORAGE_CAPACITY}), subject=view.storage_class)
+
     _follow(informers.claims, claim)
     _follow(informers.volumes, volume)
     _follow(informers.classes, storage_class)
     _follow(informers.drivers, drivers)
+    _follow(informers.driver_kinds, driver_kind)
+    _follow(informers.capacities, capacity)
 
 
 def _follow(informer: Informer[Any, ViewT], note: Callable[[str, ViewT | None], None]) -> None:

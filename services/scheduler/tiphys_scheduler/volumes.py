@@ -14,7 +14,8 @@ from typing import Any
 
 from tiphys.api.core.v1.persistent_volume_claim_pb2 import PersistentVolumeClaim
 from tiphys.api.core.v1.persistent_volume_pb2 import PersistentVolume
-from tiphys.api.storage.v1.storage_pb2 import CSINode, StorageClass
+from tiphys.api.meta.v1.meta_pb2 import LabelSelector
+from tiphys.api.storage.v1.storage_pb2 import CSIDriver, CSINode, CSIStorageCapacity, StorageClass
 from tiphys_apimachinery.persistent_volumes import (
     ClaimView,
     ClassView,
@@ -26,6 +27,7 @@ from tiphys_apimachinery.persistent_volumes import (
     reserved_for,
     volume_view,
 )
+from tiphys_apimachinery.quantity import Quantity
 from tiphys_client.client import Client
 from tiphys_client.informer import Informer
 from tiphys_component.clock import Clock
@@ -40,17 +42,32 @@ class DriversView:
 
 
 @dataclass(frozen=True, slots=True)
+class CapacityView:
+    """Room for volumes of a class: the largest that can be made, None if unknown, and on which nodes, None on none."""
+
+    storage_class: str
+    largest_bytes: int | None
+    nodes: LabelSelector | None
+
+    def takes(self, size_bytes: int) -> bool:
+        """Whether a volume of this size can be made."""
+        return self.largest_bytes is not None and self.largest_bytes >= size_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class StorageInformers:
-    """Informers of the four kinds that volume binding looks at."""
+    """Informers of the kinds that volume binding looks at; of a CSIDriver it is whether it tells its room."""
 
     claims: Informer[PersistentVolumeClaim, ClaimView]
     volumes: Informer[PersistentVolume, VolumeView]
     classes: Informer[StorageClass, ClassView]
     drivers: Informer[CSINode, DriversView]
+    driver_kinds: Informer[CSIDriver, bool]
+    capacities: Informer[CSIStorageCapacity, CapacityView]
 
     def all(self) -> tuple[Informer[Any, Any], ...]:
-        """All four."""
-        return (self.claims, self.volumes, self.classes, self.drivers)
+        """All of them."""
+        return (self.claims, self.volumes, self.classes, self.drivers, self.driver_kinds, self.capacities)
 
 
 def storage_informers(client: Client, clock: Clock, rng: Random | None = None) -> StorageInformers:
@@ -60,6 +77,8 @@ def storage_informers(client: Client, clock: Clock, rng: Random | None = None) -
         Informer(client, PersistentVolume, clock=clock, projection=volume_view, rng=rng),
         Informer(client, StorageClass, clock=clock, projection=class_view, rng=rng),
         Informer(client, CSINode, clock=clock, projection=drivers_view, rng=rng),
+        Informer(client, CSIDriver, clock=clock, projection=tells_room, rng=rng),
+        Informer(client, CSIStorageCapacity, clock=clock, projection=capacity_view, rng=rng),
     )
 
 
@@ -71,6 +90,21 @@ def drivers_view(item: CSINode) -> DriversView:
             driver.name: driver.allocatable.count if driver.allocatable.HasField("count") else None
             for driver in item.spec.drivers
         },
+    )
+
+
+def tells_room(item: CSIDriver) -> bool:
+    """Whether a driver says how much room there is for its volumes, and wants that heeded."""
+    return item.spec.storageCapacity
+
+
+def capacity_view(item: CSIStorageCapacity) -> CapacityView:
+    """Room for volumes; the largest volume is more exact than all the room there is."""
+    limit = next((getattr(item, name) for name in ("maximumVolumeSize", "capacity") if item.HasField(name)), None)
+    return CapacityView(
+        item.storageClassName,
+        Quantity.parse(limit.string).value() if limit is not None else None,
+        item.nodeTopology if item.HasField("nodeTopology") else None,
     )
 
 
@@ -97,6 +131,9 @@ class Volumes:
         self._by_claim: dict[str, dict[str, VolumeView]] = {}
         self.classes: dict[str, ClassView] = {}
         self._drivers: dict[str, DriversView] = {}
+        # Drivers that tell how much room there is for their volumes.
+        self._telling: set[str] = set()
+        self._capacities: dict[str, CapacityView] = {}
         # Volume -> claim, and claim -> node, that pods on their way were promised.
         self._promised: dict[str, str] = {}
         self._promised_node: dict[str, str] = {}
@@ -129,6 +166,28 @@ class Volumes:
         self._drivers.pop(node, None)
         if view is not None:
             self._drivers[node] = view
+
+    def set_driver(self, name: str, *, tells_room: bool) -> bool:
+        """A driver as the API says; True where it no longer holds pods back for want of room."""
+        was_telling = name in self._telling
+        (self._telling.add if tells_room else self._telling.discard)(name)
+        return was_telling and not tells_room
+
+    def set_capacity(self, key: str, view: CapacityView | None) -> bool:
+        """Room as the API says, None when it is no longer told; True where there is more than before."""
+        old = self._capacities.pop(key, None)
+        if view is None:
+            return False
+        self._capacities[key] = view
+        return old is None or (view.largest_bytes is not None and not old.takes(view.largest_bytes))
+
+    def tells_room(self, driver: str) -> bool:
+        """Whether volumes of a driver are made only where it says that there is room."""
+        return driver in self._telling
+
+    def room(self, storage_class: str) -> list[CapacityView]:
+        """What is told of the room for volumes of a class."""
+        return [item for item in self._capacities.values() if item.storage_class == storage_class]
 
     def volume(self, name: str) -> VolumeView | None:
         """A volume by name."""

@@ -40,6 +40,9 @@ class Event(Enum):
     VOLUME = auto()
     STORAGE_CLASS = auto()
     CSI_NODE = auto()
+    CSI_DRIVER = auto()
+    # Room for volumes was told, or is more than before.
+    STORAGE_CAPACITY = auto()
     # Labels of a namespace.
     NAMESPACE = auto()
 
@@ -267,11 +270,15 @@ class PostBindPlugin(Plugin, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that happened. node names the node it happened on; empty where it is no node's."""
+    """One thing that happened. node names the node it happened on; empty where it is no node's.
+
+    subject is the storage class that it is about; empty where it is about none, or any.
+    """
 
     event: Event
     node: str = ""
     pod: PodInfo | None = None
+    subject: str = ""
 
 
 @runtime_checkable

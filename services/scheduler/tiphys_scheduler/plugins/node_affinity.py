@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tiphys.api.core.v1.scheduling_pb2 import NodeSelectorRequirement, NodeSelectorTerm
+from tiphys.api.core.v1.scheduling_pb2 import (
+    NodeSelectorRequirement,
+    NodeSelectorTerm,
+    PreferredSchedulingTerm,
+)
+from tiphys.api.meta.v1.meta_pb2 import LabelSelectorRequirement
 from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask, Rows
 from tiphys_scheduler.framework.interface import Event, Normalize, Scores
 from tiphys_scheduler.pod_info import PodInfo
+
+Requirement = NodeSelectorRequirement | LabelSelectorRequirement
 
 
 def match_term(term: NodeSelectorTerm, nodes: Columns) -> Mask:
@@ -18,20 +25,21 @@ def match_term(term: NodeSelectorTerm, nodes: Columns) -> Mask:
         return np.zeros(nodes.rows, np.bool_)
     found = np.ones(nodes.rows, np.bool_)
     for requirement in term.matchExpressions:
-        found &= _match_label(requirement, nodes)
+        found &= match_label(requirement, nodes)
     for requirement in term.matchFields:
         found &= _match_field(requirement, nodes)
     return found
 
 
-def _any_value(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
+def _any_value(requirement: Requirement, nodes: Columns) -> Mask:
     found = np.zeros(nodes.rows, np.bool_)
     for value in requirement.values:
         found |= nodes.has_pair(requirement.key, value)
     return found
 
 
-def _match_label(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
+def match_label(requirement: Requirement, nodes: Columns) -> Mask:
+    """Nodes whose labels meet one requirement, of a node selector or of a label selector."""
     key = requirement.key
     match requirement.operator:
         case "In":
@@ -47,7 +55,7 @@ def _match_label(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
     return np.zeros(nodes.rows, np.bool_)
 
 
-def _compare(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
+def _compare(requirement: Requirement, nodes: Columns) -> Mask:
     found = np.zeros(nodes.rows, np.bool_)
     bound = _integer(requirement.values[0]) if len(requirement.values) == 1 else None
     if bound is None:
@@ -80,12 +88,15 @@ def _match_field(requirement: NodeSelectorRequirement, nodes: Columns) -> Mask:
 
 
 class NodeAffinity:
-    """Filter and score."""
+    """Filter and score; added are preferences that a configuration adds to those of every pod."""
 
     name = "NodeAffinity"
     events = frozenset({Event.NODE_ADDED, Event.NODE_LABELS})
     looks_at_nodes_alone = True
     normalize = Normalize.HIGHEST
+
+    def __init__(self, added: Sequence[PreferredSchedulingTerm] = ()) -> None:
+        self._added = tuple(added)
 
     def is_needed(self, pod: PodInfo, nodes: Columns) -> bool:
         """Only for pods that choose."""
@@ -113,7 +124,7 @@ class NodeAffinity:
     def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
         """The sum of the weights of the preferences that a node meets."""
         found = np.zeros(nodes.rows, np.int64)
-        for preference in pod.preferences():
+        for preference in (*self._added, *pod.preferences()):
             found += match_term(preference.preference, nodes).astype(np.int64) * preference.weight
         scores: Scores = found[rows]
         return scores

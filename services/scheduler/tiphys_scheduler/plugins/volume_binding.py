@@ -12,25 +12,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from tiphys.api.core.v1.scheduling_pb2 import NodeSelector
+from tiphys.api.meta.v1.meta_pb2 import LabelSelector
 from tiphys_apimachinery.persistent_volumes import ClaimView, ClassView, VolumeView
 from tiphys_scheduler.columns import Amounts, Columns, Mask, Rows
-from tiphys_scheduler.framework.interface import Event
-from tiphys_scheduler.plugins.node_affinity import match_term
+from tiphys_scheduler.framework.interface import Change, Event
+from tiphys_scheduler.plugins.node_affinity import match_label, match_term
 from tiphys_scheduler.pod_info import PodInfo
 from tiphys_scheduler.volumes import Decisions, Volumes
 
 NODE_CONFLICT = "node(s) didn't match PersistentVolume's node affinity"
 BIND_CONFLICT = "node(s) didn't find available persistent volumes to bind"
+NO_SPACE = "node(s) did not have enough free storage"
 VOLUME_GONE = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 UNBOUND_IMMEDIATE = "pod has unbound immediate PersistentVolumeClaims"
 
 _TO_MAKE = -1
 _NOTHING = -2
+# A volume could be made, if there were room for it.
+_NO_ROOM = -3
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """For each row the index of the volume that a claim takes there, or _TO_MAKE, or _NOTHING."""
+    """For each row the index of the volume that a claim takes there, or _TO_MAKE, _NOTHING or _NO_ROOM."""
 
     claim: ClaimView
     volumes: list[VolumeView]
@@ -47,7 +51,7 @@ class _Judgement:
         """Rows that take the pod's volumes."""
         found = self.reachable.copy()
         for choice in self.choices:
-            found &= choice.by_row != _NOTHING
+            found &= choice.by_row > _NOTHING
         return found & (not self.is_volume_gone)
 
 
@@ -56,7 +60,16 @@ class VolumeBinding:
 
     name = "VolumeBinding"
     events = frozenset(
-        {Event.NODE_ADDED, Event.NODE_LABELS, Event.CLAIM, Event.VOLUME, Event.STORAGE_CLASS, Event.CSI_NODE}
+        {
+            Event.NODE_ADDED,
+            Event.NODE_LABELS,
+            Event.CLAIM,
+            Event.VOLUME,
+            Event.STORAGE_CLASS,
+            Event.CSI_NODE,
+            Event.CSI_DRIVER,
+            Event.STORAGE_CAPACITY,
+        }
     )
 
     def __init__(self, volumes: Volumes) -> None:
@@ -98,7 +111,16 @@ class VolumeBinding:
             found.append(NODE_CONFLICT)
         if any(choice.by_row[row] == _NOTHING for choice in judged.choices):
             found.append(BIND_CONFLICT)
+        if any(choice.by_row[row] == _NO_ROOM for choice in judged.choices):
+            found.append(NO_SPACE)
         return tuple(found)
+
+    def is_helped(self, pod: PodInfo, change: Change, nodes: Columns) -> bool:
+        """Room for volumes helps those who want some of its class."""
+        if change.event is not Event.STORAGE_CAPACITY:
+            return True
+        claims = (self._volumes.claims.get(key) for key in pod.needs.claims)
+        return any(claim is not None and claim.storage_class == change.subject for claim in claims)
 
     def decide(self, pod: PodInfo, nodes: Columns, row: int) -> Decisions:
         """What the claims of a pod get on the node of this row, which passed."""
@@ -152,7 +174,9 @@ class VolumeBinding:
             if chosen is not None:
                 by_row[chosen] = _TO_MAKE
             elif not any(volume.is_for(claim) for volume in volumes):
-                by_row[(by_row == _NOTHING) & self._can_make(claim, nodes)] = _TO_MAKE
+                can_make = (by_row == _NOTHING) & self._can_make(claim, nodes)
+                has_room = self._has_room(claim, nodes)
+                by_row[can_make] = _TO_MAKE if has_room is None else np.where(has_room[can_make], _TO_MAKE, _NO_ROOM)
             choices.append(_Choice(claim, volumes, by_row))
         return choices
 
@@ -168,6 +192,17 @@ class VolumeBinding:
             has = np.zeros(nodes.rows, np.bool_)
             has[[nodes.row_of[name] for name in with_driver if name in nodes.row_of]] = True
             found &= has
+        return found
+
+    def _has_room(self, claim: ClaimView, nodes: Columns) -> Mask | None:
+        """Nodes for which the driver tells of room for a volume of that size; None where it tells nothing of room."""
+        item = self._volumes.classes.get(claim.storage_class)
+        if item is None or not claim.requested or not self._volumes.tells_room(item.provisioner):
+            return None
+        found = np.zeros(nodes.rows, np.bool_)
+        for room in self._volumes.room(claim.storage_class):
+            if room.nodes is not None and room.takes(claim.requested):
+                found |= _selected(room.nodes, nodes)
         return found
 
 
@@ -212,6 +247,16 @@ class NodeVolumeLimits:
     def _driver_of(self, key: str) -> str:
         claim = self._volumes.claims.get(key)
         return self._volumes.driver_of(claim) if claim is not None else ""
+
+
+def _selected(selector: LabelSelector, nodes: Columns) -> Mask:
+    """Nodes whose labels meet a selector; an empty one is met by all."""
+    found = np.ones(nodes.rows, np.bool_)
+    for key, value in selector.matchLabels.items():
+        found &= nodes.has_pair(key, value)
+    for requirement in selector.matchExpressions:
+        found &= match_label(requirement, nodes)
+    return found
 
 
 def _reaches(volume: VolumeView, nodes: Columns) -> Mask:
