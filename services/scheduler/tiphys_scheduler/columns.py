@@ -174,6 +174,10 @@ class Columns:
         """The labels of the node of a row."""
         return self._facts[row].labels
 
+    def taints_of(self, row: int) -> Sequence[Taint]:
+        """The taints of the node of a row, as it lists them."""
+        return self._facts[row].taints
+
     def topology(self, key: str) -> Topology:
         """Which rows have the same value of a label; kept up to date until a node changes."""
         return self._topologies.get(key) or Topology(self._rows)

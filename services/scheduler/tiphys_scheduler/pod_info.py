@@ -208,6 +208,18 @@ def _scored(spec: PodSpec) -> tuple[int, int]:
     return found.get(CPU, 0) + overhead.get(CPU, 0), found.get(MEMORY, 0) + overhead.get(MEMORY, 0)
 
 
+def _of_pod(spec: PodSpec) -> dict[str, int]:
+    """What the pod requests as a whole, which goes before the sum of its containers."""
+    if not spec.HasField("resources"):
+        return {}
+    requests = spec.resources.requests
+    return {
+        name: amount(name, quantity.string)
+        for name, quantity in requests.items()
+        if name in (CPU, MEMORY) or name.startswith("hugepages-")
+    }
+
+
 def _effective(spec: PodSpec, of: Callable[[Container], Mapping[str, int]]) -> dict[str, int]:
     """The sum of what runs together, or the largest moment while init containers run, whichever is more.
 
@@ -227,7 +239,8 @@ def _effective(spec: PodSpec, of: Callable[[Container], Mapping[str, int]]) -> d
     total = dict(sidecars)
     for container in spec.containers:
         _add(total, of(container))
-    return {name: max(total.get(name, 0), peak.get(name, 0)) for name in {*total, *peak}}
+    found = {name: max(total.get(name, 0), peak.get(name, 0)) for name in {*total, *peak}}
+    return found | _of_pod(spec)
 
 
 def _add(target: dict[str, int], more: Mapping[str, int]) -> None:

@@ -263,6 +263,25 @@ profiles:
         assert (found.node_of("spread"), found.node_of("packed"), found.node_of("racked")) == ("empty", "used", "rack")
 
 
+async def test_C27_nodes_that_a_configuration_prefers_are_preferred_by_every_pod() -> None:
+    config = read("""
+profiles:
+- pluginConfig:
+  - name: NodeAffinity
+    args:
+      addedAffinity:
+        preferredDuringSchedulingIgnoredDuringExecution:
+        - {weight: 9, preference: {matchExpressions: [{key: disk, operator: In, values: [ssd]}]}}
+  plugins:
+    score:
+      enabled: [{name: NodeAffinity, weight: 50}]
+""")
+    async with world(node("a"), node("b", labels={"disk": "ssd"}), node("c"), config=config) as found:
+        for number in range(3):
+            await found.client.create(pod_message(f"p{number}", cpu="500m"))
+        await found.until(lambda: [found.node_of(f"p{number}") for number in range(3)] == ["b", "b", "b"])
+
+
 def test_C27_the_name_flag_names_the_only_profile() -> None:
     options = parse_options(Options, ["--kubeconfig=x", "--scheduler-name=mine"])
     assert configuration_of(options) == Configuration((ProfileConfig("mine"),))

@@ -108,6 +108,37 @@ def test_C21_how_even_a_node_would_be(room: Room, score: int) -> None:
     assert _score(room, BalancedAllocation()).tolist() == [score]
 
 
+@pytest.mark.parametrize(
+    ("plugin", "wanted", "score"),
+    [
+        # 1.1 of 4 CPUs, the pod that is there counting as 100m, and half of the disk by it: 72 and 50.
+        (NodeResourcesFit(LEAST, (("cpu", 1), ("ephemeral-storage", 1))), {"cpu": "1"}, 61),
+        # A device counts for pods that want it, and for no others.
+        (NodeResourcesFit(LEAST, (("cpu", 1), ("example.com/gpu", 1))), {"cpu": "1"}, 72),
+        (NodeResourcesFit(LEAST, (("cpu", 1), ("example.com/gpu", 3))), {"cpu": "1", "example.com/gpu": "1"}, 55),
+        (BalancedAllocation(("cpu", "ephemeral-storage")), {"cpu": "1"}, 87),
+        (BalancedAllocation(("cpu", "example.com/gpu")), {"example.com/gpu": "1"}, 75),
+        (BalancedAllocation(("cpu", "memory")), {"example.com/gpu": "1"}, 0),
+    ],
+)
+def test_C21_other_resources_that_are_scored(
+    plugin: NodeResourcesFit | BalancedAllocation, wanted: dict[str, str], score: int
+) -> None:
+    cache = Cache(Columns())
+    having = node("a", cpu="4")
+    for resource, amount in {"ephemeral-storage": "10G", "example.com/gpu": "2"}.items():
+        having.status.allocatable[resource].string = amount
+    cache.set_node(having)
+    there, message = pod_message("there"), pod_message("p")
+    there.spec.containers[0].resources.requests["ephemeral-storage"].string = "5G"
+    cache.assume(pod_info(there), "a")
+    for resource, amount in wanted.items():
+        message.spec.containers[0].resources.requests[resource].string = amount
+    row = cache.columns.row_of["a"]
+    assert plugin.score(pod_info(message), cache.columns, slice(row, row + 1)).tolist() == [score]
+    assert plugin.score_row(pod_info(message), cache.columns, row) == score
+
+
 def _scores(plugin: str, nodes: Sequence[Node], pod: Pod, there: Sequence[tuple[Pod, str]] = ()) -> list[int]:
     cache = Cache(Columns())
     for item in nodes:

@@ -23,6 +23,16 @@ def test_an_init_container_counts_while_it_is_the_largest() -> None:
     assert requests(found)["cpu"] == 2000
 
 
+def test_what_a_pod_requests_as_a_whole_goes_before_its_containers() -> None:
+    found = pod_message(cpu="3", memory="64Mi")
+    found.spec.containers.add(name="d").resources.requests["example.com/gpu"].string = "1"
+    found.spec.resources.requests["cpu"].string = "500m"
+    found.spec.overhead["cpu"].string = "100m"
+    assert requests(found) == {"cpu": 600, "memory": 64 << 20, "pods": 1, "example.com/gpu": 1}
+    # The container without a request would count with its default else.
+    assert pod_info(found).needs.scored[0] == 600
+
+
 def test_a_sidecar_counts_beside_containers_and_later_init_containers() -> None:
     found = pod_message(cpu="100m")
     sidecar = found.spec.initContainers.add(name="s", restartPolicy="Always")

@@ -141,6 +141,20 @@ def test_C16_a_hard_taint_keeps_pods_away_that_do_not_tolerate_it(effect: str) -
     assert cluster.run(message) == "a"
 
 
+def test_C16_of_several_taints_the_first_that_the_node_lists_is_told() -> None:
+    first, second = ("z", "", "NoSchedule"), ("a", "", "NoExecute")
+    cluster = Cluster(
+        node("both", taints=[first, second]), node("turned", taints=[second, first]), node("one", taints=[first])
+    )
+    told = "0/3 nodes are available: 1 node(s) had untolerated taint {a: }, 2 node(s) had untolerated taint {z: }."
+    assert cluster.run(pod("p")) == told
+    assert [r.reasons for r in cluster.framework.explain(pod("p")).refusals] == [
+        ("node(s) had untolerated taint {z: }",),
+        ("node(s) had untolerated taint {a: }",),
+        ("node(s) had untolerated taint {z: }",),
+    ]
+
+
 def _far(name: str, key: str = HOST) -> Pod:
     message = pod_message(name, cpu="10m")
     message.metadata.labels["app"] = "far"

@@ -192,9 +192,10 @@ def _affinity(reader: Reader) -> Mapping[str, Any]:
         return {}
     for message in sink.messages():
         reader.faults.add(reader.at("addedAffinity"), value, message)
-    if made.preferredDuringSchedulingIgnoredDuringExecution:
-        reader.faults.add(reader.at("addedAffinity"), value, "only requirements can be added, no preferences")
-    return {"added_affinity": made.requiredDuringSchedulingIgnoredDuringExecution}
+    found: dict[str, Any] = {"added_preferences": tuple(made.preferredDuringSchedulingIgnoredDuringExecution)}
+    if made.HasField("requiredDuringSchedulingIgnoredDuringExecution"):
+        found["added_affinity"] = made.requiredDuringSchedulingIgnoredDuringExecution
+    return found
 
 
 def _preemption(reader: Reader) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tiphys.api.core.v1.scheduling_pb2 import NodeSelector
+from tiphys.api.core.v1.scheduling_pb2 import NodeSelector, PreferredSchedulingTerm
 from tiphys_scheduler.plugins.allocation_scores import LeastAllocated, Strategy
 from tiphys_scheduler.plugins.pod_topology_spread import SYSTEM_DEFAULTS, DefaultConstraint
 from tiphys_scheduler.pod_info import CPU, MEMORY
@@ -44,6 +44,7 @@ class PluginArgs:
     hard_pod_affinity_weight: int = 1
     ignore_preferences_of_placed: bool = False
     added_affinity: NodeSelector | None = None
+    added_preferences: tuple[PreferredSchedulingTerm, ...] = ()
     # Of the classic policy: labels that a node must have (True) or must not have (False).
     label_presence: tuple[tuple[tuple[str, ...], bool], ...] = ()
     # Labels of which all nodes of a service's pods have the same values.

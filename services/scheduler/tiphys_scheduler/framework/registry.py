@@ -38,7 +38,7 @@ def profile(
     and its owner.
     """
     args = args or PluginArgs()
-    taints, affinity = TaintToleration(), NodeAffinity()
+    taints, affinity = TaintToleration(), NodeAffinity(args.added_preferences)
     fit = NodeResourcesFit(
         args.strategy, args.scored, ignored=args.ignored_resources, ignored_groups=args.ignored_groups
     )

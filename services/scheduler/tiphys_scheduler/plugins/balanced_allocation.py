@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tiphys_scheduler.columns import Columns, Rows
 from tiphys_scheduler.framework.interface import MAX_SCORE, Event, Normalize, Scores
-from tiphys_scheduler.pod_info import CPU, MEMORY, PodInfo
+from tiphys_scheduler.pod_info import CPU, MEMORY, STORAGE, PodInfo
 
 
 class BalancedAllocation:
@@ -26,14 +26,14 @@ class BalancedAllocation:
         self._resources = tuple(resources)
 
     def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
-        """Of pods without requests Kubernetes says nothing here; then every node is equal."""
+        """Of pods that request none of the resources Kubernetes says nothing here; then every node is equal."""
         requests = dict(pod.needs.requests)
-        if not (requests.get(CPU) or requests.get(MEMORY)):
+        if not any(requests.get(resource) for resource in self._resources):
             return np.zeros(nodes.present[rows].shape, np.int64)
         parts: list[NDArray[np.float64]] = []
         has: list[NDArray[np.bool_]] = []
         for resource in self._resources:
-            if resource not in (CPU, MEMORY) and not requests.get(resource):
+            if resource not in (CPU, MEMORY, STORAGE) and not requests.get(resource):
                 # An extended resource counts only for pods that want it.
                 continue
             index = nodes.resource(resource)
@@ -47,10 +47,10 @@ class BalancedAllocation:
     def score_row(self, pod: PodInfo, nodes: Columns, row: int) -> int:
         """The same of one node."""
         requests = dict(pod.needs.requests)
-        if not (requests.get(CPU) or requests.get(MEMORY)):
-            return 0
         if self._resources != (CPU, MEMORY):
             return int(self.score(pod, nodes, slice(row, row + 1))[0])
+        if not (requests.get(CPU) or requests.get(MEMORY)):
+            return 0
         parts = []
         for resource in self._resources:
             index = nodes.resources[resource]

@@ -31,7 +31,7 @@ from tiphys_scheduler.pod_info import Needs, PodInfo
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
 NO_VICTIMS = "No preemption victims found for incoming pod"
 _MOST_CLASSES = 64
-# Rows that are thought through with every plugin, for pods with rules about other pods.
+# So many rows are enough to choose from where every plugin must be asked, for pods with rules about other pods.
 # Source: kube-scheduler DefaultPreemptionArgs minCandidateNodesAbsolute.
 _MOST_SIMULATED = 100
 _BY_AMOUNT = frozenset({"NodeResourcesFit", "NodePorts"})
@@ -147,7 +147,11 @@ class DefaultPreemption:
         if pod.preemption_policy == "Never":
             return "not eligible due to preemptionPolicy=Never."
         node = self._nominations.node_of(pod.key)
-        for other in self._cache.pods_on(node) if node else ():
+        row = self._nodes.row_of.get(node)
+        if row is None or not self._helpful(pod)[row]:
+            # What ends there makes no room for it any more.
+            return ""
+        for other in self._cache.pods_on(node):
             if other.priority < pod.priority and other.is_deleting and other.is_preempted:
                 return "not eligible due to a terminating pod on the nominated node."
         return ""
@@ -256,10 +260,15 @@ class DefaultPreemption:
         return Victims(tuple(going), violations)
 
     def _simulate(self, pod: PodInfo) -> _Costs:
-        """The costs of some rows with all plugins, for pods with rules about other pods."""
+        """The costs with all plugins of the first rows that can be had, for pods with rules about other pods."""
         costs = self._empty(pod)
-        for row in np.flatnonzero(costs.candidates)[:_MOST_SIMULATED].tolist():
-            _put(costs, row, self._by_trying(pod, row))
+        left = _MOST_SIMULATED
+        for row in np.flatnonzero(costs.candidates).tolist():
+            found = self._by_trying(pod, row)
+            _put(costs, row, found)
+            left -= found is not None
+            if not left:
+                break
         return costs
 
     def _by_trying(self, pod: PodInfo, row: int) -> Victims | None:

@@ -82,8 +82,8 @@ class NodeResourcesFit:
             scored = _SCORED.get(resource)
             if scored is not None:
                 wanted = nodes.scored[scored, rows] + pod.needs.scored[scored]
-            elif requests.get(resource):
-                wanted = nodes.requested[index, rows] + requests[resource]
+            elif resource == STORAGE or requests.get(resource):
+                wanted = nodes.requested[index, rows] + requests.get(resource, 0)
             else:
                 # An extended resource counts only for pods that want it.
                 continue
@@ -102,9 +102,9 @@ class NodeResourcesFit:
                 wanted = nodes.scored.item(scored, row) + pod.needs.scored[scored]
             else:
                 requests = requests if requests is not None else dict(pod.needs.requests)
-                if not requests.get(resource):
+                if resource != STORAGE and not requests.get(resource):
                     continue
-                wanted = nodes.requested.item(index, row) + requests[resource]
+                wanted = nodes.requested.item(index, row) + requests.get(resource, 0)
             shares.append((nodes.capacity.item(index, row), wanted, weight))
         return self._strategy.score_one(shares)
 

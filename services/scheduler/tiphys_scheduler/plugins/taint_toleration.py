@@ -25,6 +25,10 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
     return bool(toleration.key) and toleration.value == value
 
 
+def _reason(taint: Taint) -> str:
+    return f"node(s) had untolerated taint {{{taint[0]}: {taint[1]}}}"
+
+
 class TaintToleration:
     """Filter and score."""
 
@@ -49,21 +53,25 @@ class TaintToleration:
         return found
 
     def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
-        """Names the first such taint."""
-        for taint in sorted(self._untolerated(pod, nodes, _HARD)):
-            if nodes.taints[taint][row]:
-                return (f"node(s) had untolerated taint {{{taint[0]}: {taint[1]}}}",)
-        return ()
+        """Names the first such taint that the node lists."""
+        bad = self._untolerated(pod, nodes, _HARD)
+        return next(((_reason(taint),) for taint in nodes.taints_of(row) if taint in bad), ())
 
     def reason_masks(self, pod: PodInfo, nodes: Columns) -> list[tuple[str, Mask]]:
-        """By the first such taint."""
-        named = np.zeros(nodes.rows, np.bool_)
-        found = []
-        for taint in sorted(self._untolerated(pod, nodes, _HARD)):
-            mask = nodes.taints[taint] & ~named
-            found.append((f"node(s) had untolerated taint {{{taint[0]}: {taint[1]}}}", mask))
-            named |= mask
-        return found
+        """By the first such taint that a node lists."""
+        bad = set(self._untolerated(pod, nodes, _HARD))
+        found: dict[str, Mask] = {}
+        for taint in sorted(bad):
+            reason = _reason(taint)
+            # Most nodes with several have one key twice, with two effects, which is one reason.
+            found[reason] = found[reason] | nodes.taints[taint] if reason in found else nodes.taints[taint].copy()
+        if len(found) > 1:
+            named = np.sum(list(found.values()), axis=0)
+            for row in np.flatnonzero(named > 1).tolist():
+                first = next(_reason(taint) for taint in nodes.taints_of(row) if taint in bad)
+                for reason, mask in found.items():
+                    mask[row] = reason == first
+        return list(found.items())
 
     def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
         """How many soft taints are not tolerated; fewer is better."""

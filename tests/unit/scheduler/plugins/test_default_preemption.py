@@ -196,6 +196,38 @@ def test_C19_anti_affinity_to_a_lesser_pod_is_solved_by_its_end() -> None:
     assert len(found.cache.columns.changes) == before + 1
 
 
+def test_C19_the_only_node_where_room_can_be_made_is_found_among_many() -> None:
+    """Each of the others has a pod that must stay and keeps the better one away; more of them than are compared."""
+    found = room(*(node(f"n{i}", labels={"kubernetes.io/hostname": f"n{i}"}) for i in range(130)))
+    message = pod_message("vip", cpu="4", priority=100)
+    term = message.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution.add()
+    term.topologyKey = "kubernetes.io/hostname"
+    term.labelSelector.matchLabels["app"] = "web"
+    last = max(found.cache.columns.row_of.items(), key=lambda item: item[1])[0]
+    for number in range(130):
+        name = f"n{number}"
+        found.cache.set_pod(running(f"low-{name}", name, 1))
+        if name != last:
+            found.cache.set_pod(running(f"must-stay-{name}", name, 500, app="web", cpu="100m"))
+    assert found.preempt(pod_info(message)) == last
+
+
+def test_C19_a_pod_whose_room_is_cordoned_off_while_it_waits_makes_some_elsewhere() -> None:
+    found = room(node("n1", cpu="1"), node("n2", cpu="1"))
+    for name in ("n1", "n2"):
+        message = pod_message(f"on-{name}", cpu="1", priority=1, nodeName=name)
+        message.status.startTime.seconds = 900 if name == "n1" else 100
+        found.cache.set_pod(pod_info(message))
+    assert found.preempt(wanting(name="first")) == "n1"
+    ending = pod_message("on-n1", cpu="1", priority=1, nodeName="n1")
+    ending.metadata.deletionTimestamp.seconds = 1
+    ending.status.conditions.add(type="DisruptionTarget", status="True", reason="PreemptionByScheduler")
+    found.cache.set_pod(pod_info(ending))
+    assert "terminating pod on the nominated node" in found.preempt(wanting(name="first"))
+    found.cache.set_node(node("n1", cpu="1", unschedulable=True))
+    assert found.preempt(wanting(name="first")) == "n2"
+
+
 def test_C19_room_is_kept_for_the_nominated_pod_from_its_equals_and_not_from_its_betters() -> None:
     found = room(node("n1", cpu="1"))
     victim = running("victim", "n1", 1)
