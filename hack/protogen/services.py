@@ -123,7 +123,7 @@ BATCH_CREATE = Method(
         (f"repeated {OBJECT}", "objects", 2, ""),
         ("bool", "dry_run", 3, ""),
         ("string", "field_manager", 4, ""),
-        ("bool", "all_or_nothing", 5, "At most 128 objects, in one transaction; refused over etcd."),
+        ("bool", "all_or_nothing", 5, "At most 128 objects, in one transaction, or none of them."),
     ),
     (("repeated RESULT", "results", 1, "In the order of the request."),),
 )

@@ -198,8 +198,14 @@ class Client:
         )
         return _object(type(obj), await self._unary(type(obj), "Create", request, wire_pb2.CreateResponse))
 
-    async def batch_create(self, objs: Sequence[MessageT]) -> builtins.list[MessageT | APIError]:
-        """Create objects of one class and namespace in one call: for each, in order, the stored object or its error."""
+    async def batch_create(
+        self, objs: Sequence[MessageT], *, all_or_nothing: bool = False
+    ) -> builtins.list[MessageT | APIError]:
+        """Create objects of one class and namespace in one call: for each, in order, the stored object or its error.
+
+        With all_or_nothing, for at most 128, all are stored in one transaction or none: where one is refused the
+        others have Conflict. Raises BadRequest for more.
+        """
         if not objs:
             return []
         cls = type(objs[0])
@@ -209,6 +215,7 @@ class Client:
             namespace=_namespace(objs[0]),
             objects=[obj.SerializeToString() for obj in objs],
             field_manager=self._field_manager,
+            all_or_nothing=all_or_nothing,
         )
         reply = await self._unary(cls, "BatchCreate", request, wire_pb2.BatchCreateResponse)
         _check_count(len(reply.results), len(objs))

@@ -20,6 +20,7 @@ from tiphys_apimachinery.errors import (
     AlreadyExists,
     APIError,
     BadRequest,
+    Conflict,
     Expired,
     MethodNotAllowed,
     NotFound,
@@ -56,6 +57,10 @@ class _Fault:
     error: Exception
     times: int
     after: bool
+
+
+# Objects of one batch of all or nothing; as the API server has it.
+_MOST_TOGETHER = 128
 
 
 class FakeServer:
@@ -217,14 +222,23 @@ class FakeServer:
         raise AlreadyExists.of(facts.plural, obj.metadata.name, group=facts.group)
 
     async def batch_create(self, cls: type[Any], request: wire_pb2.BatchCreateRequest) -> wire_pb2.BatchCreateResponse:
-        reply = wire_pb2.BatchCreateResponse()
+        if request.all_or_nothing and len(request.objects) > _MOST_TOGETHER:
+            raise BadRequest(f"{len(request.objects)} objects are too many to be stored together")
+        if request.all_or_nothing and not request.dry_run:
+            tried = self._batch(cls, request, dry_run=True)
+            if any(isinstance(one, APIError) for one in tried):
+                refused = Conflict("nothing was stored, as all objects of the batch are or none, and one was refused")
+                return _batch_results([one if isinstance(one, APIError) else refused for one in tried])
+        return _batch_results(self._batch(cls, request, dry_run=request.dry_run))
+
+    def _batch(self, cls: type[Any], request: wire_pb2.BatchCreateRequest, *, dry_run: bool) -> list[Any]:
+        made: list[Any] = []
         for raw in request.objects:
             try:
-                obj = self._create(cls, raw, request.namespace, dry_run=request.dry_run)
-                reply.results.add(object=_raw(obj))
+                made.append(self._create(cls, raw, request.namespace, dry_run=dry_run))
             except APIError as err:
-                reply.results.add(status=err.to_status().SerializeToString())
-        return reply
+                made.append(err)
+        return made
 
     async def update(self, cls: type[Any], request: wire_pb2.UpdateRequest) -> wire_pb2.UpdateResponse:
         merge = fake_rules.merge_status if request.subresource == "status" else fake_rules.merge_update
@@ -368,3 +382,13 @@ def _only(metadata: Any, name: str) -> Any:
     else:
         setattr(kept, name, value)
     return kept
+
+
+def _batch_results(made: list[Any]) -> wire_pb2.BatchCreateResponse:
+    reply = wire_pb2.BatchCreateResponse()
+    for one in made:
+        if isinstance(one, APIError):
+            reply.results.add(status=one.to_status().SerializeToString())
+        else:
+            reply.results.add(object=_raw(one))
+    return reply

@@ -240,6 +240,22 @@ async def test_batch_create_answers_for_each_in_order(subject: Subject) -> None:
     assert await subject.client.batch_create([]) == []
 
 
+async def test_A56_batch_of_all_or_nothing_is_stored_whole_or_not_at_all(subject: Subject) -> None:
+    made = await subject.client.batch_create([config_map(subject, name) for name in "ab"], all_or_nothing=True)
+    assert [type(result) for result in made] == [ConfigMap, ConfigMap]
+    results = await subject.client.batch_create([config_map(subject, name) for name in "xby"], all_or_nothing=True)
+    assert [type(result) for result in results] == [Conflict, AlreadyExists, Conflict]
+    names = {item.metadata.name for item in (await subject.client.list(ConfigMap, subject.namespace)).items}
+    assert names >= {"a", "b"}
+    assert not names & {"x", "y"}
+
+
+async def test_A56_batch_larger_than_a_transaction_is_refused(subject: Subject) -> None:
+    many = [config_map(subject, f"c{number}") for number in range(129)]
+    with pytest.raises(BadRequest, match="129 objects"):
+        await subject.client.batch_create(many, all_or_nothing=True)
+
+
 async def test_batch_bind_answers_for_each_in_order(subject: Subject) -> None:
     await subject.client.create(pod(subject, "p"))
     results = await subject.client.bind(

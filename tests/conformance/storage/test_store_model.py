@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.support.etcd import EtcdMember
 from tiphys_apiserver.storage.etcd.connection import EtcdOptions
 from tiphys_apiserver.storage.etcd.store import open_etcd
-from tiphys_apiserver.storage.interface import EventType, KeyExists, KeyMissing, RevisionMismatch, Store
+from tiphys_apiserver.storage.interface import EventType, KeyExists, KeyMissing, NewKey, RevisionMismatch, Store
 from tiphys_apiserver.storage.memory.store import MemoryStore
 from tiphys_apiserver.storage.sqlite.store import SqliteStore
 from tiphys_component.clock import FakeClock, SystemClock
@@ -24,7 +24,11 @@ from tiphys_component.clock import FakeClock, SystemClock
 # A verb, a key's number, and for a watch or list how far back it reaches, for a compaction how far it goes.
 Step = tuple[str, int, int]
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["create", "update", "delete", "stale", "reopen"]), st.integers(0, 5), st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from(["create", "update", "delete", "stale", "reopen", "together"]),
+        st.integers(0, 5),
+        st.integers(0, 9),
+    ),
     max_size=30,
 )
 
@@ -56,6 +60,16 @@ async def run_step(store: Store, model: Model, root: str, step: Step, number: in
             assert entry is None
         except KeyExists:
             assert entry is not None
+    elif verb == "together":
+        names = [f"{root}pods/{one % 2}/{one}" for one in range(which, which + 3)]
+        try:
+            revisions = await store.create_together([NewKey(name, value) for name in names])
+            assert not model.now.keys() & set(names)
+        except KeyExists:
+            assert model.now.keys() & set(names)
+            return
+        for name, revision in zip(names, revisions, strict=True):
+            model.put(revision, name, value)
     elif verb in ("update", "stale"):
         expected = entry[1] if entry and verb == "update" else 1
         if entry and verb == "update":

@@ -1,8 +1,9 @@
 """A process to be killed: writes without end, and prints a line for each write that was acknowledged.
 
-Usage: storage_writer.py sqlite PATH | storage_writer.py etcd HOST:PORT
+Usage: storage_writer.py sqlite|sqlite-packs PATH | storage_writer.py etcd|etcd-packs HOST:PORT
 A line is "create KEY REVISION LENGTH", "update …" or "delete …"; before the first write of a key "begin KEY", and
-"unknown KEY" when no answer came.
+"unknown KEY" when no answer came. With packs each writer creates PACK_SIZE keys together, all or none: the line is
+"pack KEY@REVISION KEY@REVISION …".
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pathlib import Path
 
 from tiphys_apiserver.storage.etcd.connection import EtcdOptions
 from tiphys_apiserver.storage.etcd.store import open_etcd
-from tiphys_apiserver.storage.interface import OutcomeUnknown, Store, StoreUnavailable
+from tiphys_apiserver.storage.interface import NewKey, OutcomeUnknown, Store, StoreUnavailable
 from tiphys_apiserver.storage.sqlite.store import SqliteStore
 from tiphys_component.clock import SystemClock
+
+PACK_SIZE = 7
 
 
 @asynccontextmanager
@@ -59,12 +62,27 @@ async def write_without_end(store: Store, run: str, writer: int) -> None:
             await asyncio.sleep(0.05)
 
 
+async def write_packs_without_end(store: Store, run: str, writer: int) -> None:
+    rng = random.Random(f"{run}-{writer}")
+    for number in itertools.count():
+        keys = [f"/registry/pods/{run}/{writer}-{number}-{place}" for place in range(PACK_SIZE)]
+        pack = [NewKey(key, f"{key}:".encode() + rng.randbytes(rng.randrange(1000))) for key in keys]
+        try:
+            revisions = await store.create_together(pack)
+        except (OutcomeUnknown, StoreUnavailable):
+            await asyncio.sleep(0.05)
+            continue
+        say(f"pack {' '.join(f'{key}@{revision}' for key, revision in zip(keys, revisions, strict=True))}")
+
+
 async def main(kind: str, where: str) -> None:
+    kind, _, packs = kind.partition("-")
+    write = write_packs_without_end if packs else write_without_end
     async with opened(kind, where) as store, asyncio.TaskGroup() as group:
         run = f"{await store.revision()}-{os.getpid()}"
         say("ready")
         for writer in range(16):
-            group.create_task(write_without_end(store, run, writer))
+            group.create_task(write(store, run, writer))
 
 
 if __name__ == "__main__":

@@ -164,6 +164,11 @@ class EncryptedStore:
             prev_value=None if previous is None else await self._decrypted(event.key, previous),
         )
 
+    @property
+    def spacing(self) -> int:
+        """As Store.spacing."""
+        return self._inner.spacing
+
     async def revision(self) -> int:
         """As Store.revision."""
         return await self._inner.revision()

@@ -63,7 +63,7 @@ class CacherSettings:
     hot_json_bytes: int = 64 << 20
     # Keys of one page while filling from the store.
     fill_page: int = 1000
-    # The state loaded at start is so many revisions old, so that watches begun before a restart go on after it.
+    # The state loaded at start is so many writes old, so that watches begun before a restart go on after it.
     resume_revisions: int = 1000
 
 
@@ -165,7 +165,9 @@ class Cacher:
         the newest: the watches have been cut off anyway, and readers must not see the past come back.
         """
         was_filled = self._cache.revision > 0
-        wanted = 0 if was_filled else max(1, now - self._settings.resume_revisions)
+        spacing = self._store.spacing
+        # At the least what was there before the first write: 1, or the last revision that the store counts to it.
+        wanted = 0 if was_filled else max(2 * spacing - 1, now - self._settings.resume_revisions * spacing)
         try:
             objects, revision = await self._states.read(wanted)
         except Compacted as err:

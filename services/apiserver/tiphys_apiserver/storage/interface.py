@@ -199,6 +199,10 @@ class Store(Protocol):
     Reads wait for no writer. Any call may raise StoreUnavailable or StoreClosed.
     """
 
+    @property
+    def spacing(self) -> int:
+        """How far the revisions of two writes, one right after the other, are apart: 1 where none is left out."""
+
     async def get(self, key: str, *, revision: int = 0) -> KeyValue | None:
         """The key as it is now, or stood at ``revision``; None if it was not there.
 
@@ -222,8 +226,7 @@ class Store(Protocol):
     async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
         """Write at most MOST_TOGETHER keys, all of them or none; the revision of each, in order and one after another.
 
-        A watch gets an event for each, and may see the first before the last. etcd gives all keys of a transaction one
-        revision, so that a watch that resumes between two of them would lose the second: it refuses.
+        A watch gets an event for each, and may see the first before the last.
         Raises KeyExists for the first one that is there, NotTogether.
         """
 

@@ -152,6 +152,11 @@ class MeasuredStore:
         """Every event under ``prefix``; not timed."""
         return self._inner.watch(prefix, after_revision=after_revision)
 
+    @property
+    def spacing(self) -> int:
+        """As Store.spacing."""
+        return self._inner.spacing
+
     async def revision(self) -> int:
         """The newest revision; asked before most reads, and not timed."""
         return await self._inner.revision()

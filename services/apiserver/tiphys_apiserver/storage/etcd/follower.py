@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from tiphys.thirdparty.etcd import kv_pb2, rpc_pb2
+from tiphys_apiserver.storage.etcd import revisions
 from tiphys_apiserver.storage.etcd.connection import EtcdConnection, range_end
 from tiphys_apiserver.storage.feed import Feed, QueuedWatch
 from tiphys_apiserver.storage.interface import Compacted, Event, EventType, StorageError, StoreUnavailable
@@ -102,14 +103,14 @@ class Follower:
             request = rpc_pb2.WatchCreateRequest(
                 key=root.encode(),
                 range_end=range_end(root),
-                start_revision=self._feed.revision + 1,
+                start_revision=await self._first_to_follow(),
                 prev_kv=True,
                 progress_notify=self._trusts_progress,
             )
             await stream.write(rpc_pb2.WatchRequest(create_request=request))
             async for answer in stream:
                 if answer.created:
-                    if await self._is_compacted(self._feed.revision):
+                    if await self._is_compacted(request.start_revision - 1):
                         self.end(Compacted(0))
                         return
                     backoff.reset()
@@ -122,8 +123,39 @@ class Follower:
             self._stream = None
             stream.cancel()
 
+    async def _first_to_follow(self) -> int:
+        """The transaction to begin with.
+
+        Where the watch begins amid one that is the last to be compacted, etcd does not tell its events any more: what
+        is left of it stands in the state that it made.
+        """
+        begun = self._feed.revision
+        first = revisions.first_after(begun)
+        if revisions.is_whole(begun) or not await self._is_compacted(first - 1):
+            return first
+        if await self._is_compacted(first):
+            return first
+        events = await self._made_at(first)
+        self._keep([event for event in events if event.mod_revision > begun])
+        self._feed.publish(events, revisions.of_state(first))
+        return first + 1
+
+    async def _made_at(self, etcd_revision: int) -> list[Event]:
+        root, timeout_s = self._connection.options.root, self._connection.options.call_timeout_s
+        request = rpc_pb2.RangeRequest(
+            key=root.encode(),
+            range_end=range_end(root),
+            revision=etcd_revision,
+            min_mod_revision=etcd_revision,
+            max_mod_revision=etcd_revision,
+        )
+        answer = await self._connection.read(lambda member: member.kv.Range(request, timeout=timeout_s))
+        put = kv_pb2.Event.PUT
+        events = [_event(kv_pb2.Event(type=put, kv=kv), revisions.opened(kv.value)[1]) for kv in answer.kvs]
+        return sorted(events, key=_revision)
+
     async def _is_compacted(self, revision: int) -> bool:
-        """Whether events after a revision may be missing.
+        """Whether events of transactions after one may be missing.
 
         etcd refuses a watch only if its first revision is below the compacted one, and at that one deletions may be
         gone already; a read at the revision before is refused in both cases.
@@ -148,11 +180,12 @@ class Follower:
                 _log.warning("etcd ended the watch, beginning anew", err=answer.cancel_reason)
             return False
         if answer.events:
-            events = [_event(event) for event in answer.events]
+            places = revisions.places(event.kv.mod_revision for event in answer.events)
+            events = [_event(event, place) for event, place in zip(answer.events, places, strict=True)]
             self._keep(events)
-            self._feed.publish(events, events[-1].mod_revision)
+            self._feed.publish(events, revisions.of_state(answer.events[-1].kv.mod_revision))
         elif not answer.created and self._trusts_progress:
-            self._feed.publish((), answer.header.revision)
+            self._feed.publish((), revisions.of_state(answer.header.revision))
         return True
 
     def _keep(self, events: Sequence[Event]) -> None:
@@ -193,13 +226,19 @@ class Follower:
             _log.debug("etcd could not be asked for progress", err=str(err))
 
 
-def _event(event: kv_pb2.Event) -> Event:
+def _event(event: kv_pb2.Event, place: int) -> Event:
     kv, prev = event.kv, event.prev_kv
-    key = kv.key.decode()
-    prev_value = prev.value if event.HasField("prev_kv") else None
+    key, revision = kv.key.decode(), revisions.of_change(kv.mod_revision, place)
+    prev_value = revisions.opened(prev.value)[0] if event.HasField("prev_kv") else None
     if event.type == kv_pb2.Event.DELETE:
-        return Event(EventType.DELETE, key, prev_value or b"", prev_value, kv.mod_revision, prev.create_revision)
-    return Event(EventType.PUT, key, kv.value, prev_value, kv.mod_revision, kv.create_revision)
+        made = revisions.of_change(prev.create_revision)
+        return Event(EventType.DELETE, key, prev_value or b"", prev_value, revision, made)
+    made = revisions.of_change(kv.create_revision)
+    return Event(EventType.PUT, key, revisions.opened(kv.value)[0], prev_value, revision, made)
+
+
+def _revision(event: Event) -> int:
+    return event.mod_revision
 
 
 def _text(err: grpc.aio.AioRpcError | StoreUnavailable) -> str:

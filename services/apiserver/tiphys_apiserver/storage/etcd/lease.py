@@ -9,7 +9,8 @@ from tiphys.thirdparty.etcd import rpc_pb2
 from tiphys_apiserver.storage.etcd.connection import EtcdConnection
 from tiphys_component.clock import Clock
 
-# Source: kubernetes/apiserver pkg/storage/etcd3/lease_manager.go: 60 s or 5 % of the life, 1,000 keys a lease.
+# Source: kubernetes/apiserver pkg/storage/etcd3/lease_manager.go: 60 s or 5 % of the life, 1,000 keys a lease. etcd
+# makes the deletions at its end in one transaction, and so many have places of their own in it, see ``revisions``.
 _SPAN_S = 60.0
 _SPAN_SHARE = 0.05
 _KEYS_A_LEASE = 1000

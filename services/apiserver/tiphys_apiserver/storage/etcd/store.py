@@ -1,7 +1,6 @@
-"""The store on etcd: each write a transaction of its own, many under way at once.
+"""The store on etcd: each write a transaction of its own, many under way at once, or a pack of new keys in one.
 
-Several objects are never packed into one transaction: their keys would share a revision, and a watch that resumes
-between them would lose events.
+Revisions are not etcd's own but made of them, see ``revisions``.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from contextlib import asynccontextmanager
 import grpc
 
 from tiphys.thirdparty.etcd import kv_pb2, rpc_pb2
+from tiphys_apiserver.storage.etcd import revisions
 from tiphys_apiserver.storage.etcd.connection import EtcdConnection, EtcdOptions, range_end
 from tiphys_apiserver.storage.etcd.follower import Follower
 from tiphys_apiserver.storage.etcd.lease import Leases
@@ -33,6 +33,7 @@ from tiphys_apiserver.storage.interface import (
     StoreUnavailable,
     ValueTooLarge,
     Watch,
+    check_together,
 )
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
@@ -51,6 +52,8 @@ _TRUSTED_PROGRESS = ((3, 4, 31), (3, 5, 13))
 class EtcdStore:
     """The Store in an etcd; see Store for what each call promises. Made by ``open_etcd``, which runs its tasks."""
 
+    spacing = revisions.SPACING
+
     def __init__(self, connection: EtcdConnection, clock: Clock, group: asyncio.TaskGroup, version: str) -> None:
         self._connection = connection
         self._clock = clock
@@ -66,27 +69,52 @@ class EtcdStore:
 
     async def get(self, key: str, *, revision: int = 0) -> KeyValue | None:
         """The key now or at ``revision``."""
-        answer = await self._range(rpc_pb2.RangeRequest(key=key.encode(), revision=revision))
-        return _key_value(answer.kvs[0]) if answer.kvs else None
+        request = rpc_pb2.RangeRequest(key=key.encode(), revision=revisions.in_etcd(revision))
+        answer = await self._range(request)
+        found = _key_value(answer.kvs[0]) if answer.kvs else None
+        # What a transaction makes after the revision is new there: packs hold nothing but new keys.
+        return None if found is not None and 0 < revision < found.mod_revision else found
 
     async def list(self, prefix: str, *, revision: int = 0, limit: int = 0, start_after: str = "") -> ListPage:
         """Keys under ``prefix`` in order."""
         request = rpc_pb2.RangeRequest(
             key=max(prefix.encode(), start_after.encode() + b"\0" if start_after else b""),
             range_end=range_end(prefix),
-            limit=limit or _PAGE,
-            revision=revision,
+            revision=revisions.in_etcd(revision),
         )
+        hidden = await self._made_after(revision, request)
+        request.limit = limit + len(hidden) if limit else _PAGE
         answer = await self._range(request)
         kvs = list(answer.kvs)
-        at = revision or answer.header.revision
+        at = revision or revisions.of_state(answer.header.revision)
         while not limit and answer.more:
             request.key = kvs[-1].key + b"\0"
-            request.revision = at
+            request.revision = revisions.in_etcd(at)
             answer = await self._range(request)
             kvs.extend(answer.kvs)
-        remaining = answer.count - len(answer.kvs) if limit else 0
-        return ListPage([_key_value(kv) for kv in kvs], at, remaining > 0, remaining)
+        items = [_key_value(kv) for kv in kvs if kv.key not in hidden]
+        if not limit:
+            return ListPage(items, at, False, 0)
+        remaining = max(0, answer.count - len(hidden) - limit)
+        return ListPage(items[:limit], at, remaining > 0, remaining)
+
+    async def _made_after(self, revision: int, request: rpc_pb2.RangeRequest) -> frozenset[bytes]:
+        """The keys in a range that the transaction of a revision makes after it; none, but for one amid a pack."""
+        if not revision or revisions.is_whole(revision):
+            return frozenset()
+        kvs = await self._made_at(request.revision, request)
+        return frozenset(kv.key for kv in kvs if _key_value(kv).mod_revision > revision)
+
+    async def _made_at(self, etcd_revision: int, where: rpc_pb2.RangeRequest) -> Sequence[kv_pb2.KeyValue]:
+        """What stands in a range just as a transaction has left it."""
+        request = rpc_pb2.RangeRequest(
+            key=where.key,
+            range_end=where.range_end,
+            revision=etcd_revision,
+            min_mod_revision=etcd_revision,
+            max_mod_revision=etcd_revision,
+        )
+        return (await self._range(request)).kvs
 
     async def _range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
         self._check_open()
@@ -95,7 +123,8 @@ class EtcdStore:
         except grpc.aio.AioRpcError as err:
             # Forgotten or not yet happened; etcd has one code for both.
             newest = await self.revision()
-            raise (FutureRevision(newest) if request.revision > newest else Compacted(0)) from err
+            is_future = revisions.of_change(request.revision) > newest
+            raise (FutureRevision(newest) if is_future else Compacted(0)) from err
 
     async def revision(self) -> int:
         """The newest revision, by a linearizable read shared by all who ask in one turn of the loop."""
@@ -119,8 +148,9 @@ class EtcdStore:
             read.exception()
             raise
         else:
-            read.set_result(answer.header.revision)
-            return answer.header.revision
+            newest = revisions.of_state(answer.header.revision)
+            read.set_result(newest)
+            return newest
         finally:
             if self._revision_read is read:
                 self._revision_read = None
@@ -174,11 +204,29 @@ class EtcdStore:
         answer = await self._put(key, value, expected_revision=0, ttl_s=ttl_s)
         if not answer.succeeded:
             raise KeyExists(key)
-        return answer.header.revision
+        return revisions.of_change(answer.header.revision)
 
     async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
-        """Refuse: see Store.create_together."""
-        raise NotTogether("etcd gives all keys of a transaction one revision, so that a watch could lose some of them")
+        """Write new keys in one transaction, each at its place."""
+        check_together(keys)
+        if not keys:
+            return []
+        request = rpc_pb2.TxnRequest()
+        for place, new in enumerate(keys):
+            raw = new.key.encode()
+            request.compare.append(_unchanged(raw, 0))
+            lease = await self._leases.lease(new.ttl_s)
+            value = revisions.sealed(new.value, place)
+            request.success.add(request_put=rpc_pb2.PutRequest(key=raw, value=value, lease=lease))
+            request.failure.add(request_range=rpc_pb2.RangeRequest(key=raw, keys_only=True))
+        try:
+            answer = await self._write(request, [new.ttl_s for new in keys], sum(len(new.value) for new in keys))
+        except ValueTooLarge as err:
+            raise NotTogether(f"the objects are too large for one transaction of etcd: {err}; send fewer") from err
+        if not answer.succeeded:
+            found = (one.response_range.kvs for one in answer.responses)
+            raise KeyExists(next((kvs[0].key.decode() for kvs in found if kvs), keys[0].key))
+        return [revisions.of_change(answer.header.revision, place) for place in range(len(keys))]
 
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """Replace a key."""
@@ -187,29 +235,36 @@ class EtcdStore:
         answer = await self._put(key, value, expected_revision=expected_revision, ttl_s=ttl_s)
         if not answer.succeeded:
             raise RevisionMismatch(key, _found(answer))
-        return answer.header.revision
+        return revisions.of_change(answer.header.revision)
 
     async def _put(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int) -> rpc_pb2.TxnResponse:
         raw = key.encode()
         lease = await self._leases.lease(ttl_s)
-        request = _txn(raw, expected_revision)
-        request.success.add(request_put=rpc_pb2.PutRequest(key=raw, value=value, lease=lease))
+        request = rpc_pb2.TxnRequest(compare=[_unchanged(raw, expected_revision)])
+        request.success.add(request_put=rpc_pb2.PutRequest(key=raw, value=revisions.sealed(value, 0), lease=lease))
         if expected_revision:
             request.failure.add(request_range=rpc_pb2.RangeRequest(key=raw))
+        return await self._write(request, [ttl_s], len(value))
+
+    async def _write(self, request: rpc_pb2.TxnRequest, lives_s: Sequence[int], size_bytes: int) -> rpc_pb2.TxnResponse:
+        """Run a transaction of puts with these lives and bytes in all. Raises ValueTooLarge for more than it takes."""
         try:
             return await self._transact(request)
         except StorageError as err:
             # Refused by etcd, or by the wire before it, each in its own way; both may have been told to take more.
             known = isinstance(err, StoreFull) or not isinstance(err, (OutcomeUnknown, StoreClosed, StoreUnavailable))
-            if known and len(value) > _LARGE_BYTES:
-                raise ValueTooLarge(f"the object is too large for etcd: {len(value)} bytes as it is stored") from err
+            if known and size_bytes > _LARGE_BYTES:
+                raise ValueTooLarge(f"the object is too large for etcd: {size_bytes} bytes as it is stored") from err
             raise
         except grpc.aio.AioRpcError as err:
-            if err.code() is not grpc.StatusCode.NOT_FOUND or not lease:
+            if err.code() is not grpc.StatusCode.NOT_FOUND or not any(lives_s):
+                key = request.success[0].request_put.key.decode()
                 raise StorageError(f"etcd refuses a write of {key}: {err.details()}") from err
-        # The lease has ended meanwhile (a clock that stood still): nothing was written, take another.
-        self._leases.forget(lease)
-        request.success[0].request_put.lease = await self._leases.lease(ttl_s)
+        # A lease has ended meanwhile (a clock that stood still): nothing was written, take others.
+        for one in request.success:
+            self._leases.forget(one.request_put.lease)
+        for one, ttl_s in zip(request.success, lives_s, strict=True):
+            one.request_put.lease = await self._leases.lease(ttl_s)
         return await self._transact(request)
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> KeyValue:
@@ -224,7 +279,7 @@ class EtcdStore:
             if not removed.deleted:
                 raise KeyMissing(key)
             return _removed(removed.prev_kvs[0], removed.header.revision)
-        request = _txn(raw, expected_revision)
+        request = rpc_pb2.TxnRequest(compare=[_unchanged(raw, expected_revision)])
         request.success.add(request_delete_range=removal)
         request.failure.add(request_range=rpc_pb2.RangeRequest(key=raw))
         answer = await self._transact(request)
@@ -245,7 +300,7 @@ class EtcdStore:
     async def compact(self, revision: int) -> None:
         """Forget what was before ``revision``."""
         self._check_open()
-        request = rpc_pb2.CompactionRequest(revision=revision)
+        request = rpc_pb2.CompactionRequest(revision=revisions.in_etcd(revision))
         try:
             await self._connection.write(lambda member: member.kv.Compact(request, timeout=self._timeout_s))
         except grpc.aio.AioRpcError as err:
@@ -301,15 +356,14 @@ def has_trusted_progress(version: str) -> bool:
     return any(numbers[:2] == fixed[:2] and numbers >= fixed for fixed in _TRUSTED_PROGRESS) or numbers >= (3, 6)
 
 
-def _txn(key: bytes, expected_revision: int) -> rpc_pb2.TxnRequest:
-    request = rpc_pb2.TxnRequest()
-    request.compare.add(
+def _unchanged(key: bytes, expected_revision: int) -> rpc_pb2.Compare:
+    """The condition that a key is at a revision; 0 is that it is not there."""
+    return rpc_pb2.Compare(
         result=rpc_pb2.Compare.EQUAL,
         target=rpc_pb2.Compare.MOD,
         key=key,
-        mod_revision=expected_revision,
+        mod_revision=revisions.in_etcd(expected_revision),
     )
-    return request
 
 
 def _found(answer: rpc_pb2.TxnResponse) -> KeyValue | None:
@@ -318,8 +372,12 @@ def _found(answer: rpc_pb2.TxnResponse) -> KeyValue | None:
 
 
 def _key_value(kv: kv_pb2.KeyValue) -> KeyValue:
-    return KeyValue(kv.key.decode(), kv.value, kv.mod_revision, kv.create_revision)
+    value, place = revisions.opened(kv.value)
+    made = revisions.of_change(kv.create_revision)
+    return KeyValue(kv.key.decode(), value, revisions.of_change(kv.mod_revision, place), made)
 
 
-def _removed(kv: kv_pb2.KeyValue, revision: int) -> KeyValue:
-    return KeyValue(kv.key.decode(), kv.value, revision, kv.create_revision)
+def _removed(kv: kv_pb2.KeyValue, etcd_revision: int) -> KeyValue:
+    value, _ = revisions.opened(kv.value)
+    made = revisions.of_change(kv.create_revision)
+    return KeyValue(kv.key.decode(), value, revisions.of_change(etcd_revision), made)

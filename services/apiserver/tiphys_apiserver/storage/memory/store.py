@@ -39,6 +39,8 @@ class _Change:
 class MemoryStore:
     """The Store of tests and simulation; see Store for what each call promises."""
 
+    spacing = 1
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         # As in a fresh etcd the first write gets 2, so that revision 1 can be listed and 0 can mean none.

@@ -62,6 +62,8 @@ class _Write:
 class SqliteStore:
     """The Store in one file; see Store for what each call promises. Made by ``open``."""
 
+    spacing = 1
+
     def __init__(self, path: Path, clock: Clock, opened: Opened, threads: _Threads) -> None:
         self._path = path
         self._clock = clock
