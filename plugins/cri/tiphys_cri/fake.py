@@ -267,7 +267,17 @@ class FakeRuntime:
             annotations=container.config.annotations,
             mounts=container.config.mounts,
             log_path=f"{sandbox.config.log_directory}/{container.config.log_path}",
+            resources=cri.ContainerResources(linux=container.config.linux.resources),
         )
+
+    async def update_container_resources(self, container_id: str, resources: cri.LinuxContainerResources) -> None:
+        """Keeps what it is told."""
+        self._note("update_container_resources")
+        self._running(container_id)
+        kept = self._container(container_id).config.linux.resources
+        for member, value in resources.ListFields():
+            # The fields that are told are whole numbers; what is not told stays.
+            setattr(kept, member.name, value)
 
     async def reopen_container_log(self, container_id: str) -> None:
         """There is no log."""

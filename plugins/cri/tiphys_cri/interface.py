@@ -98,6 +98,9 @@ class RuntimeService(Protocol):
     async def container_status(self, container_id: str) -> cri.ContainerStatus:
         """Raises CRINotFound."""
 
+    async def update_container_resources(self, container_id: str, resources: cri.LinuxContainerResources) -> None:
+        """Changes what a container may use while it runs; fields that are 0 stay as they are. Raises CRINotFound."""
+
     async def reopen_container_log(self, container_id: str) -> None:
         """Opens the log file anew after it was renamed."""
 

@@ -117,6 +117,12 @@ class GrpcRuntimeService:
         call = self._stub.ContainerStatus(request, timeout=CALL_TIMEOUT_S)
         return (await answer(call, "ContainerStatus")).status
 
+    async def update_container_resources(self, container_id: str, resources: cri.LinuxContainerResources) -> None:
+        """Changes what a container may use."""
+        request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
+        call = self._stub.UpdateContainerResources(request, timeout=CALL_TIMEOUT_S)
+        await answer(call, "UpdateContainerResources")
+
     async def reopen_container_log(self, container_id: str) -> None:
         """Opens the log file anew."""
         request = cri.ReopenContainerLogRequest(container_id=container_id)

@@ -13,6 +13,7 @@ from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.core.v1.secret_pb2 import Secret
 from tiphys.api.core.v1.service_pb2 import Service as ServiceObject
+from tiphys.thirdparty.cri.v1 import api_pb2 as cri
 from tiphys_apimachinery.errors import Forbidden, NotFound
 from tiphys_client.client import Client
 from tiphys_client.informer import Informer
@@ -40,6 +41,9 @@ from tiphys_kubelet.pod_worker import Surroundings
 from tiphys_kubelet.pod_workers import PodWorkers
 from tiphys_kubelet.probes.manager import ProbeManager
 from tiphys_kubelet.recorder import PodEvents
+from tiphys_kubelet.resizing.actuator import Actuator
+from tiphys_kubelet.resizing.metrics import ResizeMetrics
+from tiphys_kubelet.resizing.resizes import Resizes
 from tiphys_kubelet.resources.manager import DeviceManager
 from tiphys_kubelet.resources.pod_resources import PodResourcesServer
 from tiphys_kubelet.resources.registration import DevicePluginHandler, RegistrationServer
@@ -47,6 +51,8 @@ from tiphys_kubelet.runtime.cgroups import Cgroups, can_lower_oom_score
 from tiphys_kubelet.runtime.container_config import ContainerSettings
 from tiphys_kubelet.runtime.dns import DnsSettings, read_resolv_conf
 from tiphys_kubelet.runtime.images import ImagePuller
+from tiphys_kubelet.runtime.labels import POD_UID
+from tiphys_kubelet.runtime.limits import Limits, from_cri, pod_limits
 from tiphys_kubelet.runtime.pod_runtime import NodeSettings, PodRuntime
 from tiphys_kubelet.runtime.sandbox_config import SandboxSettings
 from tiphys_kubelet.server.app import KubeletServer, ServerParts
@@ -87,7 +93,10 @@ class Kubelet:
         self.recorder = EventRecorder(client, "kubelet", clock=clock, host=options.node_name)
         self.events = PodEvents(self.recorder)
         self.machine = read_machine(_existing(options.root_dir))
-        self.lifecycle = PodLifecycle(outside.runtime, clock, self._observed)
+        self.cgroups = Cgroups(options.cgroup_root)
+        self._own_groups = options.cgroups_per_qos and self.cgroups.is_usable()
+        self._group_of: Callable[[Pod], str] = self.cgroups.parent if self._own_groups else _no_parent
+        self.lifecycle = PodLifecycle(outside.runtime, clock, self._observed, self._limits_of)
         self.probes = ProbeManager(outside.runtime, clock, self._observed, self._unhealthy)
         self.objects = ObjectCache(self._fetch, self._follow, self._objects_changed)
         self.statuses = StatusManager(client, clock)
@@ -116,9 +125,15 @@ class Kubelet:
             client, Node, field_selector=f"metadata.name={options.node_name}", clock=clock
         )
         self.plugins = PluginWatcher(options.root_dir / "plugins_registry", self._plugin_handlers(), clock)
-        self.cgroups = Cgroups(options.cgroup_root)
-        own_groups = options.cgroups_per_qos and self.cgroups.is_usable()
-        self._group_of: Callable[[Pod], str] = self.cgroups.parent if own_groups else _no_parent
+        self.metrics = KubeletMetrics(pods=self._count_pods, containers=self._count_containers)
+        self.resizes = Resizes(
+            options.root_dir,
+            self.machine.allocatable(options.max_pods),
+            clock,
+            self.events,
+            ResizeMetrics(self.metrics.registry),
+            lambda uid: self.workers.resized(uid),
+        )
         self.workers = PodWorkers(self._surroundings())
         self.reporter = self._make_reporter()
         self.nodes.add_handler(
@@ -130,7 +145,6 @@ class Kubelet:
             on_add=self.csi.in_use.node_seen, on_update=lambda _, node: self.csi.in_use.node_seen(node)
         )
         self.lease = NodeLease(options.node_name, client, clock, lambda: self._node)
-        self.metrics = KubeletMetrics(pods=self._count_pods, containers=self._count_containers)
         self.volume_stats = VolumeStats(self.csi.plugin.published, self.csi.drivers, self.metrics.registry, clock)
         self.guard = ApiGuard(client, clock, options.node_name, trusted=(API_SERVER_CLIENT,))
         self.parts = self._server_parts()
@@ -169,6 +183,7 @@ class Kubelet:
             self.volume_stats,
             self.nodes,
             self.devices,
+            self.resizes,
             RegistrationServer(self.devices),
             PodResourcesServer(self._options.root_dir / "pod-resources", self.devices, self._pods_with_status),
             *self._network_loops(),
@@ -185,6 +200,7 @@ class Kubelet:
         await self.lifecycle.wait_relisted()
         await self.services.wait_synced()
         await self.devices.wait_loaded()
+        await self.resizes.load()
         await self.source.hand_over(self.workers)
 
     def _plugin_handlers(self) -> Mapping[str, PluginHandler]:
@@ -218,6 +234,15 @@ class Kubelet:
             host_ips=options.addresses,
             release_cgroup=self.cgroups.release,
             devices=self.devices,
+            resizes=self.resizes,
+            actuator=Actuator(
+                self.resizes,
+                outside.runtime,
+                self.lifecycle,
+                outside.clock,
+                self.resizes.metrics,
+                self.cgroups if self._own_groups else None,
+            ),
         )
 
     def _node_settings(self) -> NodeSettings:
@@ -228,6 +253,7 @@ class Kubelet:
             sandbox=SandboxSettings(str(options.pod_log_dir), dns),
             container=ContainerSettings(self.machine.memory_bytes, can_lower_oom_score()),
             cgroup_parent=self._group_of,
+            make_group=self._make_group,
             allocatable=self.machine.allocatable(options.max_pods),
         )
 
@@ -312,6 +338,20 @@ class Kubelet:
 
     def _observed(self, uid: str) -> None:
         self.workers.observed(uid)
+
+    async def _limits_of(self, status: cri.ContainerStatus) -> Limits | None:
+        """What a container may use: the kernel's own word where its groups are ours, else the runtime's."""
+        told = from_cri(status)
+        if not self._own_groups:
+            return told
+        uid = status.labels.get(POD_UID, "")
+        found = await to_thread(self.cgroups.container_limits, uid, status.id)
+        # Version 2 keeps weights, of which shares can't be told exactly.
+        return told if found is None or (self.cgroups.is_version_2() and told is not None) else found
+
+    def _make_group(self, pod: Pod) -> None:
+        if self._own_groups:
+            self.cgroups.set_pod_limits(pod, pod_limits(pod))
 
     def _objects_changed(self, uid: str) -> None:
         self.workers.objects_changed(uid)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from tiphys_kubelet.runtime.limits import Limits
+
 
 class ContainerPhase(Enum):
     """Where a container is in its life."""
@@ -35,6 +37,8 @@ class ContainerObservation:
     image_id: str = ""
     spec_hash: str = ""
     log_path: str = ""
+    # What it may use, as the kernel or else the runtime has it; None where neither tells, and while it does not run.
+    limits: Limits | None = None
 
     @property
     def is_running(self) -> bool:

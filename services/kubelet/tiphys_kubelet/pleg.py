@@ -8,7 +8,7 @@ without them it is what Kubernetes does: once a second. After a start of ours th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from tiphys.thirdparty.cri.v1 import api_pb2 as cri
@@ -19,6 +19,7 @@ from tiphys_cri.errors import CRIError, CRINotFound, CRIUnimplemented
 from tiphys_cri.interface import RuntimeEvent, RuntimeEventType, RuntimeService
 from tiphys_kubelet.observation import ContainerObservation, ContainerPhase, PodObservation, SandboxObservation
 from tiphys_kubelet.runtime import labels
+from tiphys_kubelet.runtime.limits import Limits, from_cri
 
 RELIST_S = 1.0
 RELIST_WITH_EVENTS_S = 10.0
@@ -31,11 +32,23 @@ FALLBACK_BYTES = 2048
 FALLBACK_LINES = 80
 
 
+async def told_limits(status: cri.ContainerStatus) -> Limits | None:
+    """What a container may use, as the runtime tells."""
+    return from_cri(status)
+
+
 class PodLifecycle:
     """Observations by pod uid; `on_change` is told the uid whenever one of them changed."""
 
-    def __init__(self, runtime: RuntimeService, clock: Clock, on_change: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        runtime: RuntimeService,
+        clock: Clock,
+        on_change: Callable[[str], None],
+        limits: Callable[[cri.ContainerStatus], Awaitable[Limits | None]] = told_limits,
+    ) -> None:
         self._runtime = runtime
+        self._limits = limits
         self._clock = clock
         self._on_change = on_change
         self._log = get_logger("kubelet.pleg")
@@ -100,8 +113,9 @@ class PodLifecycle:
             return
         uid = status.labels.get(labels.POD_UID, "")
         message = await self._termination_message(status)
+        limits = await self._limits(status) if status.state == cri.CONTAINER_RUNNING else None
         sandbox = known[1].sandbox_id if known is not None else sandbox_id
-        self._containers[container_id] = (uid, labels.observe_container(status, sandbox, message))
+        self._containers[container_id] = (uid, labels.observe_container(status, sandbox, message, limits))
         self._rebuild(uid)
 
     def forget_container(self, container_id: str) -> None:

@@ -10,7 +10,7 @@ back-off. A pod whose regular containers have all ended for good is over, and so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -103,6 +103,8 @@ class PodInputs:
     backoffs: Mapping[str, Backoff] = field(default_factory=dict)
     failures: Mapping[str, StartFailure] = field(default_factory=dict)
     stop: StopOrder | None = None
+    # Names of containers that were stopped only to be started with other resources.
+    restarting: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,8 @@ class _Decision:
         if container.phase is not ContainerPhase.EXITED:
             return False
         policy = restart_policy(self.pod)
+        if container.name in self.inputs.restarting:
+            return False
         return policy == "Never" or (policy == "OnFailure" and container.exit_code == 0)
 
     def _sandbox_action(self) -> Action | None:

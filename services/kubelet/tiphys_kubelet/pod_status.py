@@ -28,6 +28,8 @@ from tiphys_kubelet.pod_spec import (
     restart_policy,
 )
 from tiphys_kubelet.pod_state import ProbeVerdict, Waiting
+from tiphys_kubelet.resizing.resizes import CONDITIONS
+from tiphys_kubelet.runtime.limits import actual_resources
 
 CONTAINER_CREATING = "ContainerCreating"
 POD_INITIALIZING = "PodInitializing"
@@ -52,6 +54,8 @@ class StatusInputs:
     ended: bool = False
     failed: Waiting | None = None
     devices: Mapping[str, Sequence[ResourceStatus]] = field(default_factory=dict)
+    # PodResizePending and PodResizeInProgress, where they hold.
+    resize: Sequence[PodCondition] = ()
 
 
 def make_status(inputs: StatusInputs) -> PodStatus:
@@ -122,6 +126,8 @@ class _Builder:
         status = ContainerStatus(name=container.name, image=container.image, imageID="", ready=False, restartCount=0)
         status.started = False
         status.allocatedResourcesStatus.extend(self.inputs.devices.get(container.name, ()))
+        for name, quantity in container.resources.requests.items():
+            status.allocatedResources[name].CopyFrom(quantity)
         current = self.inputs.observed.latest(container.name)
         old = self.old.get(container.name)
         waiting = self.inputs.waiting.get(container.name)
@@ -130,6 +136,10 @@ class _Builder:
             self._never_seen(status, old, waiting, first=init and index == 0)
             return status
         self._identify(status, current)
+        if current.is_running and current.limits is not None:
+            status.resources.CopyFrom(actual_resources(container, current.limits))
+        else:
+            status.resources.CopyFrom(container.resources)
         state = _state(current, self.inputs.runtime_name)
         before = self.inputs.observed.previous(container.name)
         if before is not None and before.phase is ContainerPhase.EXITED:
@@ -313,8 +323,17 @@ def _conditions(inputs: StatusInputs, status: PodStatus) -> list[PodCondition]:
     }
     made["Ready"] = _ready_condition(inputs, made["ContainersReady"])
     conditions = [_stamped(made[name], inputs) for name in CONDITION_ORDER]
-    others = (c for c in inputs.pod.status.conditions if c.type not in made)
-    return [*conditions, *others]
+    others = (c for c in inputs.pod.status.conditions if c.type not in made and c.type not in CONDITIONS)
+    return [*conditions, *(_resize_condition(told, inputs) for told in inputs.resize), *others]
+
+
+def _resize_condition(told: PodCondition, inputs: StatusInputs) -> PodCondition:
+    """It holds for a generation of its own."""
+    generation = told.observedGeneration
+    condition = PodCondition()
+    condition.CopyFrom(told)
+    _stamped(condition, inputs).observedGeneration = generation
+    return condition
 
 
 def _stamped(condition: PodCondition, inputs: StatusInputs) -> PodCondition:

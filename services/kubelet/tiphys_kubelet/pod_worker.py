@@ -27,7 +27,7 @@ from tiphys_cri.errors import CRIError
 from tiphys_kubelet import pod_state
 from tiphys_kubelet.api import ApiClient, EventSink
 from tiphys_kubelet.objects import ObjectCache, Objects
-from tiphys_kubelet.observation import PodObservation
+from tiphys_kubelet.observation import ContainerObservation, PodObservation
 from tiphys_kubelet.pleg import PodLifecycle
 from tiphys_kubelet.pod_spec import DEFAULT_GRACE_S, pod_key, spec_hash
 from tiphys_kubelet.pod_state import (
@@ -44,6 +44,9 @@ from tiphys_kubelet.pod_state import (
 )
 from tiphys_kubelet.pod_status import StatusInputs, make_status
 from tiphys_kubelet.probes.manager import ProbeManager
+from tiphys_kubelet.resizing.actuator import RETRY_S as RESIZE_RETRY_S
+from tiphys_kubelet.resizing.actuator import Actuator
+from tiphys_kubelet.resizing.resizes import Resizes
 from tiphys_kubelet.resources.allocation import NotYet, Refused
 from tiphys_kubelet.resources.interface import NoDevices, PodDevices
 from tiphys_kubelet.runtime.images import ERR_IMAGE_PULL, ImageError
@@ -77,6 +80,8 @@ class Surroundings:
     objects: ObjectCache
     probes: ProbeManager
     statuses: StatusManager
+    resizes: Resizes
+    actuator: Actuator
     services: Callable[[], Sequence[Service]] = tuple
     host_ips: Sequence[str] = ()
     runtime_name: str = "containerd"
@@ -100,13 +105,18 @@ class _Memory:
     admitted: bool = False
     ended: bool = False
     released: bool = False
+    # What the containers may use must be held against what is set aside for them, and when to try again.
+    resize_due: bool = True
+    resize_at: datetime = EPOCH
+    restarting: set[str] = field(default_factory=set)
 
 
 class PodWorker:
     """Takes one pod through its life; `run` returns when the pod is gone and nothing of it is left."""
 
     def __init__(self, pod: Pod, shared: Surroundings) -> None:
-        self.pod = pod
+        # As it is to run: with the resources that are set aside for it, which its spec may be ahead of.
+        self.pod = shared.resizes.accept(pod)
         self._shared = shared
         self._memory = _Memory()
         self._removed = False
@@ -124,7 +134,9 @@ class PodWorker:
         )
         if pod.metadata.generation != self.pod.metadata.generation or changed_meta:
             self._hope.set()
-        self.pod = pod
+        before, self.pod = self.pod, self._shared.resizes.accept(pod)
+        if self.pod.spec != before.spec:
+            self._memory.resize_due, self._memory.resize_at = True, EPOCH
         self._memory.volumes_stale = self._memory.volumes_stale or changed_meta
         self._renew_stop()
         self._wake.set()
@@ -133,6 +145,14 @@ class PodWorker:
         """The API has no such pod any more."""
         self._removed = True
         self._renew_stop()
+        self._wake.set()
+
+    def resized(self) -> None:
+        """The pod was given the resources that it waited for."""
+        self.pod = self._shared.resizes.effective(self._uid) or self.pod
+        self._memory.resize_due, self._memory.resize_at = True, EPOCH
+        self.report()
+        self._hope.set()
         self._wake.set()
 
     def observed(self) -> None:
@@ -170,11 +190,13 @@ class PodWorker:
             ended=memory.ended,
             failed=memory.failed,
             devices=shared.devices.health(self.pod),
+            resize=shared.resizes.conditions(self._uid),
         )
         status = make_status(inputs)
         if status.phase in ("Succeeded", "Failed"):
             # Before anybody can hear of it: the next pod may come for the devices at once.
             shared.devices.release(self._uid)
+            shared.resizes.release(self._uid)
         shared.statuses.set(self.pod, status)
 
     def explain(self) -> Plan:
@@ -205,6 +227,7 @@ class PodWorker:
     async def _step(self) -> datetime | None:
         """Decides once and does it; the time to look again, None if nothing is due."""
         await self._admit()
+        await self._resize()
         plan = pod_state.plan(self._inputs())
         self._memory.waiting = plan.waiting
         self._memory.ended = plan.ended
@@ -240,6 +263,30 @@ class PodWorker:
             self._shared.events.event(self.pod, "Warning", "WaitingForDevices", str(err))
             raise
         memory.admitted = self._stop is None
+
+    async def _resize(self) -> None:
+        """Gives the containers what is set aside for them, where they may have something else. Raises OSError."""
+        shared, memory, sandbox = self._shared, self._memory, self._observation().sandbox
+        if not memory.resize_due or self._stop is not None or sandbox is None or not sandbox.ready:
+            return
+        if shared.clock.now() < memory.resize_at:
+            return
+
+        async def stop(target: ContainerObservation) -> None:
+            memory.restarting.add(target.name)
+            message = f"Container {target.name} resize requires restart"
+            ip = self._pod_ip()
+            await shared.runtime.kill_container(self.pod, target, grace_s=None, message=message, pod_ip=ip)
+
+        async def bring() -> None:
+            pod = self.pod
+            done = await shared.actuator.bring(pod, stop, self.report, memory.restarting)
+            # Another resize may have come meanwhile.
+            memory.resize_due = not done or bool(memory.restarting) or pod is not self.pod
+            if not done:
+                memory.resize_at = shared.clock.now() + timedelta(seconds=RESIZE_RETRY_S)
+
+        await self._interruptibly(bring())
 
     def _drop_failures(self, reason: str) -> None:
         for name, failure in list(self._memory.failures.items()):
@@ -287,7 +334,7 @@ class PodWorker:
 
     async def _create_sandbox(self, attempt: int) -> None:
         """The sandbox takes longest; volumes are set up meanwhile. What fails with them is tried again at the start."""
-        self._memory.volumes = None
+        self._memory.volumes, self._memory.resize_due = None, False
         # One that died by itself, as with the machine, still holds its address: only the stop gives that back.
         for old in self._observation().sandboxes:
             await self._shared.runtime.runtime.stop_pod_sandbox(old.id)
@@ -350,6 +397,7 @@ class PodWorker:
         try:
             await self._shared.runtime.start_container(context, action, self._observation())
             memory.failures.pop(container.name, None)
+            memory.restarting.discard(container.name)
         except (StartError, ImageError) as err:
             if isinstance(err, StartError) and not await self._sandbox_lives():
                 # It failed with its sandbox and not by itself: the next sandbox owes it a start without delay.
@@ -414,6 +462,7 @@ class PodWorker:
         await shared.statuses.flush(uid)
         await shared.volumes.tear_down(uid)
         shared.devices.release(uid)
+        shared.resizes.forget(uid)
         if not self._removed:
             # Gone already is well, and so is a younger pod of the same name in its place.
             with suppress(NotFound, Conflict):
@@ -440,6 +489,7 @@ class PodWorker:
             backoffs=self._memory.backoffs,
             failures=self._memory.failures,
             stop=self._stop,
+            restarting=self._memory.restarting,
         )
 
     def _deadline(self) -> datetime | None:
@@ -453,6 +503,8 @@ class PodWorker:
 
     def _next_look(self, plan: Plan) -> datetime | None:
         times = [plan.wake_at, self._deadline()]
+        if self._memory.resize_due and self._memory.resize_at > EPOCH:
+            times.append(self._memory.resize_at)
         if self._wants_volumes(plan):
             stale = self._memory.volumes_stale
             times.append(self._memory.volumes_retry_at if stale else next_refresh(self._memory.volumes or {}))

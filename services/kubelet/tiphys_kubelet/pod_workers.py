@@ -60,6 +60,12 @@ class PodWorkers:
         if worker is not None:
             worker.objects_changed()
 
+    def resized(self, uid: str) -> None:
+        """A pod was given the resources that it waited for."""
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.resized()
+
     def devices_changed(self, resource: str) -> None:
         """Devices of a resource came, went or changed."""
         for worker in self._workers.values():

@@ -19,6 +19,7 @@ from tiphys_component.backoff import Backoff
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
 from tiphys_kubelet.api import ApiClient
+from tiphys_kubelet.resizing.resizes import CONDITIONS
 
 WRITERS = 8
 # Conditions that the node controller takes from the pods of a node that it has not heard of for too long.
@@ -155,7 +156,9 @@ def _changed_conditions(old: list[Mapping[str, Any]], new: list[Mapping[str, Any
         earlier = before.get(condition["type"], {})
         if earlier != condition:
             changed.append(dict.fromkeys(earlier.keys() - condition.keys()) | dict(condition))
-    return changed
+    # Those of a resize go when it is over; all others stay once they are there.
+    gone = CONDITIONS & (before.keys() - {condition["type"] for condition in new})
+    return [*changed, *({"$patch": "delete", "type": kind} for kind in sorted(gone))]
 
 
 def _copy(status: PodStatus) -> PodStatus:

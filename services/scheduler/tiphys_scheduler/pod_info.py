@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tiphys.api.core.v1.container_pb2 import Container
 from tiphys.api.core.v1.pod_pb2 import Pod, PodCondition, PodSpec
 from tiphys.api.core.v1.scheduling_pb2 import NodeSelector, PreferredSchedulingTerm, Toleration
+from tiphys.api.resource.quantity_pb2 import Quantity as QuantityMessage
 from tiphys_apimachinery.quantity import Quantity
 from tiphys_scheduler.pod_terms import NO_TERMS, NOBODY, Identity, PodTerms, identity, pod_terms
 from tiphys_scheduler.pod_volumes import Disk, disks
@@ -19,6 +20,7 @@ _DEFAULT_CPU_MILLIS = 100
 _DEFAULT_MEMORY_BYTES = 200 * 1024 * 1024
 
 Port = tuple[str, str, int]
+_Requests = Callable[[Container], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,11 @@ def _needs(pod: Pod) -> Needs:
     affinity = spec.affinity.nodeAffinity
     required = affinity.requiredDuringSchedulingIgnoredDuringExecution
     has_required = affinity.HasField("requiredDuringSchedulingIgnoredDuringExecution")
+    own = _resized(pod) or _container_requests
     preferred = affinity.preferredDuringSchedulingIgnoredDuringExecution
     return Needs(
-        requests=tuple(sorted(_requests(spec).items())),
-        scored=_scored(spec),
+        requests=tuple(sorted(_requests(spec, own).items())),
+        scored=_scored(spec, own),
         ports=tuple(sorted(_ports(spec))),
         node_selector=tuple(sorted(spec.nodeSelector.items())),
         required_affinity=required.SerializeToString(deterministic=True) if has_required else b"",
@@ -187,21 +190,61 @@ def _claims(pod: Pod) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _container_requests(container: Container) -> dict[str, int]:
-    return {name: amount(name, quantity.string) for name, quantity in container.resources.requests.items()}
+    return _amounts(container.resources.requests)
 
 
-def _requests(spec: PodSpec) -> dict[str, int]:
-    found = _effective(spec, _container_requests)
+def _resized(pod: Pod) -> _Requests | None:
+    """How containers count that have, or may still have, something else than their spec asks for; None where none do.
+
+    Of what the spec asks, what the node has set aside and what the container has, the most counts: a resize is under
+    way. What its node can never give is no longer waited for.
+    Source: Kubernetes component-helpers resource (PodRequests with UseStatusResources).
+    """
+    status = pod.status
+    told = {
+        mine.name: mine
+        for mine in (*status.containerStatuses, *status.initContainerStatuses)
+        if mine.HasField("resources")
+    }
+    containers = (*pod.spec.containers, *pod.spec.initContainers)
+    if all(
+        (mine := told.get(container.name)) is None
+        or container.resources.requests == mine.resources.requests == mine.allocatedResources
+        for container in containers
+    ):
+        return None
+    hopeless = any(c.type == "PodResizePending" and c.reason == "Infeasible" for c in status.conditions)
+
+    def requests(container: Container) -> dict[str, int]:
+        own = _container_requests(container)
+        mine = told.get(container.name)
+        if mine is None:
+            return own
+        has = [_amounts(mine.resources.requests), _amounts(mine.allocatedResources)]
+        found = {name: max(amounts.get(name, 0) for amounts in has) for name in {*has[0], *has[1]}}
+        if hopeless:
+            return {**own, **found}
+        return {name: max(own.get(name, 0), found.get(name, 0)) for name in {*own, *found}}
+
+    return requests
+
+
+def _amounts(quantities: Mapping[str, QuantityMessage]) -> dict[str, int]:
+    return {name: amount(name, quantity.string) for name, quantity in quantities.items()}
+
+
+def _requests(spec: PodSpec, own: _Requests) -> dict[str, int]:
+    found = _effective(spec, own)
     for name, quantity in spec.overhead.items():
         found[name] = found.get(name, 0) + amount(name, quantity.string)
     found[PODS] = 1
     return {name: value for name, value in found.items() if value}
 
 
-def _scored(spec: PodSpec) -> tuple[int, int]:
+def _scored(spec: PodSpec, own: _Requests) -> tuple[int, int]:
     def with_defaults(container: Container) -> dict[str, int]:
-        own = _container_requests(container)
-        return {CPU: own.get(CPU, _DEFAULT_CPU_MILLIS), MEMORY: own.get(MEMORY, _DEFAULT_MEMORY_BYTES)}
+        found = own(container)
+        return {CPU: found.get(CPU, _DEFAULT_CPU_MILLIS), MEMORY: found.get(MEMORY, _DEFAULT_MEMORY_BYTES)}
 
     found = _effective(spec, with_defaults)
     overhead = {name: amount(name, quantity.string) for name, quantity in spec.overhead.items()}

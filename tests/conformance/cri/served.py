@@ -74,6 +74,10 @@ class Served(cri_grpc.RuntimeServiceServicer, cri_grpc.ImageServiceServicer):
     async def ContainerStatus(self, request: Any, context: Any) -> Any:
         return cri.ContainerStatusResponse(status=await self.runtime.container_status(request.container_id))
 
+    async def UpdateContainerResources(self, request: Any, context: Any) -> Any:
+        await self.runtime.update_container_resources(request.container_id, request.linux)
+        return cri.UpdateContainerResourcesResponse()
+
     async def ExecSync(self, request: Any, context: Any) -> Any:
         said = await self.runtime.exec_sync(request.container_id, request.cmd, timeout_s=request.timeout)
         return cri.ExecSyncResponse(stdout=said.stdout, stderr=said.stderr, exit_code=said.exit_code)

@@ -132,6 +132,22 @@ async def test_container_that_ends_tells_its_code(subject: Subject, command: lis
     assert (status.exit_code, status.reason) == (code, reason)
 
 
+async def test_D34_a_running_container_takes_new_limits(subject: Subject) -> None:
+    _, container_id = await make_container(subject)
+    await subject.runtime.start_container(container_id)
+    before = await subject.runtime.container_status(container_id)
+    for shares in (512, 256):
+        wanted = cri.LinuxContainerResources(cpu_shares=shares, cpu_period=100_000, cpu_quota=50_000)
+        await subject.runtime.update_container_resources(container_id, wanted)
+    after = await subject.runtime.container_status(container_id)
+    assert (after.state, after.started_at) == (cri.CONTAINER_RUNNING, before.started_at)
+    if after.HasField("resources"):
+        # containerd 1.6 does not say; the kubelet asks the kernel.
+        assert (after.resources.linux.cpu_shares, after.resources.linux.cpu_quota) == (256, 50_000)
+    with pytest.raises(CRINotFound):
+        await subject.runtime.update_container_resources("none", wanted)
+
+
 async def test_program_that_does_not_exist_is_a_start_error(subject: Subject) -> None:
     _, container_id = await make_container(subject, "/no/such/program")
     with pytest.raises(CRIError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.scheduler.objects import pod_message
 from tiphys_scheduler.pod_info import pod_info
 
@@ -55,3 +57,30 @@ def test_scoring_counts_a_default_for_containers_without_requests() -> None:
 def test_equal_pods_share_a_class_and_others_do_not() -> None:
     assert pod_info(pod_message("a", cpu="1")).needs == pod_info(pod_message("b", cpu="1")).needs
     assert pod_info(pod_message("a", cpu="1")).needs != pod_info(pod_message("a", cpu="2")).needs
+
+
+@pytest.mark.parametrize(
+    ("spec", "allocated", "actual", "reason", "counted"),
+    [
+        pytest.param("1", "1", "1", "", 1000, id="at rest"),
+        pytest.param("2", "1", "1", "", 2000, id="a rise that is asked for"),
+        pytest.param("2", "1", "1", "Deferred", 2000, id="a rise that waits"),
+        pytest.param("2", "1", "1", "Infeasible", 1000, id="a rise that can never be"),
+        pytest.param("1", "2", "2", "", 2000, id="a fall that is asked for"),
+        pytest.param("1", "1", "2", "", 2000, id="a fall under way"),
+        pytest.param("1", "1", "", "", 1000, id="nothing told of what it has"),
+    ],
+)
+def test_B32_a_pod_being_resized_counts_as_the_most_it_may_have(
+    spec: str, allocated: str, actual: str, reason: str, counted: int
+) -> None:
+    found = pod_message(cpu=spec)
+    status = found.status.containerStatuses.add(name=found.spec.containers[0].name)
+    status.allocatedResources["cpu"].string = allocated
+    status.resources.SetInParent()
+    if actual:
+        status.resources.requests["cpu"].string = actual
+    if reason:
+        found.status.conditions.add(type="PodResizePending", status="True", reason=reason)
+    assert requests(found)["cpu"] == counted
+    assert pod_info(found).needs.scored[0] == counted

@@ -42,6 +42,7 @@ USER_ROLES = (
             allow("impersonate", "core", "serviceaccounts"),
             allow(WRITE, "core", "pods pods/attach pods/exec pods/portforward pods/proxy"),
             allow("create", "core", "pods/eviction"),
+            allow("patch update", "core", "pods/resize"),
             allow(
                 WRITE,
                 "core",

@@ -86,10 +86,15 @@ def read(path: Path) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Replaces the file so that a crash at any moment leaves the old or the new one. Raises OSError. Blocks."""
+    """Replaces the file with this state. Raises OSError. Blocks."""
+    replace_file(path, encode(checkpoint))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replaces a file so that a crash at any moment leaves the old or the new one. Raises OSError. Blocks."""
     draft = path.with_name(f".{path.name}.new")
     with draft.open("wb") as file:
-        file.write(encode(checkpoint))
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)

@@ -10,6 +10,7 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.thirdparty.cri.v1 import api_pb2 as cri
 from tiphys_kubelet.observation import ContainerObservation, ContainerPhase, SandboxObservation
 from tiphys_kubelet.pod_spec import spec_hash
+from tiphys_kubelet.runtime.limits import Limits
 
 POD_NAME = "io.kubernetes.pod.name"
 POD_NAMESPACE = "io.kubernetes.pod.namespace"
@@ -83,7 +84,9 @@ def observe_sandbox(status: cri.PodSandboxStatus) -> SandboxObservation:
     )
 
 
-def observe_container(status: cri.ContainerStatus, sandbox_id: str, message: str) -> ContainerObservation:
+def observe_container(
+    status: cri.ContainerStatus, sandbox_id: str, message: str, limits: Limits | None = None
+) -> ContainerObservation:
     """A container as a value; `message` is what it left as its termination message."""
     return ContainerObservation(
         id=status.id,
@@ -102,6 +105,7 @@ def observe_container(status: cri.ContainerStatus, sandbox_id: str, message: str
         image_id=status.image_id,
         spec_hash=status.annotations.get(CONTAINER_HASH, ""),
         log_path=status.log_path,
+        limits=limits if status.state == cri.CONTAINER_RUNNING else None,
     )
 
 

@@ -65,6 +65,8 @@ class NodeSettings:
     sandbox: SandboxSettings
     container: ContainerSettings
     cgroup_parent: Callable[[Pod], str] = lambda pod: ""
+    # Makes the pod's own group with its limits; blocks, and raises OSError.
+    make_group: Callable[[Pod], None] = lambda pod: None
     allocatable: Mapping[str, Quantity] = field(default_factory=dict)
     hosts_path: Path = Path("/etc/hosts")
 
@@ -96,7 +98,7 @@ class PodRuntime:
     async def create_sandbox(self, pod: Pod, attempt: int) -> None:
         """Makes the pod's sandbox. Raises CRIError."""
         config = self.sandbox_config(pod, attempt)
-        await to_thread(Path(config.log_directory).mkdir, parents=True, exist_ok=True)
+        await to_thread(self._make_places, pod, Path(config.log_directory))
         try:
             sandbox_id = await self.runtime.run_pod_sandbox(config)
         except CRIError as err:
@@ -104,6 +106,10 @@ class PodRuntime:
             self.events.event(pod, "Warning", "FailedCreatePodSandBox", message)
             raise
         await self.lifecycle.refresh_sandbox(sandbox_id)
+
+    def _make_places(self, pod: Pod, logs: Path) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self.settings.make_group(pod)
 
     def sandbox_config(self, pod: Pod, attempt: int) -> cri.PodSandboxConfig:
         """The configuration of the pod's sandbox."""

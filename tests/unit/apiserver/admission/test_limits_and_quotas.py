@@ -103,6 +103,18 @@ async def test_I24_limits_are_held(item: str, obj: Any, text: str) -> None:
     assert str(refused.value).endswith(f"is forbidden: {text}")
 
 
+async def test_I24_D34_limits_are_held_when_a_pod_is_resized_and_nothing_is_filled() -> None:
+    plugin = limits("{type: Container, max: {cpu: '2'}, default: {memory: 1Gi}}")
+    small, large = pod("{limits: {cpu: 1}}"), pod("{limits: {cpu: 3}}")
+    resized = write(Operation.UPDATE, large, small, subresource="resize")
+    assert plugin.handles(resized)
+    assert not plugin.handles(write(Operation.UPDATE, large, small))
+    await plugin.admit(resized)
+    assert "memory" not in large.spec.containers[0].resources.limits
+    with pytest.raises(Forbidden, match="maximum cpu usage per Container is 2, but limit is 3"):
+        await plugin.validate(resized)
+
+
 # -- quotas
 
 
@@ -116,9 +128,11 @@ def used_of(objects: FakeObjects, name: str = "q") -> dict[str, str]:
     return {key: str(value) for key, value in sorted(read_amounts(found.status.used).items())}
 
 
-async def admitted(objects: FakeObjects, operation: Operation, obj: Any, old: Any = None) -> None:
+async def admitted(
+    objects: FakeObjects, operation: Operation, obj: Any, old: Any = None, *, subresource: str = ""
+) -> None:
     plugin = ResourceQuota(objects, FakeClock(NOW))
-    attributes = write(operation, obj, old)
+    attributes = write(operation, obj, old, subresource=subresource)
     assert plugin.handles(attributes)
     await plugin.validate(attributes)
 
@@ -163,6 +177,15 @@ async def test_I25_a_change_counts_the_difference() -> None:
     assert used_of(objects) == {"requests.storage": "5Gi"}
     await admitted(objects, Operation.UPDATE, old, new)
     assert used_of(objects) == {"requests.storage": "5Gi"}, "less is counted by the controller"
+
+
+async def test_I25_D34_a_resized_pod_counts_the_difference() -> None:
+    objects = FakeObjects(quota("{requests.cpu: 3}", "{requests.cpu: 1}"))
+    old = pod("{requests: {cpu: 1}}")
+    await admitted(objects, Operation.UPDATE, pod("{requests: {cpu: 2}}"), old, subresource="resize")
+    assert used_of(objects) == {"requests.cpu": "2"}
+    with pytest.raises(Forbidden, match="exceeded quota"):
+        await admitted(objects, Operation.UPDATE, pod("{requests: {cpu: 4}}"), old, subresource="resize")
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,14 @@ class LimitRanger:
         self._ranges = ByNamespace(objects, LimitRange)
 
     def handles(self, attributes: AdmissionAttributes) -> bool:
-        """New pods, and claims that are made or changed."""
+        """New pods and resized ones, and claims that are made or changed."""
         if attributes.resource.group or not _is_write(attributes):
             return False
         return attributes.resource.plural in ("pods", "persistentvolumeclaims")
 
     async def admit(self, attributes: AdmissionAttributes) -> None:
         """Give containers the defaults of their namespace."""
-        if attributes.resource.plural != "pods":
+        if attributes.resource.plural != "pods" or attributes.subresource:
             return
         pod: Any = attributes.object
         filled = []
@@ -62,8 +62,9 @@ class LimitRanger:
 def _is_write(attributes: AdmissionAttributes) -> bool:
     if attributes.operation is Operation.CREATE:
         return not attributes.subresource
-    is_claim = attributes.resource.plural == "persistentvolumeclaims"
-    return attributes.operation is Operation.UPDATE and is_claim and not attributes.subresource
+    changeable = {"persistentvolumeclaims": "", "pods": "resize"}
+    subresource = changeable.get(attributes.resource.plural)
+    return attributes.operation is Operation.UPDATE and attributes.subresource == subresource
 
 
 def defaults_of(item: Any) -> tuple[Amounts, Amounts]:

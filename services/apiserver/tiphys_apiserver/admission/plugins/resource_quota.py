@@ -52,7 +52,8 @@ class ResourceQuota:
         """What is made or changed in a namespace; nothing where the cluster has no quota."""
         if attributes.operation not in (Operation.CREATE, Operation.UPDATE) or not attributes.resource.namespaced:
             return False
-        if attributes.subresource or attributes.resource.group in _GROUPS_WITHOUT_OBJECTS:
+        resized = (attributes.resource.plural, attributes.subresource) == ("pods", "resize")
+        if (attributes.subresource and not resized) or attributes.resource.group in _GROUPS_WITHOUT_OBJECTS:
             return False
         return attributes.object is not None and attributes.resource.plural != "events"
 

@@ -13,6 +13,7 @@ from tiphys_apimachinery.meta import set_condition, to_time
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.registry.core.approved_specs import ApprovedSpecs, spec_digest
 from tiphys_apiserver.registry.core.pod_defaults import default_pod, default_pod_spec
+from tiphys_apiserver.registry.core.pod_resize import take_resources, validate_resize
 from tiphys_apiserver.registry.core.pod_spec_validation import validate_pod_spec, validate_template
 from tiphys_apiserver.registry.core.pod_update import validate_ephemeral_update, validate_pod_update
 from tiphys_apiserver.registry.core.qos import qos_class
@@ -87,22 +88,18 @@ class PodStrategy(Strategy):
             del new.spec.ephemeralContainers[:]
             new.spec.ephemeralContainers.extend(wanted)
         elif ctx.subresource == "resize":
-            wanted_by_name = {container.name: container for container in new.spec.containers}
-            new.CopyFrom(_with_metadata(old, new))
-            for container in new.spec.containers:
-                if container.name in wanted_by_name:
-                    container.resources.CopyFrom(wanted_by_name[container.name].resources)
+            wanted = _copy(new)
+            new.CopyFrom(_with_metadata(old, wanted))
+            for name in ("labels", "annotations", "finalizers", "ownerReferences"):
+                copy_field(new.metadata, old.metadata, name)
+            take_resources(wanted, new)
 
     def validate_subresource_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         """Faults of new debugging containers, or of new resources."""
         errors = validate_pod_spec(new.spec, "spec")
         if ctx.subresource == "ephemeralcontainers":
             return errors + validate_ephemeral_update(new, old)
-        if qos_class(new) != old.status.qosClass:
-            errors.append(
-                FieldError.invalid("spec", new.metadata.name, "Pod QOS Class may not change as a result of resizing")
-            )
-        return errors
+        return errors + validate_resize(new, old)
 
     def dumps(self, obj: Message) -> bytes:
         """With the texts of specs remembered."""
@@ -122,9 +119,14 @@ class PodStrategy(Strategy):
 
 def _with_metadata(old: Any, new: Any) -> Any:
     """The old object with the new one's metadata, as a copy."""
-    copy = type(old)()
-    copy.CopyFrom(old)
+    copy = _copy(old)
     copy.metadata.CopyFrom(new.metadata)
+    return copy
+
+
+def _copy(pod: Any) -> Any:
+    copy = type(pod)()
+    copy.CopyFrom(pod)
     return copy
 
 

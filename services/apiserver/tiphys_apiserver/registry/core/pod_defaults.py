@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tiphys_apiserver.registry.core.pod_resize import default_policies
+
 ALWAYS = "Always"
 IF_NOT_PRESENT = "IfNotPresent"
 _FILE_MODE = 0o644
@@ -42,6 +44,7 @@ def default_pod(pod: Any) -> None:
             for port in container.ports:
                 if not port.hostPort:
                     port.hostPort = port.containerPort
+    default_policies(spec)
 
 
 def default_container(container: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tiphys.api.core.v1.pod_pb2 import PodSpec
 from tiphys_apimachinery.errors import FieldError
+from tiphys_apiserver.registry.core.pod_resize import default_policies
 
 _MUTABLE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -19,7 +20,11 @@ def validate_pod_update(new: Any, old: Any) -> list[FieldError]:
     """Faults of a change of a pod's spec."""
     if new.spec == old.spec:
         return []
-    return list(_faults(new.spec, old.spec, gated=bool(old.spec.schedulingGates)))
+    before = PodSpec()
+    before.CopyFrom(old.spec)
+    # A pod that was stored before this was a default must not look changed by it.
+    default_policies(before)
+    return list(_faults(new.spec, before, gated=bool(old.spec.schedulingGates)))
 
 
 def _faults(new: Any, old: Any, *, gated: bool) -> Iterator[FieldError]:
