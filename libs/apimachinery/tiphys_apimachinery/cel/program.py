@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -29,13 +30,26 @@ class BudgetExceeded(CelError):
         super().__init__("validation failed due to running out of cost budget, no further validation rules will be run")
 
 
-class Budget:
-    """How much evaluations that belong together may still cost."""
+class TakesLong(Exception):
+    """What is evaluated together has cost more than may be spent in one go; nothing else is known of it.
 
-    __slots__ = ("left",)
+    No CelError: neither an expression nor a policy for failures can make anything of it.
+    """
+
+
+# What each budget made in this context may spend in one go; None where nobody waits for the loop. A context's and not
+# an argument, as budgets are made deep below those who know where they run.
+at_once: Final[ContextVar[int | None]] = ContextVar("at_once", default=None)
+
+
+class Budget:
+    """How much evaluations that belong together may still cost, in all and in one go."""
+
+    __slots__ = ("at_once", "left")
 
     def __init__(self, units: int = BUDGET) -> None:
         self.left = units
+        self.at_once = at_once.get() or BUDGET
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +62,9 @@ class Program:
     compiled: Evaluate
 
     def evaluate(self, activation: Activation) -> Any:
-        """Its value. Raises CelError; BudgetExceeded where nothing more may be evaluated."""
+        """Its value. Raises CelError; BudgetExceeded where nothing more may be evaluated; TakesLong."""
         budget = activation.budget
-        frame = Frame(activation.variables, min(PER_CALL_LIMIT, budget.left))
+        frame = Frame(activation.variables, min(PER_CALL_LIMIT, budget.left, budget.at_once))
         allowed = frame.left
         try:
             found = self.compiled(frame)
@@ -60,11 +74,14 @@ class Program:
         except RecursionError as err:
             raise CelError("expression is nested too deeply") from err
         except CostExceeded:
+            if budget.at_once < min(PER_CALL_LIMIT, budget.left):
+                raise TakesLong from None
             if budget.left < PER_CALL_LIMIT:
                 raise BudgetExceeded from None
             raise
         finally:
             budget.left -= allowed - frame.left
+            budget.at_once -= allowed - frame.left
 
     def is_true(self, activation: Activation) -> bool:
         """Its value, which must be a bool. Raises CelError."""

@@ -19,6 +19,7 @@ class CustomStrategy(Strategy):
     """The rules of one custom resource in its stored version. is_ending: the definition is being deleted."""
 
     allow_unconditional_update = False
+    may_take_long = True
     default_propagation = None
 
     def __init__(self, resource: CustomInfo, environment: Environment, is_ending: Callable[[], bool]) -> None:

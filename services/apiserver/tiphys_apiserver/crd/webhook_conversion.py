@@ -11,12 +11,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import APIError, InternalError
 from tiphys_apiserver.admission.webhooks.caller import CallFailed, shown
 from tiphys_apiserver.admission.webhooks.hooks import Endpoint, read_endpoint
+from tiphys_apiserver.cel.aside import Aside
 from tiphys_apiserver.crd.conversion_review import BadConversion, converted, question
 from tiphys_apiserver.crd.info import CustomInfo
 from tiphys_apiserver.crd.strategy import accept
@@ -94,6 +96,7 @@ class WebhookConverter:
         self._webhook = webhook
         self._info = info
         self._home = home
+        self._aside = Aside()
         self._format: ObjectFormat | None = None
         self._kept: OrderedDict[_Key, CachedObject] = OrderedDict()
         self._kept_bytes = 0
@@ -107,7 +110,7 @@ class WebhookConverter:
     async def to_storage(self, obj: Any) -> Any:
         """The object in the stored version. Raises Invalid for one that its own version's schema does not take."""
         if obj.KIND.api_version != self._home.api_version:
-            accept(obj, self._info)
+            await self._aside.run(partial(accept, obj, self._info))
         return (await self._webhook.convert([obj], self._home))[0]
 
     async def from_storage(self, obj: Any) -> Any:

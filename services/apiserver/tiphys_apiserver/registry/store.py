@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -28,6 +29,7 @@ from tiphys_apimachinery.errors import (
     Timeout,
 )
 from tiphys_apimachinery.scheme import ResourceInfo
+from tiphys_apiserver.cel.aside import Aside
 from tiphys_apiserver.registry import deletion, metadata
 from tiphys_apiserver.registry.deletion import DeleteRequest
 from tiphys_apiserver.registry.differences import settle
@@ -98,6 +100,11 @@ class ResourceStore:
         # Objects may lie in the store in other versions than the one that is stored now.
         self.keeps_versions = False
 
+    @property
+    def aside(self) -> Aside:
+        """Where rules that are written as expressions are asked."""
+        return self._environment.aside
+
     # -- create
 
     async def create(self, ctx: WriteContext, obj: Any, admit: Admit = NO_ADMISSION) -> Any:
@@ -134,8 +141,8 @@ class ResourceStore:
         strategy.prepare_for_create(ctx, obj)
         if ctx.record_owner is not None:
             ctx.record_owner(obj, None)
-        errors = self._name_errors(obj) + metadata.validate_metadata(obj.metadata) + strategy.validate(ctx, obj)
-        self._refuse(obj.metadata.name, errors)
+        errors = self._name_errors(obj) + metadata.validate_metadata(obj.metadata)
+        self._refuse(obj.metadata.name, errors + await self._judged(strategy.validate, ctx, obj))
         self._warn(ctx, obj)
         await admit.validate(obj, None)
         key = self.key(obj.metadata.namespace, obj.metadata.name)
@@ -239,7 +246,7 @@ class ResourceStore:
             self._apply_defaults(ctx, new)
         if await admit.mutate(new, old):
             strategy.apply_defaults(new)
-        errors = self._prepare_update(ctx, new, old)
+        errors = await self._prepare_update(ctx, new, old)
         self._refuse(new.metadata.name, errors)
         if not ctx.subresource:
             self._warn(ctx, new)
@@ -296,7 +303,12 @@ class ResourceStore:
             )
             raise self._conflict(old.metadata.name, why)
 
-    def _prepare_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+    async def _judged(self, judge: Callable[..., list[FieldError]], *seen: Any) -> list[FieldError]:
+        if not self.strategy.may_take_long:
+            return judge(*seen)
+        return await self._environment.aside.run(partial(judge, *seen))
+
+    async def _prepare_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         strategy = self.strategy
         metadata.prepare_update(new, old)
         if ctx.trusted or (ctx.record_owner is None and not new.metadata.managedFields):
@@ -306,13 +318,13 @@ class ResourceStore:
             return []
         if ctx.subresource == "status":
             strategy.prepare_for_status_update(ctx, new, old)
-            errors = strategy.validate_status_update(ctx, new, old)
+            errors = await self._judged(strategy.validate_status_update, ctx, new, old)
         elif ctx.subresource:
             strategy.prepare_for_subresource_update(ctx, new, old)
-            errors = strategy.validate_subresource_update(ctx, new, old)
+            errors = await self._judged(strategy.validate_subresource_update, ctx, new, old)
         else:
             strategy.prepare_for_update(ctx, new, old)
-            errors = strategy.validate_update(ctx, new, old)
+            errors = await self._judged(strategy.validate_update, ctx, new, old)
         if ctx.record_owner is not None:
             ctx.record_owner(new, old)
         return metadata.validate_metadata_update(new.metadata, old.metadata) + errors

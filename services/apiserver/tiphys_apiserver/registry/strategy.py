@@ -30,6 +30,7 @@ from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.authentication.interface import SERVER_USER, UserInfo
+from tiphys_apiserver.cel.aside import Aside
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.registry.selectable import FieldReader
 from tiphys_apiserver.registry.warnings import WARNINGS, Warn
@@ -60,6 +61,8 @@ class Environment:
     service_node_port_range: tuple[int, int] = (30000, 32767)
     # The store where other servers may write to it too; None where this server is alone.
     shared_store: Store | None = None
+    # Where rules that are written as expressions are asked.
+    aside: Aside = field(default_factory=Aside)
 
 
 class Creates(Protocol):
@@ -104,6 +107,8 @@ class Strategy:
 
     # An update without resourceVersion replaces whatever is stored.
     allow_unconditional_update = True
+    # Whether what it validates may take long: it is then asked through the environment's Aside.
+    may_take_long = False
     # PUT of an absent name creates it (leases, endpoints, events and the like).
     allow_create_on_update = False
     # Propagation where the request names none; None leaves it to the finalizers on the object.

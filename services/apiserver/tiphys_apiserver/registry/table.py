@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -64,7 +65,12 @@ class Served:
 
     async def stored_form(self, obj: Any) -> Any:
         """The object in the stored version, by whoever converts."""
-        return self.to_storage(obj) if self.remote is None else await self.remote.to_storage(obj)
+        if self.remote is not None:
+            return await self.remote.to_storage(obj)
+        if self.converter is None or not self.store.strategy.may_take_long:
+            return self.to_storage(obj)
+        # Its own version's rules are asked on the way.
+        return await self.store.aside.run(partial(self.converter.to_storage, obj))
 
     async def served_form(self, obj: Any) -> Any:
         """The object in the served version, by whoever converts."""

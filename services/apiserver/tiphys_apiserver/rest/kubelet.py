@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from tiphys.api.core.v1 import node_pb2, pod_options_pb2
-from tiphys_apimachinery.errors import BadRequest, InternalError, NotFound
+from tiphys_apimachinery.errors import BadRequest, NotFound, ServiceUnavailable
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
 from tiphys_apiserver.endpoints.get import get
 from tiphys_apiserver.endpoints.hall import Hall
@@ -140,11 +140,11 @@ class KubeletDocuments:
 
 
 def node_target(node: Any, path: str, tls: ssl.SSLContext | None) -> Target:
-    """Where the kubelet of a node answers. Raises InternalError for a node without address."""
+    """Where the kubelet of a node answers. Raises ServiceUnavailable for a node that has not told an address (yet)."""
     addresses: Mapping[str, str] = {one.type: one.address for one in reversed(node.status.addresses)}
     host = next((addresses[kind] for kind in _ADDRESS_TYPES if kind in addresses), "")
     if not host:
-        raise InternalError.of(f"no preferred addresses found for node {node.metadata.name}")
+        raise ServiceUnavailable(f"no preferred addresses found for node {node.metadata.name}")
     port = node.status.daemonEndpoints.kubeletEndpoint.Port or DEFAULT_PORT
     return Target(host, port, path, tls)
 

@@ -23,10 +23,10 @@ from tiphys_apiserver.admission.interface import AdmissionAttributes, MutatingPl
 from tiphys_apiserver.admission.policies import mutation
 from tiphys_apiserver.admission.policies.evaluation import (
     BoundPolicies,
+    Evaluator,
     activation_of,
     meets_conditions,
     parameters,
-    with_authorizer,
 )
 from tiphys_apiserver.admission.policies.policy import Binding, Policy
 from tiphys_apiserver.admission.policies.variables import POLICY_VARIABLES, namespace_object, variables_of
@@ -45,7 +45,7 @@ class MutatingAdmissionPolicies:
 
     def __init__(self, objects: ObjectAccess, authorizer: Authorizer) -> None:
         self._objects = objects
-        self._authorizer = authorizer
+        self._evaluator = Evaluator(authorizer)
         self._bound = BoundPolicies(objects, MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding)
 
     def handles(self, attributes: AdmissionAttributes) -> bool:
@@ -84,7 +84,7 @@ class MutatingAdmissionPolicies:
             for params in await parameters(self._objects, policy, binding, attributes):
                 variables = variables_of(attributes) | {"namespaceObject": namespace_object(self._objects, attributes)}
                 evaluate = partial(_mutated, policy, variables, params, _shape(obj))
-                document = await with_authorizer(self._authorizer, variables, evaluate)
+                document = await self._evaluator.run(variables, evaluate)
                 if document is not None:
                     obj.CopyFrom(_read(obj, document))
         except CelError as err:

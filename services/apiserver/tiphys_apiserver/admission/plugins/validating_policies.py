@@ -20,10 +20,10 @@ from tiphys_apimachinery.errors import APIError, Forbidden
 from tiphys_apiserver.admission.interface import AdmissionAttributes
 from tiphys_apiserver.admission.policies.evaluation import (
     BoundPolicies,
+    Evaluator,
     activation_of,
     meets_conditions,
     parameters,
-    with_authorizer,
 )
 from tiphys_apiserver.admission.policies.policy import Binding, Policy, Validation
 from tiphys_apiserver.admission.policies.variables import POLICY_VARIABLES, namespace_object, variables_of
@@ -49,7 +49,7 @@ class ValidatingAdmissionPolicies:
 
     def __init__(self, objects: ObjectAccess, authorizer: Authorizer) -> None:
         self._objects = objects
-        self._authorizer = authorizer
+        self._evaluator = Evaluator(authorizer)
         self._bound = BoundPolicies(objects, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding)
 
     def handles(self, attributes: AdmissionAttributes) -> bool:
@@ -77,7 +77,7 @@ class ValidatingAdmissionPolicies:
         faults: list[_Fault] = []
         for params in found:
             evaluate = partial(_evaluate, policy, variables, params)
-            faults += await with_authorizer(self._authorizer, variables, evaluate)
+            faults += await self._evaluator.run(variables, evaluate)
         return faults
 
     @staticmethod

@@ -22,7 +22,7 @@ from tiphys_apimachinery.codec import json_codec
 from tiphys_apimachinery.errors import APIError, BadRequest, Forbidden, InternalError, Invalid
 from tiphys_apimachinery.patch import json_patch
 from tiphys_apiserver.admission.interface import AdmissionAttributes
-from tiphys_apiserver.admission.policies.evaluation import with_authorizer
+from tiphys_apiserver.admission.policies.evaluation import Evaluator
 from tiphys_apiserver.admission.policies.variables import CONDITION_VARIABLES, namespace_labels, variables_of
 from tiphys_apiserver.admission.webhooks.caller import CallFailed, WebhookCaller
 from tiphys_apiserver.admission.webhooks.hooks import Hook, is_exempt, read_hooks
@@ -47,7 +47,7 @@ class _Webhooks:
         *,
         cls: type[Message],
     ) -> None:
-        self._authorizer = authorizer
+        self._evaluator = Evaluator(authorizer)
         self._objects = objects
         self._caller = caller
         self._new_uid = new_uid
@@ -78,7 +78,7 @@ class _Webhooks:
             seen = Activation(variables, Budget(CONDITIONS_BUDGET))
             return [hook for hook in found if self._meets(hook, seen)]
 
-        return await with_authorizer(self._authorizer, variables, meeting)
+        return await self._evaluator.run(variables, meeting)
 
     @staticmethod
     def _meets(hook: Hook, seen: Activation) -> bool:

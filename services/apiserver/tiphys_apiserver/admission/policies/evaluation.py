@@ -16,6 +16,7 @@ from tiphys_apiserver.admission.interface import AdmissionAttributes
 from tiphys_apiserver.admission.policies.policy import Binding, Policy, read_binding, read_policy
 from tiphys_apiserver.admission.policies.variables import POLICY_VARIABLES, namespace_labels
 from tiphys_apiserver.authorization.interface import Authorizer
+from tiphys_apiserver.cel.aside import Aside
 from tiphys_apiserver.cel.authorizer import AuthorizerValue, NotAsked
 from tiphys_apiserver.cel.expressions import compile_expression
 from tiphys_apiserver.registry.objects import ObjectAccess
@@ -139,11 +140,18 @@ def meets_conditions(policy: Policy, seen: Activation) -> bool:
     return True
 
 
-async def with_authorizer(authorizer: Authorizer, variables: Mapping[str, Any], evaluate: Callable[[], T]) -> T:
-    """What evaluate gives. Where it asks for a right it is called again once the authorizer has answered."""
-    by: AuthorizerValue = variables["authorizer"]
-    while True:
-        try:
-            return evaluate()
-        except NotAsked as asked:
-            by.answers[asked.question] = await authorizer.authorize(asked.attributes)
+class Evaluator:
+    """Where the expressions of one admission plugin are evaluated, with the rights that they ask for."""
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+        self._aside = Aside()
+
+    async def run(self, variables: Mapping[str, Any], evaluate: Callable[[], T]) -> T:
+        """What evaluate gives, which is called again when it takes long, and for each right that it asks for."""
+        by: AuthorizerValue = variables["authorizer"]
+        while True:
+            try:
+                return await self._aside.run(evaluate)
+            except NotAsked as asked:
+                by.answers[asked.question] = await self._authorizer.authorize(asked.attributes)
