@@ -17,6 +17,7 @@ from tiphys.api.coordination.v1 import coordination_pb2
 from tiphys.api.core.v1 import node_pb2, pod_pb2
 from tiphys_apimachinery.errors import AlreadyExists, APIError, Conflict, NotFound
 from tiphys_apimachinery.meta import (
+    find_condition,
     format_time,
     is_being_deleted,
     is_condition_true,
@@ -71,12 +72,17 @@ class HollowNodes:
         self._addresses = 0
         self._pods: Informer[pod_pb2.Pod, None] = Informer(client, pod_pb2.Pod, clock=clock, rng=rng)
         self._pods.add_handler(self._on_pod, lambda _, new: self._on_pod(new), self._on_gone)
+        self._objects: Informer[node_pb2.Node, bool] = Informer(
+            client, node_pb2.Node, clock=clock, rng=rng, projection=_is_given_up
+        )
+        self._leases: dict[str, _Lease] = {}
 
     async def run(self) -> None:
         """Be nodes until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             start_loop(group, self._pods.run(), "pods of hollow nodes")
+            start_loop(group, self._objects.run(), "objects of hollow nodes")
             start_loop(group, self._beat(), "heartbeats of hollow nodes")
 
     # -- nodes
@@ -123,10 +129,13 @@ class HollowNodes:
                         await self._renew(name)
 
     async def _renew(self, name: str) -> None:
-        moment = self._clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
-        await self._client.patch(_Lease, name, _LEASES, {"spec": {"renewTime": moment}})
+        lease = self._leases.pop(name, None) or await self._client.get(_Lease, name, _LEASES)
+        lease.spec.renewTime.CopyFrom(micro_time_now(self._clock))
+        self._leases[name] = await self._client.update(lease)
+        if not self._objects.projection(name):
+            return
         node = await self._client.get(node_pb2.Node, name)
-        ready = next((one for one in node.status.conditions if one.type == "Ready"), None)
+        ready = find_condition(node.status.conditions, "Ready")
         if ready is not None and ready.status != "True":
             ready.status, ready.reason = "True", "KubeletReady"
             ready.lastHeartbeatTime.CopyFrom(time_now(self._clock))
@@ -261,6 +270,10 @@ class HollowNodes:
             "conditions": _conditions(("ContainersReady", "Ready"), "False", now),
             "containerStatuses": _containers(pod, {"terminated": ended}, is_ready=False),
         }
+
+
+def _is_given_up(node: node_pb2.Node) -> bool:
+    return not is_condition_true(node.status.conditions, "Ready")
 
 
 def _conditions(kinds: Sequence[str], status: str, now: str) -> list[dict[str, str]]:

@@ -67,6 +67,8 @@ class LeaderElector:
         self._times = times or LeaseTimes()
         self._rng = rng or random.Random()
         self._log = get_logger("leader_election", lease=f"{namespace}/{name}", identity=identity)
+        # The lease as our last renewal left it: the next is written over it without a look before.
+        self._own: Lease | None = None
         # The lease as it was seen last, and when by our clock it was first seen so.
         self._observed: bytes | None = None
         self._observed_at = 0.0
@@ -140,6 +142,12 @@ class LeaderElector:
         return held
 
     async def _try_once(self) -> bool:
+        own, self._own = self._own, None
+        if own is not None:
+            self._claim(own)
+            # Where somebody wrote it since, or the answer is lost, the next try looks first.
+            if await self._write(self._client.update(own)):
+                return True
         try:
             lease = await self._client.get(Lease, self._name, self._namespace)
         except NotFound:
@@ -156,9 +164,10 @@ class LeaderElector:
     async def _write(self, call: Awaitable[Lease]) -> bool:
         try:
             stored = await call
-        except (Conflict, AlreadyExists):
+        except (Conflict, AlreadyExists, NotFound):
             return False
         self._observe(stored)
+        self._own = stored
         return True
 
     def _observe(self, lease: Lease) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tiphys_client.rate_limiter import RateLimiter, default_rate_limiter
@@ -23,6 +24,19 @@ ItemT = TypeVar("ItemT", bound=Hashable)
 
 class QueueShutDown(Exception):
     """The queue takes and gives no more items."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState(Generic[ItemT]):
+    """What a queue holds at one moment: waiting in their order, working, those of these that come again, and delayed.
+
+    delayed has for each item the seconds until its time, and how often it failed.
+    """
+
+    waiting: tuple[ItemT, ...]
+    working: tuple[ItemT, ...]
+    again: tuple[ItemT, ...]
+    delayed: dict[ItemT, tuple[float, int]]
 
 
 class RateLimitingQueue(Generic[ItemT]):
@@ -59,6 +73,13 @@ class RateLimitingQueue(Generic[ItemT]):
     def is_idle(self) -> bool:
         """Whether nothing waits for a worker and no worker is busy."""
         return not self._dirty and not self._processing
+
+    def state(self) -> QueueState[ItemT]:
+        """All that is queued, for those who look on."""
+        now = self._clock.monotonic()
+        delayed = {item: (due - now, self.failures(item)) for item, (due, _) in self._delayed.items()}
+        working = tuple(self._processing)
+        return QueueState(tuple(self._ready), working, tuple(item for item in working if item in self._dirty), delayed)
 
     def add(self, item: ItemT) -> None:
         """Have the item worked on, now or after its current round."""

@@ -36,6 +36,18 @@ class _Pending:
     # By key, the uid of what is being changed and how it looks when that is seen. Gone is always seen.
     awaited: dict[str, tuple[str, Callable[[Any], bool]]] = field(default_factory=dict)
     since: float = 0.0
+    # Somebody asked in vain, and is to be called when it is seen.
+    is_missed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The writes of one owner that the view has still to show. version is None while it is in doubt."""
+
+    key: str
+    version: int | None
+    awaited: tuple[str, ...]
+    age_s: float
 
 
 class Expectations:
@@ -96,7 +108,28 @@ class Expectations:
         if shown or self.clock.monotonic() - pending.since > TIMEOUT_S:
             del self._pending[key]
             return True
+        pending.is_missed = True
         return False
+
+    def is_echo(self, key: str, obj: Any) -> bool:
+        """Whether obj is no more than this owner's last write coming back, which nobody has waited for.
+
+        What was written was decided from all that had been seen, and what came since has queued the key by itself: so
+        an echo needs no look.
+        """
+        pending = self._pending.get(key)
+        if pending is None or pending.awaited or pending.is_missed or pending.version != resource_version(obj):
+            return False
+        del self._pending[key]
+        return True
+
+    def unseen(self) -> list[Unseen]:
+        """All that is awaited, for those who look on."""
+        now = self.clock.monotonic()
+        return [
+            Unseen(key, None if one.version == _UNKNOWN else one.version, tuple(one.awaited), now - one.since)
+            for key, one in self._pending.items()
+        ]
 
     def _entry(self, key: str) -> _Pending:
         pending = self._pending.setdefault(key, _Pending())

@@ -151,7 +151,7 @@ class Informers:
 
     def __init__(self, shared: SharedInformers) -> None:
         self._shared = shared
-        self._asked: list[Informer[Any, Any]] = []
+        self._asked: dict[Informer[Any, Any], type[Message]] = {}
 
     def of(self, cls: type[MessageT], namespace: str = "", *, field_selector: str = "") -> Informer[MessageT, Any]:
         """The informer of a kind, with an index by namespace and, for pods, the projection PodView."""
@@ -162,9 +162,12 @@ class Informers:
             projection=_PROJECTIONS.get(cls),
             indexes=_INDEXES.get(cls, {NAMESPACE_INDEX: by_namespace}),
         )
-        if informer not in self._asked:
-            self._asked.append(informer)
+        self._asked[informer] = cls
         return informer
+
+    def asked(self) -> list[tuple[type[Message], Informer[Any, Any]]]:
+        """All of them, with their kinds."""
+        return [(cls, informer) for informer, cls in self._asked.items()]
 
     def begin(self, cls: type[MessageT]) -> Informer[MessageT, Any]:
         """A running informer of a kind that came late; nobody waits for it. Each class belongs to one controller."""
@@ -195,10 +198,14 @@ class Context:
     queue: Queue
     # For groups that are served behind the API server, and have no gRPC.
     rest: PathReader
+    # All that were made for this controller, with what they are of.
+    awaited: list[tuple[type[Message], Expectations]] = field(default_factory=list)
 
     def expectations(self, cls: type[Message], *, field_selector: str = "") -> Expectations:
         """Expectations on the view of a kind."""
-        return Expectations(InformerView(self.informers.of(cls, field_selector=field_selector)), self.clock)
+        made = Expectations(InformerView(self.informers.of(cls, field_selector=field_selector)), self.clock)
+        self.awaited.append((cls, made))
+        return made
 
 
 class InformerView:
@@ -280,6 +287,7 @@ class Loop:
             queue=self.queue,
             rest=parts.rest,
         )
+        self.expectations = context.awaited
         self.reconciler = spec.make(context)
         for watch in self.reconciler.watches():
             self._follow(self._informers.of(watch.cls, field_selector=watch.field_selector), watch.keys)
@@ -301,6 +309,10 @@ class Loop:
             await self.controller.run()
         finally:
             self.report.is_running = False
+
+    def views(self) -> list[tuple[type[Message], Informer[Any, Any]]]:
+        """Its views, with the kinds that they are of."""
+        return self._informers.asked()
 
     def trigger(self, key: str) -> None:
         """Have a key looked at now."""

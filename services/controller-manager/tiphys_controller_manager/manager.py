@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tiphys_component.app import StartupError, start_loop
 from tiphys_component.log import get_logger
+from tiphys_controller_manager.dump import MOST, LoopState, state_of
 from tiphys_controller_manager.frame import ControllerSpec, Loop, Parts
 
 _ALL = "*"
@@ -96,6 +97,11 @@ class Manager:
             return False
         loop.trigger(key)
         return True
+
+    def dump(self, controller: str, *, most: int = MOST) -> LoopState | None:
+        """All that a controller knows; None when no such controller runs here."""
+        loop = self._loops.get(controller)
+        return state_of(loop, most=most) if loop is not None else None
 
     def _state(self, spec: ControllerSpec) -> ControllerState:
         loop = self._loops.get(spec.name)

@@ -105,12 +105,14 @@ def sort_out(owner: Any, selector: Selector, candidates: Sequence[OwnableT]) -> 
     An owner that is being deleted neither adopts nor releases.
     """
     kept, adopt, release = [], [], []
-    owner_ends = is_being_deleted(owner)
+    owner_ends, uid = is_being_deleted(owner), owner.metadata.uid
+    selects = matcher(selector)
     for item in candidates:
-        matches = selector.matches(item.labels)
-        if item.controller_uid:
-            if item.controller_uid != owner.metadata.uid:
-                continue
+        manager = item.controller_uid
+        if manager and manager != uid:
+            continue
+        matches = selects(item.labels)
+        if manager:
             if matches:
                 kept.append(item)
             elif not owner_ends:
@@ -118,6 +120,20 @@ def sort_out(owner: Any, selector: Selector, candidates: Sequence[OwnableT]) -> 
         elif matches and not owner_ends and not item.is_deleting:
             adopt.append(item)
     return Owned(tuple(kept), tuple(adopt), tuple(release))
+
+
+def matcher(selector: Selector) -> Callable[[Mapping[str, str]], bool]:
+    """Tells of many objects whether a selector means them: pods of one template share their labels."""
+    known: dict[int, tuple[Mapping[str, str], bool]] = {}
+
+    def matches(labels: Mapping[str, str]) -> bool:
+        # The labels are kept with the answer: so no others can come to have their identity.
+        found = known.get(id(labels))
+        if found is None:
+            found = known[id(labels)] = (labels, selector.matches(labels))
+        return found[1]
+
+    return matches
 
 
 def owner_keys(api_version: str, kind: str, old: Any, new: Any) -> dict[str, None]:

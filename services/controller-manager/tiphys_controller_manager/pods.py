@@ -52,7 +52,10 @@ class Toleration:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """One pod. Times are seconds since the epoch; ready_since is None when it is not ready."""
+    """One pod. Times are seconds since the epoch; ready_since is None when it is not ready.
+
+    Pods of one template share their labels, which are read-only.
+    """
 
     key: str
     namespace: str
@@ -120,7 +123,7 @@ def pod_view(pod: pod_pb2.Pod) -> PodView:
         name=metadata.name,
         uid=metadata.uid,
         resource_version=metadata.resourceVersion,
-        labels=dict(metadata.labels),
+        labels=_labels(tuple(metadata.labels.items())),
         controller=owner_of(owner) if owner is not None else None,
         is_deleting=is_being_deleted(pod),
         deletion_due=seconds(metadata.deletionTimestamp),
@@ -217,6 +220,11 @@ POD_INDEXES: Final = {
 @functools.lru_cache(maxsize=4096)
 def _owner(api_version: str, kind: str, name: str, uid: str) -> Owner:
     return Owner(api_version, kind, name, uid)
+
+
+@functools.lru_cache(maxsize=4096)
+def _labels(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    return dict(items)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,6 +1,7 @@
 """Leader election by Lease."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -180,3 +181,28 @@ async def test_the_next_life_under_the_same_name_takes_over_at_once() -> None:
         await elector().run(lead)
     assert led.is_set()
     assert clock.monotonic() == 0
+
+
+async def test_a_leader_renews_without_looking_first_and_looks_when_somebody_wrote(
+    server: FakeServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    one = Candidate(server, clock, "one")
+    await clock.run_for(10)
+    get = one.client.get
+
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await get(*args, **kwargs)
+
+    monkeypatch.setattr(one.client, "get", counted)
+    await clock.run_for(60)
+    assert (one.leading, looks) == (True, 0)
+    labelled = await lease(server)
+    labelled.metadata.labels["seen"] = "by somebody"
+    await FakeClient(server=server).update(labelled)
+    await clock.run_for(60)
+    assert (one.leading, looks) == (True, 1)
+    assert (await lease(server)).metadata.labels["seen"] == "by somebody"
+    await one.stop()

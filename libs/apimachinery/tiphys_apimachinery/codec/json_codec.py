@@ -18,7 +18,7 @@ from tiphys_apimachinery.codec.json_encode import EncoderCompiler, load_raw
 from tiphys_apimachinery.codec.json_strict import DecodeError, FieldSink, decode_message, duplicate_members
 from tiphys_apimachinery.dynamic import TYPE_MEMBERS, DynamicKind, DynamicObject
 from tiphys_apimachinery.errors import BadRequest
-from tiphys_apimachinery.schema import descriptor_of, is_recursive, type_meta
+from tiphys_apimachinery.schema import Kind, descriptor_of, fields_of, is_recursive, type_meta
 
 __all__ = ["DecodeError", "FieldSink", "dumps", "from_json", "loads", "parse", "to_json"]
 
@@ -26,6 +26,8 @@ M = TypeVar("M", bound=Message)
 
 # upb refuses to read messages nested deeper than 100; what is stored must be readable.
 _MAX_DEPTH = 90
+# Larger parts of a message, in bytes, are checked each time rather than kept.
+_MOST_REMEMBERED = 8192
 
 
 @functools.cache
@@ -66,12 +68,42 @@ def check_sayable(message: Message) -> None:
     Protobuf carries text that is no UTF-8, quantities that are no numbers and raw JSON that is none. Costs as much as
     writing and reading the message as JSON, some 60 µs for a pod.
     """
-    descriptor = descriptor_of(message)
+    parts = _parts(message)
+    try:
+        for part in parts:
+            raw = part.SerializeToString()
+            # Specs come again and again: in the pods of one template, and with each write of a status.
+            is_kept = len(raw) <= _MOST_REMEMBERED and not isinstance(part, meta_pb2.ObjectMeta)
+            (_check_once if is_kept else _check)(type(part), raw)
+    except BadRequest:
+        # Said of the whole: what is wrong is told with its path.
+        _check(type(message), message.SerializeToString())
+        raise
+
+
+def _parts(message: Message) -> list[Message]:
+    """What has to be looked at of a message: metadata, spec and status where it has nothing else, or all of it."""
+    structs = _structs(descriptor_of(message))
+    found = message.ListFields()
+    return [part for _, part in found] if all(field.name in structs for field, _ in found) else [message]
+
+
+@functools.cache
+def _structs(descriptor: Descriptor) -> frozenset[str]:
+    """The fields of a message that are one object each."""
+    return frozenset(field.name for field in fields_of(descriptor) if field.kind is Kind.STRUCT and field.is_singular)
+
+
+def _check(cls: type[Message], raw: bytes) -> None:
+    message = cls.FromString(raw)
     try:
         document = orjson.loads(orjson.dumps(to_json(message)))
     except (TypeError, ValueError, OverflowError, OSError, RecursionError) as err:
-        raise _cannot_be_handled(descriptor, f"it has a value that JSON can't say: {err}") from err
-    from_json(type(message), document)
+        raise _cannot_be_handled(descriptor_of(message), f"it has a value that JSON can't say: {err}") from err
+    from_json(cls, document)
+
+
+_check_once = functools.lru_cache(maxsize=512)(_check)
 
 
 def from_json(cls: type[M], data: Any, sink: FieldSink | None = None) -> M:

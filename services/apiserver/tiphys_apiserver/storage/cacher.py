@@ -114,6 +114,8 @@ class Cacher:
         # Set while a watch is running, and the revision that makes the first fill complete.
         self._filled = asyncio.Event()
         self._fill_revision = 0
+        # Set once the present watch has reached that revision: it never goes back.
+        self._is_caught_up = False
         self._version = 0
         # For the metrics: how often it was filled, and events that the store has told.
         self.fills = 0
@@ -156,6 +158,7 @@ class Cacher:
 
     def _stop_watch(self) -> None:
         self._filled.clear()
+        self._is_caught_up = False
         self._watch = None
 
     async def _fill(self, now: int) -> int:
@@ -214,7 +217,10 @@ class Cacher:
     @property
     def is_ready(self) -> bool:
         """Whether the cache is filled and follows the store."""
-        return self._filled.is_set() and self.revision >= self._fill_revision
+        if not self._is_caught_up:
+            # Asked several times a request: the answer is kept.
+            self._is_caught_up = self._filled.is_set() and self.revision >= self._fill_revision
+        return self._is_caught_up
 
     @property
     def watchers(self) -> int:

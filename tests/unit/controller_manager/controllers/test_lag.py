@@ -16,7 +16,7 @@ from tests.unit.controller_manager.controllers.test_statefulset import stateful_
 from tests.unit.controller_manager.harness import House, house
 from tests.unit.controller_manager.lagging import LaggingClient
 from tiphys.api.apps.v1 import apps_pb2
-from tiphys.api.core.v1 import pod_pb2
+from tiphys.api.core.v1 import node_pb2, pod_pb2
 from tiphys_controller_manager.pods import pod_view
 
 LAG_S = 30.0
@@ -99,3 +99,17 @@ async def test_B37_a_rollout_seen_late_keeps_within_its_bounds() -> None:
             if images == {"busybox:2"}:
                 break
         assert images == {"busybox:2"}
+
+
+async def test_B37_a_node_whose_range_is_not_seen_yet_is_given_no_second_one() -> None:
+    client = LaggingClient()
+    async with house("node-ipam-controller", client=client, cluster_cidr=("10.244.0.0/16",)) as h:
+        client.lag(h.clock, LAG_S)
+        await h.client.create(node("n1"))
+        await h.run_for(LAG_S + 1)
+        given = h.client.stored(node_pb2.Node, "n1").spec.podCIDR
+        h.loops["node-ipam-controller"].trigger("n1")
+        await h.run_for(2 * LAG_S)
+        assert given
+        assert h.client.stored(node_pb2.Node, "n1").spec.podCIDR == given
+        assert h.loops["node-ipam-controller"].report.failures == 0

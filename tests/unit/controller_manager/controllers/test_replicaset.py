@@ -291,3 +291,32 @@ async def test_B37_a_watch_that_lags_makes_no_pod_twice() -> None:
             h.loops["replicaset-controller"].trigger("default/web")
             await h.settle()
         assert len(await h.pods()) == 3
+
+
+async def test_what_counts_no_pod_otherwise_costs_no_look() -> None:
+    """Of the changes of a pod's life most are told to its owner for nothing."""
+    async with house("replicaset-controller") as h:
+        await h.client.create(replica_set(replicas=4))
+        await h.settle()
+        await h.run_pods()
+        await h.run_for(60)
+        report = h.loops["replicaset-controller"].report
+        before = report.reconciles
+        for pod in await h.pods():
+            pod.metadata.annotations["note"] = "of no concern"
+            stored = await h.client.update(pod)
+            stored.status.hostIP = "10.0.0.1"
+            await h.client.update_status(stored)
+        await h.run_for(60)
+        assert report.reconciles == before
+
+
+async def test_pods_made_and_deleted_are_counted_with_the_write_of_the_same_round() -> None:
+    async with house("replicaset-controller") as h:
+        made = await h.client.create(replica_set(replicas=8))
+        await h.settle()
+        writes = int(h.client.stored(apps_pb2.ReplicaSet, "web", "default").metadata.resourceVersion)
+        pods = [int(pod.metadata.resourceVersion) for pod in await h.pods()]
+        assert h.client.stored(apps_pb2.ReplicaSet, "web", "default").status.replicas == 8
+        # One write of the status behind that of the set and those of eight pods.
+        assert (writes - int(made.metadata.resourceVersion), len(pods)) == (9, 8)

@@ -21,7 +21,7 @@ from tiphys_controller_manager.controllers.attachdetach.plan import (
 )
 from tiphys_controller_manager.frame import Context, Watch
 from tiphys_controller_manager.nodes import is_ready
-from tiphys_controller_manager.pods import CLAIM_INDEX, NODE_INDEX, PodView
+from tiphys_controller_manager.pods import CLAIM_INDEX, NODE_INDEX, PodView, claims_of
 from tiphys_controller_manager.taints import OUT_OF_SERVICE
 from tiphys_controller_manager.volumes import VOLUME_INDEX
 
@@ -223,7 +223,7 @@ class AttachDetachController:
         pod = new if new is not None else old
         if new is None:
             self._told.pop(namespaced_name(old), None)
-        if not pod.spec.nodeName:
+        if not pod.spec.nodeName or not any(claims_of(pod)):
             return ()
         is_settled = old is not None and new is not None and old.spec.nodeName and old.status.phase == new.status.phase
         return () if is_settled else (pod.spec.nodeName,)

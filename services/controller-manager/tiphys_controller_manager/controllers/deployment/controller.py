@@ -100,7 +100,7 @@ class DeploymentController:
     def watches(self) -> Iterable[Watch]:
         """Deployments, their ReplicaSets, and the end of their pods, for which Recreate waits."""
         return (
-            Watch(apps_pb2.Deployment, own_key),
+            Watch(apps_pb2.Deployment, self._own_keys),
             Watch(apps_pb2.ReplicaSet, self._replica_set_keys),
             Watch(pod_pb2.Pod, self._pod_keys),
         )
@@ -283,6 +283,11 @@ class DeploymentController:
     def _now(self) -> float:
         return self._clock.now().timestamp()
 
+    def _own_keys(self, old: Any, new: Any) -> Iterable[str]:
+        if new is not None and self._own_writes.is_echo(namespaced_name(new), new):
+            return ()
+        return own_key(old, new)
+
     def _replica_set_keys(self, old: Any, new: Any) -> Iterable[str]:
         keys: dict[str, None] = {}
         for item in (new, old):
@@ -302,7 +307,13 @@ class DeploymentController:
         if owner is None or owner.kind != "ReplicaSet":
             return ()
         replica_set = self._replica_sets.get(join_key(old.metadata.namespace, owner.name))
-        return self._replica_set_keys(None, replica_set) if replica_set is not None else ()
+        if replica_set is None:
+            return ()
+        return [key for key in self._replica_set_keys(None, replica_set) if self._waits_for_pods(key)]
+
+    def _waits_for_pods(self, key: str) -> bool:
+        deployment = self._deployments.get(key)
+        return deployment is not None and deployment.spec.strategy.type == "Recreate"
 
 
 def _selects(deployment: apps_pb2.Deployment, item: apps_pb2.ReplicaSet) -> bool:

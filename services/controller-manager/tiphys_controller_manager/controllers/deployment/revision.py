@@ -5,6 +5,7 @@ Source: kubernetes pkg/controller/deployment/util/deployment_util.go.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Final
@@ -42,7 +43,12 @@ KIND: Final = "Deployment"
 
 def fingerprint(template: pod_pb2.PodTemplateSpec) -> bytes:
     """What a template says, the same however it was written: without the hash label and without empty values."""
-    value = to_json(template, with_type_meta=False)
+    return _fingerprint(template.SerializeToString(deterministic=True))
+
+
+@functools.lru_cache(maxsize=1024)
+def _fingerprint(raw: bytes) -> bytes:
+    value = to_json(pod_pb2.PodTemplateSpec.FromString(raw), with_type_meta=False)
     labels = (value.get("metadata") or {}).get("labels")
     if labels is not None:
         labels.pop(HASH_LABEL, None)

@@ -27,6 +27,8 @@ class NodeIpamController:
         self._client = context.client
         self._events = context.events
         self._nodes = context.informers.of(node_pb2.Node)
+        # By name, the uid of the node whose range is stored, though the view may not show it yet.
+        self._given: dict[str, str] = {}
         self._is_on = options.allocate_node_cidrs and bool(options.cluster_cidr)
         self._log = get_logger("node-ipam-controller")
         try:
@@ -55,10 +57,15 @@ class NodeIpamController:
         """Give a node its ranges. Raises errors of the API."""
         node = self._nodes.get(key)
         if node is None:
+            self._given.pop(key, None)
             self._allocator.release(key)
             return None
         if node.spec.podCIDRs or node.spec.podCIDR:
+            self._given.pop(key, None)
             self._occupy(node)
+            return None
+        if self._given.get(key) == node.metadata.uid:
+            # The change that shows it queues the node again.
             return None
         try:
             ranges = self._allocator.allocate(key)
@@ -88,6 +95,7 @@ class NodeIpamController:
                     return
             self._allocator.release(key)
             raise
+        self._given[key] = node.metadata.uid
         self._log.info("range given", node=key, ranges=ranges)
 
     def _occupy(self, node: node_pb2.Node) -> None:

@@ -13,10 +13,17 @@ from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.core.v1 import pod_pb2, replication_controller_pb2
 from tiphys_apimachinery.errors import NotFound
 from tiphys_apimachinery.labels import SelectorError
-from tiphys_apimachinery.meta import get_controller_of, is_being_deleted, namespaced_name, new_controller_ref
+from tiphys_apimachinery.meta import (
+    find_condition,
+    get_controller_of,
+    is_being_deleted,
+    namespaced_name,
+    new_controller_ref,
+)
 from tiphys_client.controller import RequeueAfter, Terminal
 from tiphys_controller_manager.controllers.replicaset.plan import (
     Failure,
+    PodChange,
     next_available,
     plan_pods,
     same_status,
@@ -30,6 +37,8 @@ from tiphys_controller_manager.pods import CONTROLLER_INDEX, PodView, orphans_in
 
 # How long to wait for a view that lags; the events that end the wait come by themselves.
 _LAG_S: Final = 1.0
+# The same after a round that made or deleted pods: of one that came and went while the history was lost nobody tells.
+_LOST_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,7 @@ class ReplicaSetController:
 
     def watches(self) -> Iterable[Watch]:
         """ReplicaSets, and the pods they manage or might adopt."""
-        return (Watch(self._kind.cls, own_key), Watch(pod_pb2.Pod, self._pod_keys))
+        return (Watch(self._kind.cls, self._own_keys), Watch(pod_pb2.Pod, self._pod_keys))
 
     def first_keys(self) -> Iterable[str]:
         """None: every ReplicaSet is seen as added."""
@@ -84,7 +93,7 @@ class ReplicaSetController:
         pods = await self._adopter.settle(replica_set, reference, owned, lambda pod: self._expectations.wrote(key, pod))
         active = [pod for pod in pods if pod.is_active]
         now = self._clock.now().timestamp()
-        outcome, failure = Outcome(), None
+        outcome, change, failure = Outcome(), PodChange(), None
         if not is_being_deleted(replica_set):
             related = self._related(replica_set) if len(active) > replica_set.spec.replicas else ()
             change = plan_pods(replica_set.spec.replicas, active, related, now=now)
@@ -102,16 +111,21 @@ class ReplicaSetController:
             if outcome.error is not None:
                 reason = "FailedCreate" if change.create else "FailedDelete"
                 failure = Failure(reason, str(outcome.error))
-        await self._write_status(replica_set, active, failure)
+            elif change.delete:
+                gone = frozenset(pod.uid for pod in change.delete)
+                active = [pod for pod in active if pod.uid not in gone]
+        await self._write_status(replica_set, active, made=outcome.done if change.create else 0, failure=failure)
         if outcome.error is not None:
             raise outcome.error
         if not self._expectations.are_met(key):
-            return RequeueAfter(_LAG_S)
+            return RequeueAfter(_LOST_S)
         wait_s = next_available(active, replica_set.spec.minReadySeconds, now=self._clock.now().timestamp())
         return RequeueAfter(wait_s) if wait_s is not None else None
 
-    async def _write_status(self, replica_set: Any, active: list[PodView], failure: Failure | None) -> None:
-        status = status_of(replica_set, active, now=self._clock.now().timestamp(), failure=failure)
+    async def _write_status(
+        self, replica_set: Any, active: list[PodView], *, made: int, failure: Failure | None
+    ) -> None:
+        status = status_of(replica_set, active, made=made, now=self._clock.now().timestamp(), failure=failure)
         if same_status(status, replica_set.status):
             return
         replica_set.status.CopyFrom(status)
@@ -143,9 +157,30 @@ class ReplicaSetController:
         store = self._pods.store
         return [pod for uid in sorted(uids) for _, pod in store.projections_by_index(CONTROLLER_INDEX, uid)]
 
+    def _own_keys(self, old: Any, new: Any) -> Iterable[str]:
+        if new is not None and self._own_writes.is_echo(namespaced_name(new), new):
+            return ()
+        return own_key(old, new)
+
     def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
         kind = self._kind
+        if old is not None and new is not None and _facts(old) == _facts(new):
+            # It was bound to a node, or told something that no count speaks of.
+            return ()
         return {**owner_keys(kind.api_version, kind.name, old, new), **selecting_keys(self._replica_sets, old, new)}
+
+
+def _facts(pod: pod_pb2.Pod) -> tuple[object, ...]:
+    """All that makes a pod count otherwise."""
+    metadata, status = pod.metadata, pod.status
+    owner, ready = get_controller_of(pod), find_condition(status.conditions, "Ready")
+    return (
+        owner.uid if owner is not None else "",
+        metadata.HasField("deletionTimestamp"),
+        status.phase in ("Succeeded", "Failed"),
+        ready.lastTransitionTime.seconds if ready is not None and ready.status == "True" else None,
+        dict(metadata.labels),
+    )
 
 
 def replication_controllers(context: Context) -> ReplicaSetController:

@@ -13,6 +13,7 @@ from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.labels import Selector
 from tiphys_apimachinery.meta import find_condition
 from tiphys_controller_manager.controllers.replicaset.ranking import choose_for_deletion
+from tiphys_controller_manager.ownership import matcher
 from tiphys_controller_manager.pods import PodView
 
 # Source: replica_set.go, BurstReplicas: most pods created or deleted in one round.
@@ -57,16 +58,22 @@ def slow_start(count: int, first: int = 1) -> list[int]:
     return sizes
 
 
-def status_of(replica_set: Any, active: Sequence[PodView], *, now: float, failure: Failure | None) -> Any:
-    """The status of a ReplicaSet, or of what is like it, with these active pods; now is in seconds since the epoch."""
+def status_of(
+    replica_set: Any, active: Sequence[PodView], *, made: int = 0, now: float, failure: Failure | None
+) -> Any:
+    """The status of a ReplicaSet, or of what is like it, with these active pods; now is in seconds since the epoch.
+
+    made are pods that were made a moment ago and that the view does not show yet.
+    """
     spec = replica_set.spec
     labels = Selector.from_set(dict(spec.template.metadata.labels))
     ready = [pod for pod in active if pod.is_ready]
     available = [pod for pod in ready if (pod.available_at(spec.minReadySeconds) or 0.0) <= now]
     status = type(replica_set.status)()
     status.CopyFrom(replica_set.status)
-    status.replicas = len(active)
-    status.fullyLabeledReplicas = sum(1 for pod in active if labels.matches(pod.labels))
+    status.replicas = len(active) + made
+    matches = matcher(labels)
+    status.fullyLabeledReplicas = made + sum(1 for pod in active if matches(pod.labels))
     status.readyReplicas = len(ready)
     status.availableReplicas = len(available)
     status.observedGeneration = replica_set.metadata.generation
