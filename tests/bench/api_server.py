@@ -41,8 +41,13 @@ class RunningApiServer:
 
 
 @contextmanager
-def running_api_server(store: str, fill: Callable[[Path], None] | None = None) -> Iterator[RunningApiServer]:
-    """A fresh server, gone at the end of the block. fill writes into the file of its SQLite before it starts."""
+def running_api_server(
+    store: str, fill: Callable[[Path], None] | None = None, *more: str
+) -> Iterator[RunningApiServer]:
+    """A fresh server, gone at the end of the block. fill writes into the file of its SQLite before it starts.
+
+    more are further flags.
+    """
     pki = shared_pki()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="tiphys-bench-")))
@@ -56,7 +61,8 @@ def running_api_server(store: str, fill: Callable[[Path], None] | None = None) -
             store_pid, flags = member.pid, [f"--etcd-servers=http://{member.endpoint}"]
         log = stack.enter_context((folder / "log").open("wb"))
         port, grpc_port = free_port(), free_port()
-        command = [sys.executable, "-m", "tiphys_apiserver", f"--store={store}", *flags, *_flags(pki, port, grpc_port)]
+        flags = [f"--store={store}", *flags, *_flags(pki, port, grpc_port), *more]
+        command = [sys.executable, "-m", "tiphys_apiserver", *flags]
         began = perf_counter()
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
         stack.callback(stop, process)

@@ -8,15 +8,33 @@ rates over the whole road to the store; alone the scheduler must do better than 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import process_time
 
 from tests.bench.figures import Figure, median, print_figures, print_heading
-from tests.unit.scheduler.objects import node, pod_message
-from tiphys.api.core.v1.node_pb2 import Node
+from tests.bench.pod_shapes import (
+    MOON,
+    NodeShape,
+    Shape,
+    affinity,
+    anti_affinity,
+    basic,
+    by_namespaces,
+    daemon,
+    filler,
+    many_shapes,
+    mixed,
+    node_affinity,
+    plain_node,
+    preferring,
+    soft_preferences,
+    softly_tainted,
+    spreading,
+    zoned,
+)
+from tests.unit.scheduler.objects import pod_message
 from tiphys.api.core.v1.pod_pb2 import Pod
-from tiphys.api.core.v1.scheduling_pb2 import PodAffinityTerm
 from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import Columns
 from tiphys_scheduler.framework.registry import DEFAULT_PROFILE
@@ -25,9 +43,6 @@ from tiphys_scheduler.pod_info import pod_info
 
 NODES = 5000
 _ROUNDS = 3
-_HOST, _ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
-Shape = Callable[[int], Pod]
-NodeShape = Callable[[int], Node]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,138 +63,24 @@ class Workload:
     note: str = ""
 
 
-def basic(number: int, prefix: str = "p") -> Pod:
-    """Upstream's default pod."""
-    return pod_message(f"{prefix}{number}", cpu="100m", memory="500Mi")
-
-
-def _labelled(number: int, color: str, namespace: str = "sched-0") -> Pod:
-    found = basic(number)
-    found.metadata.namespace, found.metadata.labels["color"] = namespace, color
-    return found
-
-
-def _before(number: int) -> Pod:
-    return basic(number, "b")
-
-
-def _term(color: str, key: str) -> PodAffinityTerm:
-    found = PodAffinityTerm(topologyKey=key, namespaces=["sched-1", "sched-0"])
-    found.labelSelector.matchLabels["color"] = color
-    return found
-
-
-def _anti_affinity(number: int) -> Pod:
-    found = _labelled(number, "green")
-    found.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution.append(_term("green", _HOST))
-    return found
-
-
-def _affinity(number: int) -> Pod:
-    found = _labelled(number, "blue")
-    found.spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution.append(_term("blue", _ZONE))
-    return found
-
-
-def _preferred(side: str) -> Shape:
-    def made(number: int) -> Pod:
-        found = _labelled(number, "red")
-        preferred = getattr(found.spec.affinity, side).preferredDuringSchedulingIgnoredDuringExecution
-        preferred.add(weight=1).podAffinityTerm.CopyFrom(_term("red", _HOST))
-        return found
-
-    return made
-
-
-def _spread(how: str) -> Shape:
-    def made(number: int) -> Pod:
-        found = _labelled(number, "blue")
-        constraint = found.spec.topologySpreadConstraints.add(maxSkew=5, topologyKey=_ZONE, whenUnsatisfiable=how)
-        constraint.labelSelector.matchLabels["color"] = "blue"
-        return found
-
-    return made
-
-
-def _node_affinity(number: int) -> Pod:
-    found = basic(number)
-    affinity = found.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
-    affinity.nodeSelectorTerms.add().matchExpressions.add(key=_ZONE, operator="In", values=["zone1", "zone2"])
-    return found
-
-
-def _daemon(number: int) -> Pod:
-    found = basic(number)
-    affinity = found.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
-    affinity.nodeSelectorTerms.add().matchFields.add(key="metadata.name", operator="In", values=[f"n{number}"])
-    return found
-
-
-def _by_namespaces(number: int) -> Pod:
-    found = _labelled(number, "green", f"ns-{number % 100}")
-    term = found.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution.add(topologyKey=_HOST)
-    term.labelSelector.matchLabels["color"] = "green"
-    term.namespaceSelector.matchLabels["team"] = "devops"
-    return found
-
-
-_MIXED = (basic, _affinity, _anti_affinity, _preferred("podAffinity"), _preferred("podAntiAffinity"))
-
-
-def _mixed(number: int) -> Pod:
-    return _MIXED[number % len(_MIXED)](number)
-
-
-def _many_shapes(number: int) -> Pod:
-    return pod_message(f"p{number}", cpu=f"{100 + number % 50}m", memory="500Mi")
-
-
-def _soft_taints_and_preferences(number: int) -> Pod:
-    found = basic(number)
-    preferred = found.spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution.add(weight=10)
-    preferred.preference.matchExpressions.add(key=_ZONE, operator="In", values=["zone1"])
-    return found
-
-
-def _plain_node(number: int) -> Node:
-    return node(f"n{number}", cpu="4", memory="32Gi", labels={_HOST: f"n{number}"})
-
-
-def _zoned(*zones: str) -> NodeShape:
-    def made(number: int) -> Node:
-        labels = {_HOST: f"n{number}", _ZONE: zones[number % len(zones)]}
-        return node(f"n{number}", cpu="4", memory="32Gi", labels=labels)
-
-    return made
-
-
-def _softly_tainted(number: int) -> Node:
-    found = _zoned("zone1", "zone2")(number)
-    if number % 3 == 0:
-        found.spec.taints.add(key="busy", effect="PreferNoSchedule")
-    return found
-
-
-_MOON = _zoned("moon-1", "moon-2", "moon-3")
-
 WORKLOADS = (
-    Workload("SchedulingBasic", 10_000, basic, before=_before, count_before=1000, note="upstream's gate 680"),
+    Workload("SchedulingBasic", 10_000, basic, before=filler, count_before=1000, note="upstream's gate 680"),
     Workload("SchedulingBasic, 50,000 nodes", 1500, basic, nodes=50_000, count=3000),
-    Workload("50 shapes in turn", 3000, _many_shapes),
-    Workload("PodAntiAffinity", 2000, _anti_affinity, 2000, _anti_affinity, 1000, note="upstream's gate 60"),
-    Workload("PodAffinity", None, _affinity, 5000, _before, 5000, node=_zoned("zone1"), note="upstream's gate 35"),
-    Workload("PreferredPodAffinity", 2500, _preferred("podAffinity"), 5000, _before, 5000),
-    Workload("PreferredPodAntiAffinity", 2500, _preferred("podAntiAffinity"), 5000, _before, 5000),
+    Workload("50 shapes in turn", 3000, many_shapes),
+    Workload("PodAntiAffinity", 2000, anti_affinity, 2000, anti_affinity, 1000, note="upstream's gate 60"),
+    Workload("PodAffinity", None, affinity, 5000, filler, 5000, node=zoned("zone1"), note="upstream's gate 35"),
+    Workload("PreferredPodAffinity", 2500, preferring("podAffinity"), 5000, filler, 5000),
+    Workload("PreferredPodAntiAffinity", 2500, preferring("podAntiAffinity"), 5000, filler, 5000),
     Workload(
-        "TopologySpreading", 3000, _spread("DoNotSchedule"), 5000, _before, 5000, node=_MOON, note="upstream's gate 460"
+        "TopologySpreading", 3000, spreading("DoNotSchedule"), 5000, filler, 5000, node=MOON, note="upstream's gate 460"
     ),
-    Workload("PreferredTopologySpreading", 3000, _spread("ScheduleAnyway"), 5000, _before, 5000, node=_MOON),
-    Workload("NodeAffinity", 3000, _node_affinity, 5000, _before, 5000, node=_zoned("zone1")),
-    Workload("preferred affinity and soft taints", 2500, _soft_taints_and_preferences, node=_softly_tainted),
+    Workload("PreferredTopologySpreading", 3000, spreading("ScheduleAnyway"), 5000, filler, 5000, node=MOON),
+    Workload("NodeAffinity", 3000, node_affinity, 5000, filler, 5000, node=zoned("zone1")),
+    Workload("preferred affinity and soft taints", 2500, soft_preferences, node=softly_tainted),
     Workload("Unschedulable", 3000, basic, 5000, hopeless=200),
-    Workload("MixedChurn", 3000, _mixed, 3000, _mixed, 2000, node=_zoned("zone1"), churn=True),
-    Workload("Daemonset, 15,000 nodes", 3000, _daemon, 15_000, nodes=15_000),
-    Workload("NSSelector", 2000, _by_namespaces, 1000, _by_namespaces, 2000, note="upstream's gate 24"),
+    Workload("MixedChurn", 3000, mixed, 3000, mixed, 2000, node=zoned("zone1"), churn=True),
+    Workload("Daemonset, 15,000 nodes", 3000, daemon, 15_000, nodes=15_000),
+    Workload("NSSelector", 2000, by_namespaces, 1000, by_namespaces, 2000, note="upstream's gate 24"),
 )
 
 
@@ -201,7 +102,7 @@ class _Run:
         self._cache = Cache(Columns())
         for number in range(100):
             self._cache.columns.set_namespace(f"ns-{number}", {"team": "devops"})
-        self._node = work.node or _plain_node
+        self._node = work.node or plain_node
         for number in range(work.nodes):
             self._cache.set_node(self._node(number))
         self._framework = Framework(DEFAULT_PROFILE, self._cache.columns)

@@ -41,6 +41,8 @@ from tiphys_scheduler.surroundings import Surroundings
 from tiphys_scheduler.volumes import storage_informers
 
 COMPONENT = "default-scheduler"
+# Events that may wait to be written: one of each pod that is bound meanwhile.
+_EVENTS = 100_000
 
 
 class RecordedPodEvents:
@@ -88,7 +90,7 @@ class SchedulerService:
         budgets = budget_informer(client, clock, self._rng)
         config = configuration_of(options)
         services = Services(client, clock) if config.uses_services else None
-        recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry, rng=self._rng)
+        recorder = EventRecorder(client, COMPONENT, clock=clock, registry=registry, rng=self._rng, capacity=_EVENTS)
         scheduler = Scheduler(
             client,
             nodes,

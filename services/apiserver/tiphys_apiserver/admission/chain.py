@@ -31,6 +31,9 @@ from tiphys_apiserver.authorization.interface import Authorizer
 from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_component.clock import Clock
 
+# Those that look at nothing but the namespace of a write.
+_BY_NAMESPACE = frozenset({NamespaceLifecycle.name})
+
 
 class AdmissionChain:
     """Runs the plug-ins in order; the first refusal ends the write."""
@@ -46,6 +49,17 @@ class AdmissionChain:
             if plugin.handles(attributes) and await plugin.admit(attributes):
                 is_open = True
         return is_open
+
+    async def admit_alike(self, attributes: AdmissionAttributes) -> bool:
+        """Judge writes that differ in name and object only, where no plug-in needs to see each."""
+        if any(plugin.handles(attributes) for plugin in self._validating):
+            return False
+        concerned = [plugin for plugin in self._mutating if plugin.handles(attributes)]
+        if any(plugin.name not in _BY_NAMESPACE for plugin in concerned):
+            return False
+        for plugin in concerned:
+            await plugin.admit(attributes)
+        return True
 
     async def validate(self, attributes: AdmissionAttributes) -> None:
         """Run every validating plug-in that handles the write."""

@@ -53,7 +53,10 @@ class MutatingPlugin(Protocol):
     name: str
 
     def handles(self, attributes: AdmissionAttributes) -> bool:
-        """Whether admit has anything to do; cheap, as it is asked for every write."""
+        """Whether admit has anything to do; cheap, as it is asked for every write.
+
+        For bindings and kinds whose strategy says alike_to_admission it does not depend on name and object.
+        """
         ...
 
     async def admit(self, attributes: AdmissionAttributes) -> bool | None:
@@ -80,6 +83,13 @@ class ValidatingPlugin(Protocol):
 
 class Admission(Protocol):
     """The two passes as the endpoints call them: admission/chain.py implements it."""
+
+    async def admit_alike(self, attributes: AdmissionAttributes) -> bool:
+        """Whether both passes are done for all writes of one batch that differ in name and object only.
+
+        False where a plug-in must see each. Raises what a plug-in does that looks at the namespace alone.
+        """
+        ...
 
     async def admit(self, attributes: AdmissionAttributes) -> bool:
         """Run every mutating plug-in that handles it, in order; whether defaults must be filled in anew."""

@@ -18,6 +18,7 @@ from tiphys_apiserver.storage.interface import (
     KeyValue,
     ListPage,
     NewKey,
+    Replacement,
     RevisionMismatch,
     StorageError,
     Store,
@@ -196,6 +197,12 @@ class EncryptedStore:
             )
         except RevisionMismatch as err:
             raise await self._mismatch(err) from err
+
+    async def write_each(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
+        """As Store.write_each."""
+        closed = [replace(write, value=await self._closed(write.key, write.value)) for write in writes]
+        outcomes = await self._inner.write_each(closed)
+        return [await self._mismatch(one) if isinstance(one, RevisionMismatch) else one for one in outcomes]
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> KeyValue:
         """As Store.delete."""

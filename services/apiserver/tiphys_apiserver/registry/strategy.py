@@ -109,6 +109,8 @@ class Strategy:
     allow_unconditional_update = True
     # Whether what it validates may take long: it is then asked through the environment's Aside.
     may_take_long = False
+    # Whether admission plug-ins handle a new object does not depend on what is in it: one answer does for a batch.
+    alike_to_admission = False
     # PUT of an absent name creates it (leases, endpoints, events and the like).
     allow_create_on_update = False
     # Propagation where the request names none; None leaves it to the finalizers on the object.

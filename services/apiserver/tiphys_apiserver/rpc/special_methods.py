@@ -19,6 +19,7 @@ from tiphys_apiserver.registry.objects import ObjectAccess
 from tiphys_apiserver.rpc.context import make_call
 from tiphys_apiserver.rpc.resource_service import ResourceService, decode_message, only_field
 
+_BOUND = only_field(binding.success().SerializeToString())
 Request = Any
 Context = Any
 # Handler by method name; grpc's class is generic for type checkers only.
@@ -73,7 +74,7 @@ class PodMethods:
         statuses = await service.chain.run(
             call, lambda: binding.bind_batch(service.hall, service.served, call, objects)
         )
-        return b"".join([only_field(status.SerializeToString()) for status in statuses])
+        return b"".join([_BOUND if status is None else only_field(status.SerializeToString()) for status in statuses])
 
     async def evict(self, request: Request, context: Context) -> bytes:
         """Delete a pod if its budgets allow."""

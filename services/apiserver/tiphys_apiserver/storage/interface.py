@@ -23,6 +23,7 @@ Errors::
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -163,6 +164,16 @@ class NewKey:
     ttl_s: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A key to replace where it is at expected_revision; ttl_s as in Store.update."""
+
+    key: str
+    value: bytes
+    expected_revision: int
+    ttl_s: int = 0
+
+
 class Watch(Protocol):
     """A running watch: an iterator of batches, each in order of revision.
 
@@ -237,6 +248,12 @@ class Store(Protocol):
         Raises RevisionMismatch, with current None if the key is gone.
         """
 
+    async def write_each(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
+        """As create and update for each by itself, for less than that many calls cost.
+
+        In place of the revision of a write that was refused is what that call would have raised.
+        """
+
     async def delete(self, key: str, *, expected_revision: int | None = None) -> KeyValue:
         """Delete a key; the last value, with the revision of the deletion as ``mod_revision``.
 
@@ -272,3 +289,25 @@ def check_together(keys: Sequence[NewKey]) -> None:
         if new.key in seen:
             raise KeyExists(new.key)
         seen.add(new.key)
+
+
+async def write_each(store: Store, writes: Sequence[NewKey | Replacement]) -> list[int | StorageError]:
+    """Store.write_each by a call for each, side by side."""
+    outcomes: list[int | StorageError] = [0] * len(writes)
+
+    async def one(index: int, write: NewKey | Replacement) -> None:
+        try:
+            outcomes[index] = await _written(store, write)
+        except StorageError as err:
+            outcomes[index] = err
+
+    async with asyncio.TaskGroup() as group:
+        for index, write in enumerate(writes):
+            group.create_task(one(index, write))
+    return outcomes
+
+
+async def _written(store: Store, write: NewKey | Replacement) -> int:
+    if isinstance(write, NewKey):
+        return await store.create(write.key, write.value, ttl_s=write.ttl_s)
+    return await store.update(write.key, write.value, expected_revision=write.expected_revision, ttl_s=write.ttl_s)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import zip_longest
 from typing import Any
 
 from tiphys_apiserver.storage.interface import (
@@ -15,6 +16,7 @@ from tiphys_apiserver.storage.interface import (
     KeyValue,
     ListPage,
     NewKey,
+    Replacement,
     RevisionMismatch,
     StorageError,
     Store,
@@ -133,6 +135,26 @@ class MeasuredStore:
             raise
         finally:
             duration.observe(self._now() - began)
+
+    async def write_each(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
+        """Write each by itself; all of them took as long as the whole."""
+        began = self._now()
+        outcomes: Sequence[int | StorageError] = ()
+        try:
+            outcomes = await self._inner.write_each(writes)
+            return outcomes
+        finally:
+            took_s = self._now() - began
+            for write, outcome in zip_longest(writes, outcomes):
+                self._count_write(write, outcome, took_s)
+
+    def _count_write(self, write: NewKey | Replacement, outcome: int | StorageError | None, took_s: float) -> None:
+        """outcome is None where the whole batch failed."""
+        duration, total, errors = self._bound("create" if isinstance(write, NewKey) else "update", write.key)
+        total.inc()
+        duration.observe(took_s)
+        if not isinstance(outcome, int) and not isinstance(outcome, _ANSWERS):
+            errors.inc()
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> KeyValue:
         """Delete a key."""

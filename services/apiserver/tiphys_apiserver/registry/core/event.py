@@ -19,6 +19,7 @@ class EventStrategy(Strategy):
     """The rules of events."""
 
     allow_create_on_update = True
+    alike_to_admission = True
 
     def ttl_s(self, obj: Message) -> int:
         """One hour from the last write."""

@@ -17,6 +17,7 @@ from tiphys_apiserver.storage.etcd.connection import EtcdConnection, EtcdOptions
 from tiphys_apiserver.storage.etcd.follower import Follower
 from tiphys_apiserver.storage.etcd.lease import Leases
 from tiphys_apiserver.storage.interface import (
+    MOST_TOGETHER,
     Compacted,
     FutureRevision,
     KeyExists,
@@ -26,6 +27,7 @@ from tiphys_apiserver.storage.interface import (
     NewKey,
     NotTogether,
     OutcomeUnknown,
+    Replacement,
     RevisionMismatch,
     StorageError,
     StoreClosed,
@@ -34,6 +36,7 @@ from tiphys_apiserver.storage.interface import (
     ValueTooLarge,
     Watch,
     check_together,
+    write_each,
 )
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
@@ -227,6 +230,35 @@ class EtcdStore:
             found = (one.response_range.kvs for one in answer.responses)
             raise KeyExists(next((kvs[0].key.decode() for kvs in found if kvs), keys[0].key))
         return [revisions.of_change(answer.header.revision, place) for place in range(len(keys))]
+
+    async def write_each(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
+        """Write each by itself: in transactions of many as long as all of one go well, else one after another."""
+        parts = [writes[start : start + MOST_TOGETHER] for start in range(0, len(writes), MOST_TOGETHER)]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._write_part(part)) for part in parts]
+        return [outcome for task in tasks for outcome in task.result()]
+
+    async def _write_part(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
+        expected = [0 if isinstance(write, NewKey) else write.expected_revision or -1 for write in writes]
+        if min(expected) < 0 or len({write.key for write in writes}) < len(writes):
+            return await write_each(self, writes)
+        request = rpc_pb2.TxnRequest()
+        for place, (write, revision) in enumerate(zip(writes, expected, strict=True)):
+            raw = write.key.encode()
+            request.compare.append(_unchanged(raw, revision))
+            lease = await self._leases.lease(write.ttl_s)
+            value = revisions.sealed(write.value, place)
+            request.success.add(request_put=rpc_pb2.PutRequest(key=raw, value=value, lease=lease))
+        try:
+            answer = await self._write(request, [write.ttl_s for write in writes], sum(len(w.value) for w in writes))
+        except OutcomeUnknown as err:
+            return [err] * len(writes)
+        except StorageError:
+            # One of them may be at fault, or all together too large; nothing was written.
+            return await write_each(self, writes)
+        if not answer.succeeded:
+            return await write_each(self, writes)
+        return [revisions.of_change(answer.header.revision, place) for place in range(len(writes))]
 
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """Replace a key."""

@@ -20,10 +20,13 @@ from tiphys_apiserver.storage.interface import (
     KeyValue,
     ListPage,
     NewKey,
+    Replacement,
     RevisionMismatch,
+    StorageError,
     StoreClosed,
     Watch,
     check_together,
+    write_each,
 )
 from tiphys_component.clock import Clock, Timer
 
@@ -109,6 +112,10 @@ class MemoryStore:
             insort(self._keys, new.key)
             revisions.append(self._put(new.key, new.value, None, new.ttl_s))
         return await _after_watches(revisions)
+
+    async def write_each(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
+        """Write each by itself, side by side."""
+        return await write_each(self, writes)
 
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """Replace a key."""

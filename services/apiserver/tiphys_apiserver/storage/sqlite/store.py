@@ -28,12 +28,14 @@ from tiphys_apiserver.storage.interface import (
     KeyValue,
     ListPage,
     NewKey,
+    Replacement,
     RevisionMismatch,
     StorageError,
     StoreClosed,
     StoreUnavailable,
     Watch,
     check_together,
+    write_each,
 )
 from tiphys_apiserver.storage.sqlite.database import Entry, Events, Opened, Reader, Row, Writer
 from tiphys_component.clock import Clock, Timer
@@ -171,6 +173,29 @@ class SqliteStore:
                 return event.mod_revision
             if await self._is_settled(key):
                 raise RevisionMismatch(key, await self.get(key))
+
+    async def write_each(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
+        """Write each by itself; those whose key stands as they expect are decided at once."""
+        self._check_room(len(writes))
+        outcomes: list[int | StorageError] = [0] * len(writes)
+        decided: list[tuple[int, asyncio.Future[Event]]] = []
+        others: list[int] = []
+        for index, write in enumerate(writes):
+            entry = self._entries.get(write.key)
+            expected = write.expected_revision if isinstance(write, Replacement) else None
+            if (entry.revision if entry is not None else None) == expected:
+                decided.append((index, self._decide(write.key, write.value, entry, write.ttl_s)))
+            else:
+                others.append(index)
+        for index, done in decided:
+            try:
+                outcomes[index] = (await done).mod_revision
+            except StorageError as err:
+                outcomes[index] = err
+        if others:
+            for index, outcome in zip(others, await write_each(self, [writes[index] for index in others]), strict=True):
+                outcomes[index] = outcome
+        return outcomes
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> KeyValue:
         """Delete a key."""
