@@ -283,7 +283,7 @@ class ResourceStore:
             found = self.cacher.get_nowait(namespace, name)
             if found is None:
                 continue
-            obj = self._message.FromString(found.raw)
+            obj: Any = self._message.FromString(found.raw)
             if change(index, obj):
                 obj.metadata.ClearField("resourceVersion")
                 raw = obj.SerializeToString(deterministic=True)
