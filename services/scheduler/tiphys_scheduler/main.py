@@ -19,6 +19,7 @@ from tiphys_client.informer import Informer
 from tiphys_client.kubeconfig import load
 from tiphys_client.leader_election import LeaderElector
 from tiphys_client.recorder import EventRecorder
+from tiphys_client.rest import NoPaths, PathReader, RestReader
 from tiphys_client.transport import Transport
 from tiphys_component import log
 from tiphys_component.app import run, start_loop
@@ -33,11 +34,13 @@ from tiphys_scheduler.budgets import budget_informer
 from tiphys_scheduler.configuration.load import configuration_of
 from tiphys_scheduler.framework.remote import connect
 from tiphys_scheduler.options import Options
+from tiphys_scheduler.plugins.measured_use import MeasuredUseArgs
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
 from tiphys_scheduler.servicer import servicer
 from tiphys_scheduler.services import Services
 from tiphys_scheduler.surroundings import Surroundings
+from tiphys_scheduler.use_reader import UseReader
 from tiphys_scheduler.volumes import storage_informers
 
 COMPONENT = "default-scheduler"
@@ -61,7 +64,7 @@ class RecordedPodEvents:
 class SchedulerService:
     """The service: informers, the cycle, and the faces.
 
-    transport leads to the server otherwise than the kubeconfig says, as in a simulation.
+    transport leads to the server otherwise than the kubeconfig says, as in a simulation; rest does for measured use.
     """
 
     def __init__(
@@ -71,9 +74,11 @@ class SchedulerService:
         transport: Transport | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        rest: PathReader | None = None,
     ) -> None:
         self._options = options
         self._transport = transport
+        self._given_rest = rest
         self._clock = clock or SystemClock()
         self._rng = rng
 
@@ -83,6 +88,7 @@ class SchedulerService:
         registry, health = Registry(process_metrics=True), Health()
         transport = self._transport or counted_transport(load(options.kubeconfig), registry)
         client = Client(transport, field_manager="kube-scheduler")
+        rest = self._given_rest or (NoPaths() if self._transport is not None else RestReader(load(options.kubeconfig)))
         nodes: Informer[Node, object] = Informer(client, Node, clock=clock, rng=self._rng)
         pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info, rng=self._rng)
         storage = storage_informers(client, clock, self._rng)
@@ -112,20 +118,25 @@ class SchedulerService:
                 start_loop(group, nodes.run(), "nodes informer")
                 start_loop(group, pods.run(), "pods informer")
                 start_loop(group, budgets.run(), "budgets informer")
+                if config.measured_use is not None:
+                    use = _use_reader(rest, config.measured_use, clock, scheduler)
+                    start_loop(group, use.run(), "measured use")
                 if services is not None:
                     start_loop(group, services.run(), "services informer")
                     await services.wait_synced()
-                for informer in (*storage.all(), *surroundings.all()):
+                others = (*storage.all(), *surroundings.all())
+                for informer in others:
                     start_loop(group, informer.run(), "informer")
                 start_loop(group, recorder.run(), "recorder")
                 start_loop(group, face.run(), "faces")
                 await nodes.wait_synced()
                 await pods.wait_synced()
-                for informer in (*storage.all(), *surroundings.all()):
+                for informer in others:
                     await informer.wait_synced()
                 opened()
                 await self._lead(client, scheduler)
         finally:
+            await rest.close()
             await client.close()
 
     def _face(self, servicer: Servicer, registry: Registry, health: Health) -> Face:
@@ -156,6 +167,10 @@ class SchedulerService:
             rng=self._rng,
         )
         await elector.run(scheduler.run)
+
+
+def _use_reader(rest: PathReader, args: MeasuredUseArgs, clock: Clock, scheduler: Scheduler) -> UseReader:
+    return UseReader(rest, args, clock, pods_on=scheduler.cache.pods_on, told=scheduler.note_use)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

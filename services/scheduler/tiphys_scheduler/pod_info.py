@@ -82,6 +82,7 @@ class PodInfo:
     started_s: int = 0
     # Whether it ends because another pod needs its room.
     is_preempted: bool = False
+    priority_class: str = ""
 
     def affinity(self) -> NodeSelector | None:
         """Required node affinity."""
@@ -126,6 +127,7 @@ def pod_info(pod: Pod) -> PodInfo:
         nominated_node=pod.status.nominatedNodeName,
         started_s=pod.status.startTime.seconds,
         is_preempted=any(_is_preempted(c) for c in pod.status.conditions),
+        priority_class=spec.priorityClassName,
     )
 
 

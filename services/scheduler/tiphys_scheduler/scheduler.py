@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Protocol
@@ -25,7 +25,7 @@ from tiphys_scheduler.columns import Columns
 from tiphys_scheduler.configuration.model import Configuration, ProfileConfig
 from tiphys_scheduler.configuration.reader import ConfigurationError
 from tiphys_scheduler.framework.configured import configured
-from tiphys_scheduler.framework.interface import Change, Event, FilterPlugin, PostFilterResult
+from tiphys_scheduler.framework.interface import Change, Event, FilterPlugin, PostFilterResult, ScorePlugin
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.framework.registry import profile
 from tiphys_scheduler.framework.remote import RemoteError, RemotePlugin
@@ -35,6 +35,8 @@ from tiphys_scheduler.nominations import Nominations
 from tiphys_scheduler.plugins.added_affinity import AddedAffinity
 from tiphys_scheduler.plugins.default_preemption import DefaultPreemption
 from tiphys_scheduler.plugins.extender import Extender, ExtenderError, Nominees, ask
+from tiphys_scheduler.plugins.measured_use import GROUP as SPARE_GROUP
+from tiphys_scheduler.plugins.measured_use import Measure, MeasuredUse
 from tiphys_scheduler.plugins.node_label import NodeLabel
 from tiphys_scheduler.plugins.pod_topology_spread import no_selector
 from tiphys_scheduler.plugins.service_affinity import ServiceAffinity
@@ -100,6 +102,7 @@ class Scheduler:
         self._preemptor = Preemptor(client, clock, told=self._on_victim, failed=self._on_preemption_failed)
         self._budgets, self._budget_views = budgets, Budgets()
         self._remotes = tuple(remotes)
+        self._measured_uses: list[MeasuredUse] = []
         self._turn = 0
         self._extenders = [Extender(item) for item in config.extenders]
         self.frameworks = {
@@ -140,6 +143,10 @@ class Scheduler:
         )
         left_alone = tuple(name for item in self._extenders for name in item.left_to_it)
         args = replace(config.args, ignored_resources=(*config.args.ignored_resources, *left_alone))
+        spare = MeasuredUse(args.measured_use) if args.measured_use is not None else None
+        if spare is not None:
+            self._measured_uses.append(spare)
+            args = replace(args, ignored_groups=(*args.ignored_groups, SPARE_GROUP))
         selector_of = self._surroundings.selector_of if self._surroundings is not None else no_selector
         every = replace(
             profile(self._volume_binding, volumes, args, selector_of=selector_of),
@@ -155,7 +162,11 @@ class Scheduler:
         if config.args.service_labels:
             optional.append(ServiceAffinity(config.args.service_labels, self.cache, self._peers(services)))
         more.extend(item for item in self._remotes if item.filters)
-        scores = tuple((item, item.weight) for item in self._remotes if item.scores)
+        scores: list[tuple[ScorePlugin, int]] = [(item, item.weight) for item in self._remotes if item.scores]
+        if spare is not None:
+            more.append(spare)
+            scores.append((spare, 1))
+            every = replace(every, pre_filters=(*every.pre_filters, spare))
         every = extend(replace(every, filters=(*every.filters, *more, *optional), scores=(*every.scores, *scores)))
         made = configured(every, config, frozenset(plugin.name for plugin in optional))
         return Framework(made, self.cache.columns, self.nominations)
@@ -168,6 +179,12 @@ class Scheduler:
     def framework_of(self, pod: PodInfo) -> Framework:
         """What places the pod; for pods of other schedulers what would place it here."""
         return self.frameworks.get(pod.scheduler_name) or next(iter(self.frameworks.values()))
+
+    def note_use(self, measures: Mapping[str, Measure]) -> None:
+        """What nodes were measured to use, for the profiles that place pods by it."""
+        for plugin in self._measured_uses:
+            plugin.note(measures, self.cache.columns)
+        self.queue.move_on(frozenset({Event.USE}))
 
     def _admit(self, pod: PodInfo) -> tuple[str, str]:
         return self.frameworks[pod.scheduler_name].admit(pod)

@@ -145,6 +145,8 @@ COMPONENT_ROLES = (
             allow(READ, "storage.k8s.io", "storageclasses"),
         ),
     ),
+    # For profiles that place pods by what nodes were measured to use.
+    RoleSpec("tiphys:measured-use", (allow("list", "metrics.k8s.io", "nodes pods"),)),
     RoleSpec(
         "system:kubelet-api-admin",
         (
@@ -210,6 +212,7 @@ COMPONENT_BINDINGS = (
     bind_cluster_role("tiphys:csi-companion", user("system:tiphys:csi-companion")),
     bind_cluster_role("system:kube-scheduler", user("system:kube-scheduler")),
     bind_cluster_role("system:volume-scheduler", user("system:kube-scheduler")),
+    bind_cluster_role("tiphys:measured-use", user("system:kube-scheduler")),
     # Nodes are judged by the Node authorizer; the binding stays for those who add subjects to it.
     bind_cluster_role("system:node"),
 )

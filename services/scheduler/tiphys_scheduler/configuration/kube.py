@@ -32,6 +32,7 @@ from tiphys_scheduler.plugins.allocation_scores import (
     RequestedToCapacityRatio,
     Strategy,
 )
+from tiphys_scheduler.plugins.measured_use import MeasuredUseArgs
 from tiphys_scheduler.plugins.pod_topology_spread import SYSTEM_DEFAULTS, DefaultConstraint
 from tiphys_scheduler.pod_info import CPU, MEMORY
 from tiphys_scheduler.scheduling_queue import BackoffTimes
@@ -211,6 +212,20 @@ def _volumes(reader: Reader) -> Mapping[str, Any]:
     return {}
 
 
+def _measured_use(reader: Reader) -> Mapping[str, Any]:
+    classes = reader.texts("priorityClassNames")
+    if not classes:
+        reader.faults.add(reader.at("priorityClassNames"), [], "must name the classes whose pods may use spare room")
+    usual = MeasuredUseArgs()
+    made = MeasuredUseArgs(
+        classes,
+        reader.number("marginPercent", usual.margin_percent, 0, 100),
+        reader.number("periodSeconds", int(usual.period_s), 1),
+        reader.number("oldestSeconds", int(usual.oldest_s), 1),
+    )
+    return {"measured_use": made}
+
+
 _ARGS = {
     "NodeResourcesFit": _fit,
     "NodeResourcesBalancedAllocation": _balanced,
@@ -219,6 +234,7 @@ _ARGS = {
     "NodeAffinity": _affinity,
     "DefaultPreemption": _preemption,
     "VolumeBinding": _volumes,
+    "MeasuredUse": _measured_use,
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tiphys.api.core.v1.scheduling_pb2 import NodeSelector, PreferredSchedulingTerm
 from tiphys_scheduler.plugins.allocation_scores import LeastAllocated, Strategy
+from tiphys_scheduler.plugins.measured_use import MeasuredUseArgs
 from tiphys_scheduler.plugins.pod_topology_spread import SYSTEM_DEFAULTS, DefaultConstraint
 from tiphys_scheduler.pod_info import CPU, MEMORY
 from tiphys_scheduler.scheduling_queue import BackoffTimes
@@ -49,6 +50,7 @@ class PluginArgs:
     label_presence: tuple[tuple[tuple[str, ...], bool], ...] = ()
     # Labels of which all nodes of a service's pods have the same values.
     service_labels: tuple[str, ...] = ()
+    measured_use: MeasuredUseArgs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,11 @@ class Configuration:
     def uses_services(self) -> bool:
         """Whether any profile looks at services."""
         return any(profile.args.service_labels for profile in self.profiles)
+
+    @property
+    def measured_use(self) -> MeasuredUseArgs | None:
+        """How to measure what nodes use, None where no profile places pods by it."""
+        return next((p.args.measured_use for p in self.profiles if p.args.measured_use is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class Event(Enum):
     CSI_DRIVER = auto()
     # Room for volumes was told, or is more than before.
     STORAGE_CAPACITY = auto()
+    # What nodes were measured to use.
+    USE = auto()
     # Labels of a namespace.
     NAMESPACE = auto()
 
