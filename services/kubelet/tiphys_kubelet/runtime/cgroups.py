@@ -7,6 +7,7 @@ us takes a pod's away. Where no hierarchy can be written the parent is left to t
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_kubelet.pod_spec import qos_class
 from tiphys_kubelet.runtime.group_files import GroupFiles
 from tiphys_kubelet.runtime.limits import Limits, pod_limits
+from tiphys_kubelet.runtime.resources import MAX_SHARES, MIN_SHARES
 
 CGROUP_MOUNT = Path("/sys/fs/cgroup")
 _TIERS = {"Guaranteed": "", "Burstable": "/burstable", "BestEffort": "/besteffort"}
@@ -42,6 +44,8 @@ class Cgroups:
         """Removes the group of a pod that is gone; one that still has a process stays. Blocks for microseconds."""
         for hierarchy in self._hierarchies():
             _remove_tree(hierarchy / self.parent(pod).lstrip("/"))
+        with suppress(OSError):  # the tier may have been taken away with the node
+            self._weigh_tier(pod)
 
     def pod_limits(self, pod: Pod) -> Limits | None:
         """What the pod's own group may use; None where there is no such group. Blocks for microseconds."""
@@ -50,6 +54,7 @@ class Cgroups:
     def set_pod_limits(self, pod: Pod, limits: Limits) -> None:
         """Makes the pod's own group and gives it its limits. Raises OSError. Blocks for microseconds."""
         self._files(self.parent(pod)).write(limits)
+        self._weigh_tier(pod)
 
     def container_limits(self, pod_uid: str, container_id: str) -> Limits | None:
         """What a running container may use, as the kernel has it. Blocks for microseconds."""
@@ -62,6 +67,19 @@ class Cgroups:
     def memory_use(self, pod: Pod, container_id: str = "") -> int | None:
         """Bytes that can't be had back at once, of a container or the whole pod; None where nobody counts them."""
         return self._files(f"{self.parent(pod)}/{container_id}".rstrip("/")).memory_use()
+
+    def _weigh_tier(self, pod: Pod) -> None:
+        """Pods that request nothing weigh together as little as can be, Burstable ones what they request together.
+
+        Without this a tier would weigh as much as a whole pod beside it. Raises OSError.
+        """
+        tier = _TIERS[qos_class(pod)]
+        if not tier:
+            return
+        files, shares = self._files(f"{self._base}{tier}"), MIN_SHARES
+        if tier == _TIERS["Burstable"]:
+            shares = max(MIN_SHARES, min(MAX_SHARES, files.shares_below()))
+        files.write(Limits(shares))
 
     def _files(self, group: str) -> GroupFiles:
         return GroupFiles(self.mount, group.lstrip("/"))

@@ -6,6 +6,7 @@ are of shares what runc makes of them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,17 @@ class GroupFiles:
             self._write_2(limits)
         else:
             self._write_1(limits)
+
+    def shares_below(self) -> int:
+        """The sum of the shares of the groups in this one."""
+        total = 0
+        for folder in [path for path in (self._all if self._is_version_2 else self._cpu).glob("*/") if path.is_dir()]:
+            with suppress(OSError, ValueError):  # it went while it was read
+                if self._is_version_2:
+                    total += shares_of(int((folder / "cpu.weight").read_text()))
+                else:
+                    total += int((folder / "cpu.shares").read_text())
+        return total
 
     def memory_use(self) -> int | None:
         """Bytes in use that are no cache that could go; None where nobody counts."""
