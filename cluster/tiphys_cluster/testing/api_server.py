@@ -72,10 +72,12 @@ async def api_server(clock: Clock, rng: Random) -> AsyncIterator[SimulatedApiSer
             parts.table.start(group)
             running = start_loop(group, Compactor(store, clock, interval_s=300.0).run(), "compaction")
             await parts.table.wait_ready()
+            custom = start_loop(group, parts.definitions.run(), "custom resources")
             await parts.bootstrap(_PORT)
             yield SimulatedApiServer(parts, InProcessDoor(parts), store)
             parts.resources.end_watches()
             running.cancel()
+            custom.cancel()
             raise _Over
     except* _Over:
         pass

@@ -14,7 +14,7 @@ On a virtual clock two runs of one seed are alike to the bit. It runs on the mac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from random import Random
 
 from tiphys_client.client import Client
 from tiphys_client.kubeconfig import ClientConfig
-from tiphys_cluster.testing.api_server import SimulatedApiServer, api_server
+from tiphys_cluster.testing.api_server import ADMIN, SimulatedApiServer, api_server
 from tiphys_cluster.testing.faults import NONE, Faults, FaultyTransport
 from tiphys_cluster.testing.hollow_nodes import HollowNodes, Pace
 from tiphys_cluster.testing.incarnations import Incarnations, Start
@@ -76,8 +76,12 @@ async def cluster(
     faults: Faults = NONE,
     pace: Pace | None = None,
     controllers: Sequence[str] = ("*",),
+    programs: Mapping[str, Start] | None = None,
 ) -> AsyncIterator[Cluster]:
-    """A cluster without nodes, while the block runs."""
+    """A cluster without nodes, while the block runs.
+
+    programs are users' own, such as operators, by name; they have an administrator's rights and the faults of all.
+    """
 
     def rng(part: str) -> Random:
         return Random(f"{seed} {part}")
@@ -92,14 +96,19 @@ async def cluster(
                 (_SCHEDULER, _scheduler(clock, rng(_SCHEDULER))),
             ):
                 process = made.processes[name] = Incarnations(name, clock, rng(f"restarts of {name}"))
-                loops.append(start_loop(group, process.run(_roads(made, name, rng(f"faults of {name}")), start), name))
+                roads = _roads(made, f"system:{name}", rng(f"faults of {name}"))
+                loops.append(start_loop(group, process.run(roads, start), name))
+            for name, start in (programs or {}).items():
+                process = made.processes[name] = Incarnations(name, clock, rng(f"restarts of {name}"))
+                roads = _roads(made, ADMIN, rng(f"faults of {name}"))
+                loops.append(start_loop(group, process.run(roads, start), name))
             yield made
             for loop in loops:
                 loop.cancel()
 
 
 def _roads(made: Cluster, user: str, chance: Random) -> Callable[[Callable[[], None]], FaultyTransport]:
-    inner = made.server.transport(f"system:{user}")
+    inner = made.server.transport(user)
 
     def open_road(kill: Callable[[], None]) -> FaultyTransport:
         return FaultyTransport(inner, lambda: made.faults, rng=chance, clock=made.clock, on_killed=kill)

@@ -1,0 +1,1 @@
+"""Operators made with tiphys_sdk.operators."""

@@ -1,0 +1,1 @@
+"""Controllers of one's own: a reconcile function, the kinds it owns, and everything around them."""
