@@ -38,6 +38,13 @@ class Cache:
         """Pods that are placed or assumed on a node."""
         return [placed.pod for placed in self._by_node.get(node, {}).values()]
 
+    def __len__(self) -> int:
+        return len(self._placed)
+
+    def assumed(self) -> int:
+        """How many pods are counted that the API has not said to be bound."""
+        return sum(placed.is_assumed for placed in self._placed.values())
+
     def placed(self) -> Iterator[PodInfo]:
         """All pods that have a place, in the order in which they got it."""
         return (placed.pod for placed in self._placed.values())

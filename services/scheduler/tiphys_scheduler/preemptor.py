@@ -39,17 +39,21 @@ class Preemptor:
         *,
         told: Callable[[PodInfo, str], None],
         failed: Callable[[Preemption], None],
+        counts: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """counts hears how many victims each preemption has."""
         self._client = client
         self._clock = clock
         # Tells a victim's users of its end.
         self._told = told
         self._failed = failed
+        self._counts = counts
         self._todo: deque[Preemption] = deque()
         self._has_work = asyncio.Event()
 
     def preempt(self, pod: PodInfo, node: str, victims: Sequence[PodInfo]) -> None:
         """Notes that the victims must go from the node in favour of the pod."""
+        self._counts(len(victims))
         self._todo.append(Preemption(pod, node, tuple(victims)))
         self._has_work.set()
 

@@ -44,6 +44,7 @@ from tiphys_scheduler.plugins.volume_binding import VolumeBinding
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.preemptor import Preemption, Preemptor
 from tiphys_scheduler.refusals import Refusals
+from tiphys_scheduler.scheduler_metrics import ERROR, SCHEDULED, UNSCHEDULABLE, SchedulerMetrics
 from tiphys_scheduler.scheduling_queue import Gates, SchedulingQueue, Waiting
 from tiphys_scheduler.services import Services
 from tiphys_scheduler.storage import follow_storage
@@ -99,7 +100,15 @@ class Scheduler:
         self._volume_binding = VolumeBinding(volumes)
         self.cache = Cache(Columns(), volumes)
         self.nominations = Nominations(self.cache.columns)
-        self._preemptor = Preemptor(client, clock, told=self._on_victim, failed=self._on_preemption_failed)
+        self._clock = clock
+        self._metrics = SchedulerMetrics(clock, self)
+        self._preemptor = Preemptor(
+            client,
+            clock,
+            told=self._on_victim,
+            failed=self._on_preemption_failed,
+            counts=self._metrics.preempted,
+        )
         self._budgets, self._budget_views = budgets, Budgets()
         self._remotes = tuple(remotes)
         self._measured_uses: list[MeasuredUse] = []
@@ -116,9 +125,7 @@ class Scheduler:
         self.queue = SchedulingQueue(clock, self._plugin_events, gates=gates, times=config.backoff)
         self.binding = BindingCycle(client, storage, volumes, clock=clock, done=self._on_bound)
         self._refusals = Refusals(client, clock)
-        self._attempts = registry.counter("scheduler_schedule_attempts_total", "Tries to place a pod.", ("result",))
-        self._scheduled = self._attempts.labels("scheduled")
-        registry.gauge_function("scheduler_pending_pods", "Pods that wait for a node.", lambda: len(self.queue))
+        registry.collector(self._metrics.collect)
         follow_budgets(budgets, self._budget_views.set)
         if surroundings is not None:
             surroundings.follow(self.cache.columns, self.queue.move_on)
@@ -212,16 +219,19 @@ class Scheduler:
         while True:
             await self.queue.wait()
             self._turn += 1
+            began_s, last = self._clock.monotonic(), None
             for _ in range(_PODS_A_TURN):
                 waiting = self.queue.pop()
                 if waiting is None:
                     break
+                last = waiting.pod
                 if self._remotes and not await self._ask_remotes(waiting):
                     continue
                 if self._extenders and any(item.is_interested(waiting.pod) for item in self._extenders):
                     await self._schedule_extended(waiting)
                 else:
                     self.schedule_one(waiting)
+            self._metrics.turn_ended(began_s, last)
             await asyncio.sleep(0)
 
     async def _ask_remotes(self, waiting: Waiting) -> bool:
@@ -232,7 +242,7 @@ class Scheduler:
                 if remote.lacks(pod, nodes, self._turn):
                     await remote.refresh(pod, self._pods.get(pod.key) or Pod(), nodes, self._turn)
         except RemoteError as err:
-            self._attempts.labels("error").inc()
+            self._metrics.attempt(ERROR, pod.scheduler_name)
             self._events.event(pod, "Warning", "FailedScheduling", str(err))
             if self.queue.knows(pod):
                 self.queue.refuse(waiting, frozenset())
@@ -255,7 +265,7 @@ class Scheduler:
                 self._extenders, pod, message or Pod(), Nominees(names, scores.tolist(), self._nodes.get)
             )
         except ExtenderError as err:
-            self._attempts.labels("error").inc()
+            self._metrics.attempt(ERROR, pod.scheduler_name)
             self._events.event(pod, "Warning", "FailedScheduling", str(err))
             if self.queue.knows(pod):
                 self.queue.refuse(waiting, frozenset())
@@ -286,7 +296,7 @@ class Scheduler:
         """Counts the pod on its node and has it bound."""
         pod = waiting.pod
         framework = self.frameworks[pod.scheduler_name]
-        self._scheduled.inc()
+        self._metrics.attempt(SCHEDULED, pod.scheduler_name)
         # Before the pod counts: a pod is no other user of its own claims.
         decisions = self._volume_binding.decide(pod, self.cache.columns, found.row) if pod.needs.claims else None
         self.cache.assume(pod, found.node)
@@ -319,10 +329,10 @@ class Scheduler:
 
     def _refuse(self, waiting: Waiting, error: FitError, made: PostFilterResult | None = None) -> None:
         """made is what was done about it already."""
-        self._attempts.labels("unschedulable").inc()
         pod = waiting.pod
+        self._metrics.attempt(UNSCHEDULABLE, pod.scheduler_name)
         meant = self.nominations.node_of(pod.key)
-        result = made or self.frameworks[pod.scheduler_name].post_filter(pod, error)
+        result = made or self._make_room(pod, error)
         error = replace(error, post_filter=result.message)
         self.queue.refuse(waiting, error.plugins or frozenset(self._plugin_events))
         nominated = self.nominations.node_of(pod.key)
@@ -331,6 +341,12 @@ class Scheduler:
         if (pod.refusal, pod.nominated_node) != (error.message, nominated):
             self._refusals.add(pod, error.message, nominated)
         self._events.event(pod, "Warning", "FailedScheduling", error.message)
+
+    def _make_room(self, pod: PodInfo, error: FitError) -> PostFilterResult:
+        began_s = self._clock.monotonic()
+        result = self.frameworks[pod.scheduler_name].post_filter(pod, error)
+        self._metrics.post_filtered(began_s, bool(result.node), pod.scheduler_name)
+        return result
 
     def _meant_for(self, node: str) -> list[str]:
         return [pod.key for pod in self.nominations.on(node)] if node else []
@@ -351,10 +367,11 @@ class Scheduler:
     def _on_bound(self, placed: Placed, failure: Failure | None) -> None:
         pod = placed.waiting.pod
         if failure is None:
+            self._metrics.bound(placed.waiting)
             message = f"Successfully assigned {pod.key} to {placed.node}"
             self._events.event(pod, "Normal", "Scheduled", message)
             return
-        self._attempts.labels("error").inc()
+        self._metrics.error(pod.scheduler_name)
         self._give_back(placed)
         if isinstance(failure.error, NotFound):
             return

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -43,6 +43,8 @@ class Waiting:
     place: str = "active"
     ready_at_s: float = 0.0
     since_s: float | None = None
+    # When it first came into the queue, past its gates.
+    entered_s: float = -1.0
     refused_by: frozenset[str] = frozenset()
     # What the plugin that holds it outside says.
     held: str = ""
@@ -100,6 +102,8 @@ class SchedulingQueue:
         self._refused: deque[tuple[float, Waiting]] = deque()
         # Gated pods by the plugin that holds them.
         self._gated: dict[str, dict[str, Waiting]] = {}
+        # How many pods came into a queue, by its name and what brought them.
+        self.incoming: Counter[tuple[str, str]] = Counter()
         self._order = 0
         # Pods by the claims that they need.
         self._by_claim: dict[str, set[str]] = {}
@@ -123,7 +127,7 @@ class SchedulingQueue:
             found = self._waiting[pod.key] = Waiting(pod, self._order)
             for claim in pod.needs.claims:
                 self._by_claim.setdefault(claim, set()).add(pod.key)
-            self._activate(found)
+            self._activate(found, "PodAdd")
             return
         known, found.pod = found.pod, pod
         changed = (known.needs, known.priority, known.gates, known.labels) != (
@@ -134,7 +138,7 @@ class SchedulingQueue:
         )
         if changed and found.place != "backoff":
             self._leave(found, known)
-            self._activate(found)
+            self._activate(found, "PodUpdate")
 
     def remove(self, key: str) -> None:
         """A pod that no longer waits."""
@@ -167,9 +171,10 @@ class SchedulingQueue:
         waiting.refused_by = plugins
         now = waiting.since_s = self._clock.monotonic()
         if not plugins:
-            self._back_off(waiting)
+            self._back_off(waiting, "ScheduleAttemptFailure")
             return
         waiting.place = "unschedulable"
+        self.incoming["unschedulable", "ScheduleAttemptFailure"] += 1
         self._refused.append((now, waiting))
         key = (waiting.pod.scheduler_name, waiting.pod.needs, plugins)
         group = self._groups.get(key)
@@ -189,7 +194,7 @@ class SchedulingQueue:
         for claim in waiting.pod.needs.claims:
             self._by_claim.setdefault(claim, set()).add(waiting.pod.key)
         waiting.since_s = None
-        self._back_off(waiting)
+        self._back_off(waiting, "ScheduleAttemptFailure")
 
     def move_on(
         self, events: frozenset[Event], *, node: str = "", pod: PodInfo | None = None, subject: str = ""
@@ -206,17 +211,17 @@ class SchedulingQueue:
                 if favoured is not None and favoured.place == "unschedulable":
                     plugins = favoured.refused_by
                     if self._listens(plugins, event) and self._gates.may_help(favoured.pod, plugins, change):
-                        self._free(favoured)
+                        self._free(favoured, event.told)
             for key, group in list(listeners.items()):
                 first = next((w for w in group.pods.values() if w.pod.key not in meant), None)
                 if first is not None and self._gates.may_help(first.pod, key[2], change):
                     for waiting in list(group.pods.values()):
-                        self._free(waiting)
+                        self._free(waiting, event.told)
             for plugin, held in list(self._gated.items()):
                 if event in self._events.get(plugin, frozenset()):
                     for waiting in list(held.values()):
                         self._leave(waiting)
-                        self._activate(waiting)
+                        self._activate(waiting, event.told)
 
     def claim_changed(self, claim: str) -> None:
         """Tries the pods that need this claim at once: they were refused for want of just this, not by chance."""
@@ -224,20 +229,20 @@ class SchedulingQueue:
             waiting = self._waiting[key]
             if waiting.place == "unschedulable":
                 self._leave(waiting)
-                self._activate(waiting)
+                self._activate(waiting, Event.CLAIM.told)
 
     def activate(self, key: str) -> None:
         """Tries a pod at once that waits for something else, as plugins may ask for."""
         waiting = self._waiting.get(key)
         if waiting is not None and waiting.place in ("unschedulable", "backoff"):
             self._leave(waiting)
-            self._activate(waiting)
+            self._activate(waiting, "ForceActivate")
 
     def retry(self, key: str) -> None:
         """Has a refused pod go through backoff, whatever refused it."""
         waiting = self._waiting.get(key)
         if waiting is not None and waiting.place == "unschedulable":
-            self._free(waiting)
+            self._free(waiting, "ScheduleAttemptFailure")
 
     def knows(self, pod: PodInfo) -> bool:
         """Whether this very pod waits here."""
@@ -261,13 +266,31 @@ class SchedulingQueue:
             _, order, key = heapq.heappop(self._backoff)
             found = self._waiting.get(key)
             if found is not None and found.order == order and found.place == "backoff":
-                self._activate(found)
+                self._activate(found, "BackoffComplete")
         while self._refused and now - self._refused[0][0] >= _FLUSH_S:
             since_s, waiting = self._refused.popleft()
             is_known = self._waiting.get(waiting.pod.key) is waiting
             if is_known and waiting.place == "unschedulable" and waiting.since_s == since_s:
                 self._leave(waiting)
-                self._activate(waiting)
+                self._activate(waiting, "UnschedulableTimeout")
+
+    def pending(self) -> dict[tuple[str, ...], int]:
+        """How many pods are in each of the queues; one that is being tried is active."""
+        found: dict[tuple[str, ...], int] = {(place,): 0 for place in ("active", "backoff", "unschedulable", "gated")}
+        for waiting in self._waiting.values():
+            found["active" if waiting.place == "popped" else waiting.place,] += 1
+        return found
+
+    def refused_by(self) -> dict[tuple[str, ...], int]:
+        """How many pods wait because of each plugin, by plugin and profile."""
+        found: Counter[tuple[str, ...]] = Counter()
+        for (name, _, plugins), group in self._groups.items():
+            for plugin in plugins:
+                found[plugin, name] += len(group.pods)
+        for plugin, held in self._gated.items():
+            for waiting in held.values():
+                found[plugin, waiting.pod.scheduler_name] += 1
+        return found
 
     def snapshot(self) -> Iterator[Waiting]:
         """Everything that waits, for those who ask."""
@@ -297,29 +320,34 @@ class SchedulingQueue:
                 for event in group.events:
                     del self._listeners[event][key]
 
-    def _free(self, waiting: Waiting) -> None:
+    def _free(self, waiting: Waiting, why: str) -> None:
         self._leave(waiting)
-        self._back_off(waiting)
+        self._back_off(waiting, why)
 
-    def _activate(self, waiting: Waiting) -> None:
+    def _activate(self, waiting: Waiting, why: str) -> None:
         plugin, waiting.held = self._gates.admit(waiting.pod)
         if plugin:
             waiting.place, waiting.refused_by = "gated", frozenset({plugin})
             self._gated.setdefault(plugin, {})[waiting.pod.key] = waiting
+            self.incoming["gated", why] += 1
             return
         waiting.place = "active"
+        self.incoming["active", why] += 1
+        if waiting.entered_s < 0:
+            waiting.entered_s = self._clock.monotonic()
         key = self._gates.sort_key(waiting.pod, waiting.order)
         heapq.heappush(self._active, (key, waiting.order, waiting.pod.key))
         self._has_work.set()
 
-    def _back_off(self, waiting: Waiting) -> None:
+    def _back_off(self, waiting: Waiting, why: str) -> None:
         now = self._clock.monotonic()
         times = self._times
         delay_s = backoff_delay(max(waiting.attempts - 1, 0), base_s=times.initial_s, cap_s=times.longest_s)
         # What it has waited already since its last try counts.
         ready = max((now if waiting.since_s is None else waiting.since_s) + delay_s, now)
         if ready <= now:
-            self._activate(waiting)
+            self._activate(waiting, why)
             return
         waiting.place, waiting.ready_at_s = "backoff", ready
+        self.incoming["backoff", why] += 1
         heapq.heappush(self._backoff, (ready, waiting.order, waiting.pod.key))

@@ -38,6 +38,7 @@ class World:
     clock: FakeClock
     events: Events
     scheduler: Scheduler
+    registry: Registry
 
     async def until(self, is_true: Callable[[], bool]) -> None:
         async with asyncio.timeout(PROMPTLY_S):
@@ -56,7 +57,7 @@ class World:
 @asynccontextmanager
 async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
     """A scheduler at work; arguments are its own."""
-    clock, events = FakeClock(), Events()
+    clock, events, registry = FakeClock(), Events(), Registry()
     client = FakeClient(clock)
     client.seed(*seed)
     nodes: Informer[Node, object] = Informer(client, Node, clock=clock)
@@ -71,7 +72,7 @@ async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
         pods,
         clock=clock,
         events=events,
-        registry=Registry(),
+        registry=registry,
         storage=storage,
         budgets=budgets,
         surroundings=surroundings,
@@ -80,6 +81,6 @@ async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
     informers = (nodes, pods, budgets, *storage.all(), *surroundings.all())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (*(item.run() for item in informers), scheduler.run())]
-        yield World(client, clock, events, scheduler)
+        yield World(client, clock, events, scheduler, registry)
         for task in tasks:
             task.cancel()

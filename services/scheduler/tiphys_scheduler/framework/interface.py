@@ -48,6 +48,32 @@ class Event(Enum):
     # Labels of a namespace.
     NAMESPACE = auto()
 
+    @property
+    def told(self) -> str:
+        """The name of it in metrics."""
+        return _TOLD[self]
+
+
+# Source: kube-scheduler pkg/scheduler/framework/events.go; what it does not know is named alike.
+_TOLD = {
+    Event.NODE_ADDED: "NodeAdd",
+    Event.NODE_REMOVED: "NodeDelete",
+    Event.NODE_LABELS: "NodeLabelChange",
+    Event.NODE_TAINTS: "NodeTaintChange",
+    Event.NODE_CAPACITY: "NodeAllocatableChange",
+    Event.POD_ADDED: "AssignedPodAdd",
+    Event.POD_DELETED: "AssignedPodDelete",
+    Event.POD_CHANGED: "AssignedPodUpdate",
+    Event.CLAIM: "PersistentVolumeClaimUpdate",
+    Event.VOLUME: "PersistentVolumeUpdate",
+    Event.STORAGE_CLASS: "StorageClassUpdate",
+    Event.CSI_NODE: "CSINodeUpdate",
+    Event.CSI_DRIVER: "CSIDriverUpdate",
+    Event.STORAGE_CAPACITY: "CSIStorageCapacityUpdate",
+    Event.USE: "NodeUseMeasured",
+    Event.NAMESPACE: "NamespaceUpdate",
+}
+
 
 class Normalize(Enum):
     """How a plugin's raw scores become 0 to 100: not at all, most is best, or most is worst."""
