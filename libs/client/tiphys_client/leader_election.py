@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from tiphys.api.coordination.v1.coordination_pb2 import Lease
 from tiphys_apimachinery.errors import AlreadyExists, APIError, Conflict, NotFound
@@ -20,6 +22,7 @@ from tiphys_client.client import Client
 from tiphys_component.app import leaves
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
+from tiphys_component.metrics import Registry
 
 # The lease is given back at shutdown if the server answers within this.
 _RELEASE_TIMEOUT_S = 2.0
@@ -43,6 +46,21 @@ class LeaseTimes:
 
 class LeadershipLost(Exception):
     """The lease could not be renewed in time, or another process has it; this one must end."""
+
+
+def report_leading(registry: Registry, elector: LeaderElector, name: str) -> None:
+    """Tell by a metric whether this process leads; name is that of the lease.
+
+    Source: client-go tools/leaderelection/metrics.go.
+    """
+
+    def collect() -> Iterable[Metric]:
+        text = "Whether this process holds the lease: 1 is its leader, 0 waits to follow."
+        found = GaugeMetricFamily("leader_election_master_status", text, labels=("name",))
+        found.add_metric((name,), float(elector.is_leader()))
+        yield found
+
+    registry.collector(collect)
 
 
 class LeaderElector:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from tiphys_client.workqueue import QueueState
+from tiphys_controller_manager.controller_metrics import ControllerMetrics
 from tiphys_controller_manager.expectations import Expectations, Unseen
 from tiphys_controller_manager.frame import Context, Loop
 from tiphys_controller_manager.options import Options
@@ -27,7 +28,7 @@ _OWN: Final = "tiphys_controller_manager"
 _PLAIN: Final = (str, int, float, bool, type(None))
 _LISTS: Final = (list, tuple, set, frozenset, deque)
 # Shared by all, or told of elsewhere.
-_PASSED_OVER: Final = (Context, Expectations, Options, PodControl)
+_PASSED_OVER: Final = (Context, ControllerMetrics, Expectations, Options, PodControl)
 
 
 @dataclass(frozen=True, slots=True)

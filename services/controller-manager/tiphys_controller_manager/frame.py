@@ -38,7 +38,9 @@ from tiphys_client.shared_informers import SharedInformers
 from tiphys_client.workqueue import RateLimitingQueue
 from tiphys_client.workqueue_metrics import WorkMetrics
 from tiphys_component.clock import Clock
+from tiphys_component.metrics import Registry
 from tiphys_controller_manager.backends import SERVICE_INDEX, service_view, slice_keys
+from tiphys_controller_manager.controller_metrics import ControllerMetrics
 from tiphys_controller_manager.controllers.attachdetach.plan import attachment_view
 from tiphys_controller_manager.controllers.disruption.plan import budget_view
 from tiphys_controller_manager.custom_kinds import KIND_INDEX, definition_kind_keys
@@ -198,6 +200,7 @@ class Context:
     queue: Queue
     # For groups that are served behind the API server, and have no gRPC.
     rest: PathReader
+    metrics: ControllerMetrics
     # All that were made for this controller, with what they are of.
     awaited: list[tuple[type[Message], Expectations]] = field(default_factory=list)
 
@@ -263,6 +266,7 @@ class Parts:
     authority: str = ""
     rest: PathReader = field(default_factory=NoPaths)
     metrics: WorkMetrics | None = None
+    counted: ControllerMetrics = field(default_factory=lambda: ControllerMetrics(Registry()))
     reports: dict[str, Report] = field(default_factory=dict)
 
 
@@ -286,6 +290,7 @@ class Loop:
             authority=parts.authority,
             queue=self.queue,
             rest=parts.rest,
+            metrics=parts.counted,
         )
         self.expectations = context.awaited
         self.reconciler = spec.make(context)

@@ -7,14 +7,16 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from tiphys_apimachinery.scheme import load_default
 from tiphys_client.client import Client
 from tiphys_client.counted_transport import counted_transport
 from tiphys_client.grpc_status import reply_for
 from tiphys_client.kubeconfig import ClientConfig, load
-from tiphys_client.leader_election import LeaderElector, LeaseTimes
+from tiphys_client.leader_election import LeaderElector, LeaseTimes, report_leading
 from tiphys_client.rest import NoPaths, PathReader, RestReader
 from tiphys_client.shared_informers import SharedInformers
 from tiphys_client.transport import FencedTransport, Transport
@@ -27,6 +29,7 @@ from tiphys_component.metrics import Registry
 from tiphys_component.options import parse
 from tiphys_component.serving import Face
 from tiphys_component.zpages import ZPages
+from tiphys_controller_manager.controller_metrics import ControllerMetrics
 from tiphys_controller_manager.frame import Parts
 from tiphys_controller_manager.manager import Manager, shown
 from tiphys_controller_manager.options import Options
@@ -90,8 +93,11 @@ class ControllerManager:
             authority=_authority(options, self._config),
             rest=self._rest,
             metrics=WorkMetrics(registry),
+            counted=ControllerMetrics(registry),
         )
+        report_leading(registry, elector, options.leader_elect_resource_name)
         manager = Manager(controllers(options), parts)
+        registry.collector(lambda: _running(manager))
         health.add_readiness("informers", lambda: _check_synced(shared, elector, options))
         face = Face(
             options.bind_address,
@@ -118,6 +124,16 @@ class ControllerManager:
         finally:
             await self._rest.close()
             await client.close()
+
+
+def _running(manager: Manager) -> Iterable[Metric]:
+    """Which controllers run. Source: component-base metrics/prometheus/controllers."""
+    text = "Whether a controller runs in this process, labelled by its name and that of its manager."
+    found = GaugeMetricFamily("running_managed_controllers", text, labels=("name", "manager"))
+    for state in manager.states():
+        if state.enabled:
+            found.add_metric((state.name, NAME), float(state.running))
+    yield found
 
 
 def _check_synced(shared: SharedInformers, elector: LeaderElector, options: Options) -> None:

@@ -42,6 +42,7 @@ class CronJobController:
         self._events = context.events
         self._cron_jobs = context.informers.of(CronJob)
         self._jobs = context.informers.of(Job)
+        self._skew = context.metrics.cron_job_skew
         self._own_writes = context.expectations(CronJob)
         self._job_writes = context.expectations(Job)
 
@@ -96,6 +97,7 @@ class CronJobController:
             _strike(cron_job, job.metadata.uid)
         if plan.start is not None:
             await self._start(key, cron_job, make_job(cron_job, plan.start, zone))
+            self._skew.observe(max(0.0, (self._clock.now() - plan.start).total_seconds()))
             cron_job.status.lastScheduleTime.CopyFrom(to_time(plan.start))
         return plan.wait_s
 

@@ -27,7 +27,7 @@ from tiphys_controller_manager.frame import Context, Watch, own_key
 from tiphys_controller_manager.nodes import zone_of
 from tiphys_controller_manager.pod_control import is_namespace_ending
 from tiphys_controller_manager.pods import NAMESPACE_INDEX, PodView
-from tiphys_controller_manager.slices import SliceWriter
+from tiphys_controller_manager.slices import SlicePlan, SliceWriter
 
 _LAG_S: Final = 1.0
 
@@ -44,6 +44,7 @@ class EndpointSliceController:
         self._nodes = context.informers.of(node_pb2.Node)
         self._expectations = context.expectations(discovery_pb2.EndpointSlice)
         self._writer = SliceWriter(context.client, self._expectations)
+        self._metrics = context.metrics.slices
 
     def watches(self) -> Iterable[Watch]:
         """Services, the pods they select, their slices, and the zones of nodes."""
@@ -69,16 +70,38 @@ class EndpointSliceController:
             return None
         if not self._expectations.are_met(key):
             return RequeueAfter(_LAG_S)
-        pods = self._backends(service)
-        plan = plan_slices(service, pods, self._zones(pods), self._own_slices(service), limit=self._limit)
+        pods, known = self._backends(service), self._own_slices(service)
+        plan = plan_slices(service, pods, self._zones(pods), known, limit=self._limit)
         try:
             await self._writer.write(key, plan)
+            self._count(service, known, plan)
         except APIError as err:
+            self._metrics.syncs.labels("error").inc()
             if not is_namespace_ending(err):
                 message = f"Error updating Endpoint Slices for Service {key}: {err}"
                 self._events.event(service, "Warning", "FailedToUpdateEndpointSlices", message)
                 raise
         return None
+
+    def _count(
+        self, service: service_pb2.Service, known: Iterable[discovery_pb2.EndpointSlice], plan: SlicePlan
+    ) -> None:
+        metrics, changes = self._metrics, {"create": plan.create, "update": plan.update, "delete": plan.delete}
+        metrics.syncs.labels("success").inc()
+        if any(changes.values()):
+            replaced = {item.metadata.name for item in (*plan.update, *plan.delete)}
+            before = _addresses(item for item in known if item.metadata.name in replaced)
+            after = _addresses((*plan.create, *plan.update))
+            metrics.added.observe(len(after - before))
+            metrics.removed.observe(len(before - after))
+        else:
+            metrics.added.observe(0)
+            metrics.removed.observe(0)
+        for operation, slices in changes.items():
+            metrics.changes.labels(operation).inc(len(slices))
+        # Topology is what the annotation of old asked for, which nobody follows any more.
+        changed = metrics.changed.labels("Disabled", service.spec.trafficDistribution)
+        changed.observe(sum(map(len, changes.values())))
 
     def _backends(self, service: service_pb2.Service) -> list[PodView]:
         selector = selector_of(service)
@@ -105,6 +128,10 @@ class EndpointSliceController:
         if new is None or zone_of(new) == (zone_of(old) if old is not None else ""):
             return ()
         return list(self._services.keys())
+
+
+def _addresses(slices: Iterable[discovery_pb2.EndpointSlice]) -> set[str]:
+    return {address for item in slices for endpoint in item.endpoints for address in endpoint.addresses}
 
 
 def _is_ours(item: discovery_pb2.EndpointSlice) -> bool:

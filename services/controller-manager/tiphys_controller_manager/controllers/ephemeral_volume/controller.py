@@ -28,6 +28,7 @@ class EphemeralVolumes:
         self._events = context.events
         self._pods = context.informers.of(pod_pb2.Pod)
         self._claims = context.informers.of(Claim)
+        self._metrics = context.metrics
 
     def watches(self) -> Iterable[Watch]:
         """Pods with such volumes, and claims that were made for one."""
@@ -63,12 +64,14 @@ class EphemeralVolumes:
         claim.metadata.annotations.update(template.metadata.annotations)
         claim.metadata.ownerReferences.append(new_controller_ref(pod, "v1", "Pod"))
         claim.spec.CopyFrom(template.spec)
+        self._metrics.ephemeral_claims.inc()
         try:
             await self._client.create(claim)
         except AlreadyExists:
             # Not in our view yet: it is looked at when it comes.
             return
         except APIError as err:
+            self._metrics.ephemeral_failures.inc()
             if not is_namespace_ending(err):
                 self._events.event(pod, "Warning", _FAILED, f"ephemeral volume {volume.name}: {err}")
             raise

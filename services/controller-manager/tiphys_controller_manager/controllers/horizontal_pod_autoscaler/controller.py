@@ -60,6 +60,7 @@ class HorizontalPodAutoscalerController:
             int(options.horizontal_pod_autoscaler_downscale_stabilization_s),
             options.horizontal_pod_autoscaler_tolerance,
         )
+        self._metrics = context.metrics.autoscaler
         self._selectors = Selectors()
         # By uid.
         self._histories: dict[str, History] = {}
@@ -83,7 +84,11 @@ class HorizontalPodAutoscalerController:
         if scaler is None:
             return None
         uid = self._uids[key] = scaler.metadata.uid
+        began = self._clock.monotonic()
         outcome, current = await self._look(scaler, self._histories.get(uid, History()))
+        labels = _action(outcome, current), _fault(outcome)
+        self._metrics.rounds.labels(*labels).inc()
+        self._metrics.seconds.labels(*labels).observe(self._clock.monotonic() - began)
         self._histories[uid] = outcome.history
         for told in outcome.events:
             self._events.event(scaler, told.type, told.reason, told.message)
@@ -159,6 +164,20 @@ class HorizontalPodAutoscalerController:
             await self._client.update_status(changed)
         except NotFound:
             return  # it went meanwhile
+
+
+def _action(outcome: Outcome, current: int) -> str:
+    if outcome.replicas is None or outcome.replicas == current:
+        return "none"
+    return "scale_up" if outcome.replicas > current else "scale_down"
+
+
+def _fault(outcome: Outcome) -> str:
+    """Whose fault it is that nothing, or not everything, was measured: the spec's or the cluster's."""
+    wrong = [told.reason for told in outcome.events if told.type == "Warning"]
+    if not wrong:
+        return "none"
+    return "spec" if any("Selector" in reason or "Invalid" in reason for reason in wrong) else "internal"
 
 
 def _changed(old: Any, new: Any) -> Iterable[str]:

@@ -30,6 +30,13 @@ from tiphys_controller_manager.controllers.job.counting import (
     set_suspended,
 )
 from tiphys_controller_manager.controllers.job.job_pods import Finalizers, make_pod
+from tiphys_controller_manager.controllers.job.measures import (
+    PODS_CREATED,
+    PODS_DELETED,
+    RECONCILING,
+    Measures,
+    Numbers,
+)
 from tiphys_controller_manager.controllers.job.plan import PodChange, plan_pods, reached
 from tiphys_controller_manager.controllers.job.verdict import (
     CONTROLLER_NAME,
@@ -62,6 +69,7 @@ class _Round:
     is_managed: bool = False
     wait_s: float | None = None
     error: APIError | None = None
+    action: str = RECONCILING
 
 
 class JobController:
@@ -80,10 +88,11 @@ class JobController:
         self._finalizers = Finalizers(context.client, self._expectations)
         # By key of the Job: its uid, and what its back-off rests on. Made anew from the pods when it is not there.
         self._records: dict[str, tuple[str, Record]] = {}
+        self._measures = Measures(context.metrics.job)
 
     def watches(self) -> Iterable[Watch]:
         """Jobs, and the pods they manage or might adopt."""
-        return (Watch(Job, own_key), Watch(pod_pb2.Pod, self._pod_keys))
+        return (Watch(Job, self._job_keys), Watch(pod_pb2.Pod, self._pod_keys))
 
     def first_keys(self) -> Iterable[str]:
         """None: every Job is seen as added."""
@@ -112,10 +121,21 @@ class JobController:
         return await self._step(key, job, own)
 
     async def _step(self, key: str, job: Job, pods: Sequence[PodView]) -> RequeueAfter | None:
-        now = self._clock.now()
-        standing = assess(job, pods, now=now.timestamp())
-        record = self._record(key, job, standing).after(standing.new_succeeded, standing.new_failed)
+        began = self._clock.monotonic()
+        standing = assess(job, pods, now=self._clock.now().timestamp())
         current = _Round(standing, standing.verdict, _tally(standing.active, standing))
+        has_failed = True
+        try:
+            again = await self._take_step(key, job, pods, current)
+            has_failed = False
+        finally:
+            took_s = self._clock.monotonic() - began
+            self._measures.round_ended(job, current.action, took_s, has_failed=has_failed)
+        return again
+
+    async def _take_step(self, key: str, job: Job, pods: Sequence[PodView], current: _Round) -> RequeueAfter | None:
+        now, standing = self._clock.now(), current.standing
+        record = self._record(key, job, standing).after(standing.new_succeeded, standing.new_failed)
         if current.verdict is not None:
             await self._stop(key, job, current)
         elif not is_being_deleted(job):
@@ -145,7 +165,7 @@ class JobController:
         """Delete what runs; their finalizers go when they are counted."""
         active = current.standing.active
         outcome = await self._control.delete(key, job, active)
-        current.error = outcome.error
+        current.error, current.action = outcome.error, PODS_DELETED if active else current.action
         if outcome.error is not None:
             # Not over while something may still run.
             current.verdict = None
@@ -163,12 +183,14 @@ class JobController:
             wanted = iter(change.create)
             batches = slow_start(len(change.create))
             outcome = await self._control.create(key, job, lambda: make_pod(job, next(wanted)), batches)
-            current.error = outcome.error
+            current.error, current.action = outcome.error, PODS_CREATED
+            self._measures.made(job, standing, done=outcome.done, wanted=len(change.create))
             tally = current.tally
             current.tally = Tally(tally.active + outcome.done, tally.ready, tally.terminating)
 
     async def _delete(self, key: str, job: Job, change: PodChange, current: _Round) -> None:
         """Delete pods that are too many. They have not failed and must not be counted: the finalizer goes first."""
+        current.action = PODS_DELETED
         _, error = await self._finalizers.remove(key, change.delete)
         if error is None:
             outcome = await self._control.delete(key, job, change.delete)
@@ -182,7 +204,7 @@ class JobController:
 
     async def _count(self, key: str, job: Job, count: Count, *, pods: Sequence[PodView], current: _Round) -> None:
         """Write the uids, take the finalizers, write the numbers. Raises NotFound where the Job is gone."""
-        status = count.status
+        status, before = count.status, Numbers.of(job.status)
         await self._write_status(key, job, status)
         freed, error = await self._finalizers.remove(key, count.release)
         current.error = current.error or error
@@ -190,9 +212,12 @@ class JobController:
         verdict = current.verdict
         if error is None and count.is_all and verdict is not None and finish(status, verdict, self._clock.now()):
             await self._write_status(key, job, status)
+            self._measures.ended(job, verdict)
             self._tell_of_end(job, verdict)
-            return
-        await self._write_status(key, job, status)
+        else:
+            await self._write_status(key, job, status)
+        self._measures.counted(job, before, status)
+        self._measures.ruled(job, [pod for pod in current.standing.new_failed if pod.uid in freed])
 
     def _tell_of_end(self, job: Job, verdict: Verdict) -> None:
         if verdict.has_failed:
@@ -262,7 +287,12 @@ class JobController:
         self._own_writes.forget(key)
         self._records.pop(key, None)
 
+    def _job_keys(self, old: Any, new: Any) -> Iterable[str]:
+        self._measures.job_seen(old, new, CONTROLLER_NAME)
+        return own_key(old, new)
+
     def _pod_keys(self, old: Any, new: Any) -> Iterable[str]:
+        self._measures.pod_seen(old, new)
         keys = {**owner_keys(JOB_API_VERSION, JOB_KIND, old, new), **selecting_keys(self._jobs, old, new)}
         if new is not None and get_controller_of(new) is None and has_finalizer(new, TRACKING_FINALIZER):
             keys[join_key(new.metadata.namespace, "")] = None

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+
 from tiphys.api.coordination.v1 import coordination_pb2
 from tiphys.api.core.v1 import node_pb2, pod_pb2
 from tiphys_apimachinery.codec.json_codec import to_json
@@ -65,6 +67,8 @@ class NodeLifecycleController:
         self._census = Census(options.unhealthy_zone_threshold)
         # For each zone, when the next node may lose its pods.
         self._next_eviction: dict[str, float] = {}
+        self._metrics = context.metrics.nodes
+        context.metrics.registry.collector(self._zones)
         self._log = get_logger("node-lifecycle-controller")
 
     def watches(self) -> Iterable[Watch]:
@@ -81,6 +85,14 @@ class NodeLifecycleController:
         health = self._health.get(key)
         if node is None or health is None or is_being_deleted(node):
             return None
+        began = self._clock.monotonic()
+        try:
+            return await self._look(node, health)
+        finally:
+            self._metrics.health_seconds.observe(self._clock.monotonic() - began)
+
+    async def _look(self, node: node_pb2.Node, health: _Health) -> RequeueAfter | None:
+        key = node.metadata.name
         grace_s = self._grace_s if ready_status(node) else self._startup_grace_s
         silent_s = self._clock.monotonic() - health.heard_at
         if silent_s >= grace_s and mark_unknown(node, time_now(self._clock)):
@@ -94,6 +106,18 @@ class NodeLifecycleController:
         if silent_s < grace_s:
             waits.append(grace_s - silent_s)
         return RequeueAfter(min(waits)) if waits else None
+
+    def _zones(self) -> Iterable[Metric]:
+        """The zones as they are. Source: pkg/controller/nodelifecycle/metrics.go."""
+        size = GaugeMetricFamily("node_collector_zone_size", "Nodes of each zone.", labels=("zone",))
+        health = GaugeMetricFamily("node_collector_zone_health", "Percentage of ready nodes.", labels=("zone",))
+        lost = GaugeMetricFamily("node_collector_unhealthy_nodes_in_zone", "Nodes not ready.", labels=("zone",))
+        for zone, (ready, silent) in self._census.counts().items():
+            label = (_zone_label(zone),)
+            size.add_metric(label, ready + silent)
+            health.add_metric(label, 100.0 * ready / (ready + silent))
+            lost.add_metric(label, silent)
+        yield from (size, health, lost)
 
     async def _taint(self, node: node_pb2.Node) -> float | None:
         """Write the taints; seconds until a NoExecute taint that must wait its turn may come, None if none must."""
@@ -126,6 +150,7 @@ class NodeLifecycleController:
         if due > now:
             return "", due - now
         self._next_eviction[zone] = now + 1.0 / rate
+        self._metrics.evictions.labels(_zone_label(zone)).inc()
         return wanted, None
 
     async def _mark_pods(self, node: str) -> None:
@@ -169,3 +194,9 @@ class NodeLifecycleController:
             health.heard_at = self._clock.monotonic()
         # The timer is running: it will see this heartbeat and wait on.
         return ()
+
+
+def _zone_label(zone: str) -> str:
+    """A zone as upstream's metrics name it: region and zone with a zero between; empty where nodes have neither."""
+    region, _, name = zone.partition(":")
+    return f"{region}:\x00:{name}" if region or name else ""

@@ -181,6 +181,10 @@ class Census:
         """How every zone is."""
         return {zone: self.state(zone) for zone in self._zones}
 
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """For every zone its ready and its lost nodes."""
+        return dict(self._zones)
+
     def is_all_lost(self) -> bool:
         """Whether no zone has a ready node: then rather we are cut off than they are gone, and nothing is evicted."""
         return all(state is Zone.FULL for state in self.states().values())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from tiphys.api.core.v1 import node_pb2, pod_pb2
-from tiphys_apimachinery.errors import NotFound
+from tiphys_apimachinery.errors import APIError, NotFound
 from tiphys_apimachinery.meta import is_being_deleted
 from tiphys_client.controller import RequeueAfter
 from tiphys_component.log import get_logger
@@ -43,6 +43,7 @@ class PodGarbageCollector:
         self._missing: dict[str, float] = {}
         # Nodes that are off, by their taint, and do not say otherwise.
         self._off: set[str] = set()
+        self._metrics = context.metrics
         self._log = get_logger("pod-garbage-collector-controller")
 
     def watches(self) -> Iterable[Watch]:
@@ -57,11 +58,11 @@ class PodGarbageCollector:
         """One round. Raises errors of the API."""
         pods: list[PodView] = [pod for _, pod in self._pods.store.projections()]
         for pod in terminated_beyond(pods, self._threshold):
-            await self._end(pod, "PodGC: finished pods beyond the threshold")
+            await self._end(pod, "PodGC: finished pods beyond the threshold", why="terminated")
         for pod in unscheduled_ending(pods):
-            await self._end(pod, "PodGC: pod was never scheduled")
+            await self._end(pod, "PodGC: pod was never scheduled", why="unscheduled")
         for pod in out_of_service(pods, self._off):
-            await self._end(pod, "PodGC: node is out of service")
+            await self._end(pod, "PodGC: node is out of service", why="out-of-service")
         await self._end_orphans(on_missing_nodes(pods, set(self._nodes.keys())))
         return RequeueAfter(_PERIOD_S)
 
@@ -75,7 +76,7 @@ class PodGarbageCollector:
                 self._queue.add_after(_ALL, left_s)
             elif await self._is_gone(node):
                 for pod in pods:
-                    await self._end(pod, "PodGC: node no longer exists")
+                    await self._end(pod, "PodGC: node no longer exists", why="orphaned")
 
     async def _is_gone(self, node: str) -> bool:
         try:
@@ -84,8 +85,15 @@ class PodGarbageCollector:
             return True
         return False
 
-    async def _end(self, pod: PodView, message: str) -> None:
-        if await self._ender.end(pod, "DeletionByPodGC", message, force=True):
+    async def _end(self, pod: PodView, message: str, *, why: str) -> None:
+        """why is upstream's word for it, which metrics are labelled by."""
+        try:
+            was_there = await self._ender.end(pod, "DeletionByPodGC", message, force=True)
+        except APIError:
+            self._metrics.pods_not_removed.labels(pod.namespace, why).inc()
+            raise
+        if was_there:
+            self._metrics.pods_removed.labels(pod.namespace, why).inc()
             self._log.info("pod removed", pod=pod.key, node=pod.node, reason=message)
 
     def _node_keys(self, old: Any, new: Any) -> Iterable[str]:

@@ -31,6 +31,7 @@ class RootCAController:
         self._authority = context.authority
         self._namespaces = context.informers.of(namespace_pb2.Namespace)
         self._config_maps = context.informers.of(config_map_pb2.ConfigMap)
+        self._clock, self._metrics = context.clock, context.metrics
 
     def watches(self) -> Iterable[Watch]:
         """Namespaces, and the ConfigMaps of our name."""
@@ -47,6 +48,17 @@ class RootCAController:
         namespace = self._namespaces.get(key)
         if namespace is None or is_being_deleted(namespace):
             return
+        began, code = self._clock.monotonic(), "200"
+        try:
+            await self._publish(key)
+        except APIError as err:
+            code = str(err.code)
+            raise
+        finally:
+            self._metrics.root_ca_syncs.labels(code).inc()
+            self._metrics.root_ca_seconds.labels(code).observe(self._clock.monotonic() - began)
+
+    async def _publish(self, key: str) -> None:
         known = self._config_maps.get(join_key(key, NAME))
         if known is not None:
             if known.data != {DATA_KEY: self._authority}:

@@ -25,6 +25,7 @@ class TaintEvictionController:
         self._nodes = context.informers.of(node_pb2.Node)
         # The NoExecute taints of each node that has any.
         self._taints: dict[str, tuple[Taint, ...]] = {}
+        self._metrics = context.metrics.nodes
         self._log = get_logger("taint-eviction-controller")
 
     def watches(self) -> Iterable[Watch]:
@@ -51,6 +52,8 @@ class TaintEvictionController:
             self._events.event(message, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {key}")
         reason = "Taint manager: deleting due to NoExecute taint"
         if await self._ender.end(pod, "DeletionByTaintManager", reason):
+            self._metrics.pod_deletions.inc()
+            self._metrics.pod_deletion_delay.observe(max(0.0, -left_s))
             self._log.info("evicted", pod=key, node=pod.node)
         return None
 

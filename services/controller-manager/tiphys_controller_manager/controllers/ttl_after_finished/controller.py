@@ -25,6 +25,7 @@ class TTLAfterFinished:
         self._client = context.client
         self._clock = context.clock
         self._jobs = context.informers.of(Job)
+        self._metrics = context.metrics
 
     def watches(self) -> Iterable[Watch]:
         """Jobs that are to go after their end."""
@@ -54,6 +55,7 @@ class TTLAfterFinished:
             await self._client.delete(
                 Job, name, namespace, preconditions_uid=fresh.metadata.uid, propagation="Foreground"
             )
+            self._metrics.ttl_delay.observe(-wait_s)
         except (NotFound, Conflict):
             # Gone already, or changed: then its event brings us back.
             return None
