@@ -39,7 +39,7 @@ lint: dev ## style, layers, sizes, proto lint
 .PHONY: type
 type: dev ## mypy --strict
 	$(BIN)/mypy $(addprefix -p ,$(ROOMS))
-	$(BIN)/mypy hack
+	$(BIN)/mypy hack examples
 
 .PHONY: contracts
 contracts: dev ## the published wire facts against our protos

@@ -100,7 +100,8 @@ class Operator:
             rng=rng,
         )
         fenced = FencedTransport(transport, elector.is_leader) if options.leader_elect else transport
-        loops = Loops(self.name, self.duties, options, Client(fenced, field_manager=self.name), clock, rng, registry)
+        client = Client(fenced, field_manager=self.name)
+        loops = Loops(self.name, self.duties, options, client=client, clock=clock, rng=rng, registry=registry)
 
         def check_synced() -> None:
             # One that waits for the lease is ready: it is there to take over.

@@ -43,6 +43,7 @@ class Loops:
         name: str,
         duties: Sequence[Duty],
         options: Options,
+        *,
         client: Client,
         clock: Clock,
         rng: random.Random | None = None,

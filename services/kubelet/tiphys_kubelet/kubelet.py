@@ -63,6 +63,7 @@ from tiphys_kubelet.stats.sampler import Groups, UsageSampler
 from tiphys_kubelet.status_manager import StatusManager
 from tiphys_kubelet.tokens import TokenSource
 from tiphys_kubelet.volumes.manager import VolumeManager
+from tiphys_kubelet.volumes.projected import RequestToken
 from tiphys_kubelet.volumes.registry import default_plugins
 
 # The API server's own identity towards kubelets.
@@ -103,15 +104,7 @@ class Kubelet:
         self.services: Informer[ServiceObject, object] = Informer(client, ServiceObject, clock=clock)
         self.source = PodSource(client, clock, options.node_name)
         request_token = TokenSource(client, clock).request
-        self.csi = CsiSupport(
-            options.root_dir,
-            options.node_name,
-            client=client,
-            clock=clock,
-            events=self.events,
-            request_token=request_token,
-            on_driver=self._driver_came,
-        )
+        self.csi = self._make_csi(request_token)
         plugins = default_plugins(clock, request_token, self.csi.plugin)
         self.volumes = VolumeManager(options.root_dir / "pods", plugins)
         self.devices = DeviceManager(
@@ -126,14 +119,7 @@ class Kubelet:
         )
         self.plugins = PluginWatcher(options.root_dir / "plugins_registry", self._plugin_handlers(), clock)
         self.metrics = KubeletMetrics(pods=self._count_pods, containers=self._count_containers)
-        self.resizes = Resizes(
-            options.root_dir,
-            self.machine.allocatable(options.max_pods),
-            clock,
-            self.events,
-            ResizeMetrics(self.metrics.registry),
-            lambda uid: self.workers.resized(uid),
-        )
+        self.resizes = self._make_resizes()
         self.workers = PodWorkers(self._surroundings())
         self.reporter = self._make_reporter()
         self.nodes.add_handler(
@@ -206,6 +192,27 @@ class Kubelet:
     def _plugin_handlers(self) -> Mapping[str, PluginHandler]:
         """Who serves plugins that register by a socket, by their type."""
         return {"CSIPlugin": self.csi.drivers, "DevicePlugin": DevicePluginHandler(self.devices)}
+
+    def _make_csi(self, request_token: RequestToken) -> CsiSupport:
+        return CsiSupport(
+            self._options.root_dir,
+            self._options.node_name,
+            client=self._outside.client,
+            clock=self._outside.clock,
+            events=self.events,
+            request_token=request_token,
+            on_driver=self._driver_came,
+        )
+
+    def _make_resizes(self) -> Resizes:
+        return Resizes(
+            self._options.root_dir,
+            self.machine.allocatable(self._options.max_pods),
+            self._outside.clock,
+            self.events,
+            ResizeMetrics(self.metrics.registry),
+            lambda uid: self.workers.resized(uid),
+        )
 
     def _surroundings(self) -> Surroundings:
         options, outside = self._options, self._outside

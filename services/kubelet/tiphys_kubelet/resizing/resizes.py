@@ -149,14 +149,14 @@ class Resizes:
         if entry is None or entry.trouble == message:
             return
         entry.trouble = message
-        self._tell(entry, "Warning", "ResizeError", "error", message)
+        self._tell(entry, "Warning", "ResizeError", word="error", error=message)
 
     def finished(self, uid: str) -> None:
         """The containers have what is set aside for them."""
         entry = self._entries.get(uid)
         if entry is None or entry.doing is None:
             return
-        self._tell(entry, "Normal", "ResizeCompleted", "completed", generation=entry.doing)
+        self._tell(entry, "Normal", "ResizeCompleted", word="completed", generation=entry.doing)
         entry.doing, entry.trouble = None, ""
 
     def conditions(self, uid: str) -> tuple[PodCondition, ...]:
@@ -210,7 +210,7 @@ class Resizes:
         entry.effective = entry.desired
         entry.refusal, entry.trouble = None, ""
         entry.doing, entry.granted, self._dirty = entry.desired.metadata.generation, True, True
-        self._tell(entry, "Normal", "ResizeStarted", "started")
+        self._tell(entry, "Normal", "ResizeStarted", word="started")
         has = pod_amounts(entry.effective.spec, "requests")
         if rules.is_raised(has, had):
             # It gave something back.
@@ -225,7 +225,7 @@ class Resizes:
         entry.refusal = refusal
         if refusal.reason == rules.INFEASIBLE:
             self.metrics.infeasible.labels(refusal.detail).inc()
-        self._tell(entry, "Warning", f"Resize{refusal.reason}", refusal.reason, refusal.message)
+        self._tell(entry, "Warning", f"Resize{refusal.reason}", word=refusal.reason, error=refusal.message)
 
     def _retry(self, trigger: str) -> None:
         def order(entry: _Entry) -> tuple[bool, int, bool, float]:
@@ -239,8 +239,9 @@ class Resizes:
                 self.on_grant(entry.desired.metadata.uid)
 
     def _tell(
-        self, entry: _Entry, kind: str, reason: str, word: str, error: str = "", *, generation: int | None = None
+        self, entry: _Entry, kind: str, reason: str, *, word: str, error: str = "", generation: int | None = None
     ) -> None:
+        """An event; word is how far the resize is."""
         containers = [
             {"name": c.name, "resources": to_json(c.resources, with_type_meta=False)}
             for c in rules.resizable(entry.desired)
