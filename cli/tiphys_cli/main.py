@@ -19,6 +19,7 @@ _VERBS = {
     "image": ("tiphys_cli.image", "Load container images into a cluster's nodes."),
     "get": ("tiphys_cli.get", "Show objects as they were at a past moment."),
     "explain": ("tiphys_cli.explain", "Say why a pod goes where it goes, and what would make it fit."),
+    "what-if": ("tiphys_cli.what_if", "Say where pods that do not exist yet would go."),
     "plugin": ("tiphys_cli.plugin", "Test plugins against their contract."),
 }
 

@@ -118,7 +118,9 @@ class Kubelet:
             client, Node, field_selector=f"metadata.name={options.node_name}", clock=clock
         )
         self.plugins = PluginWatcher(options.root_dir / "plugins_registry", self._plugin_handlers(), clock)
-        self.metrics = KubeletMetrics(pods=self._count_pods, containers=self._count_containers)
+        self.metrics = KubeletMetrics(options.node_name, pods=self._count_pods, containers=self._count_containers)
+        self.lifecycle.on_relist = self.metrics.relisted
+        self.statuses.on_written = self.metrics.status_written
         self.resizes = self._make_resizes()
         self.workers = PodWorkers(self._surroundings())
         self.reporter = self._make_reporter()

@@ -58,6 +58,8 @@ class PodLifecycle:
         self._has_events = False
         self._relisted = asyncio.Event()
         self.relisted_at = float("-inf")
+        # Told how many seconds each relist took.
+        self.on_relist: Callable[[float], None] = _unheard
 
     async def run(self) -> None:
         """Follows the runtime for ever; it may go away and come back."""
@@ -135,6 +137,7 @@ class PodLifecycle:
 
     async def relist(self) -> None:
         """Compares the whole picture with the runtime."""
+        began = self._clock.monotonic()
         sandboxes = {s.id: s for s in await self._runtime.list_pod_sandboxes() if labels.POD_UID in s.labels}
         containers = {c.id: c for c in await self._runtime.list_containers() if labels.POD_UID in c.labels}
         for sandbox_id in self._sandboxes.keys() - sandboxes.keys():
@@ -150,6 +153,7 @@ class PodLifecycle:
             if seen is None or seen[1].phase is not labels.phase_of(container.state):
                 await self.refresh_container(container.id, container.pod_sandbox_id)
         self.relisted_at = self._clock.monotonic()
+        self.on_relist(self.relisted_at - began)
         self._relisted.set()
 
     async def _relist_for_ever(self) -> None:
@@ -261,3 +265,7 @@ def _tail(path: str, size: int) -> str:
             return stream.read(size).decode(errors="replace")
     except OSError:
         return ""  # the container's file is gone: there is no message
+
+
+def _unheard(_seconds: float) -> None:
+    """Nobody counts."""

@@ -7,7 +7,7 @@ wrongly. One write of a pod is under way at a time; different pods are written s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,8 @@ class StatusManager:
         self._log = get_logger("kubelet.status")
         self._entries: dict[str, _Entry] = {}
         self._queue: asyncio.Queue[str] = asyncio.Queue()
+        # Told each pod as it is stored once its status was written, and the status before.
+        self.on_written: Callable[[Pod, PodStatus], None] = _unheard
 
     async def run(self) -> None:
         """Writes for ever."""
@@ -115,6 +117,7 @@ class StatusManager:
                 self._log.warning("pod status can't be written", pod=f"{entry.namespace}/{entry.name}", err=err.message)
                 await self._clock.sleep(backoff.next())
                 continue
+            self.on_written(stored, entry.written)
             entry.written = status
             entry.version = resource_version(stored)
         entry.queued = False
@@ -165,3 +168,7 @@ def _copy(status: PodStatus) -> PodStatus:
     copy = PodStatus()
     copy.CopyFrom(status)
     return copy
+
+
+def _unheard(_pod: Pod, _before: PodStatus) -> None:
+    """Nobody counts."""

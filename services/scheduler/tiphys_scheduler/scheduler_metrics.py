@@ -117,6 +117,12 @@ class SchedulerMetrics:
             ("result", "profile"),
             _exponential(0.001, 2, 15),
         )
+        self._algorithm = _Spreads(
+            "scheduler_scheduling_algorithm_duration_seconds",
+            "Time to choose a node, without its binding; the mean of the tries of one turn.",
+            (),
+            _exponential(0.001, 2, 15),
+        )
         self._waits = _Spreads(
             "scheduler_pod_scheduling_sli_duration_seconds",
             "From a pod's coming into the queue, without the time behind gates, to its binding.",
@@ -152,6 +158,7 @@ class SchedulerMetrics:
         now = self._clock.monotonic()
         if self._of_turn:
             mean = (now - began_s) / self._of_turn.total()
+            self._algorithm.of().observe(mean, self._of_turn.total())
             for key, count in self._of_turn.items():
                 self._attempts[key] += count
                 self._durations.of(*key).observe(mean, count)
@@ -218,7 +225,15 @@ class SchedulerMetrics:
             "scheduler_queue_incoming_pods", "Pods that came into a queue, and why.", ("queue", "event"), queue.incoming
         )
         yield _counter("scheduler_preemption_attempts", "Preemptions.", (), {(): self._preemptions})
-        for spreads in (self._victims, self._durations, self._waits, self._tries, self._points, self._plugins):
+        for spreads in (
+            self._victims,
+            self._durations,
+            self._algorithm,
+            self._waits,
+            self._tries,
+            self._points,
+            self._plugins,
+        ):
             yield spreads.family()
 
 

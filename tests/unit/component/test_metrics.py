@@ -72,3 +72,25 @@ def test_taken_name_is_refused() -> None:
     health.add_liveness("ping", lambda: None)
     with pytest.raises(ValueError, match="ping exists"):
         health.add_readiness("ping", lambda: None)
+
+
+def test_J5_quick_histogram_shows_what_prometheus_client_would() -> None:
+    quick, plain = Registry(), Registry()
+    values = (0.0, 0.005, 0.0051, 1.0, 7.0)
+    mine = quick.quick_histogram("took_seconds", "How long it took.", ("who",), (0.005, 1.0, 2.5)).labels("a")
+    theirs = plain.histogram("took_seconds", "How long it took.", ("who",), (0.005, 1.0, 2.5)).labels("a")
+    for value in values:
+        mine.observe(value)
+        theirs.observe(value)
+    assert quick.render() == plain.render()
+
+
+def test_J5_quick_histogram_has_a_series_for_each_set_of_labels() -> None:
+    registry = Registry()
+    family = registry.quick_histogram("took_seconds", "How long it took.", ("who",), (1.0,))
+    family.labels("a").observe(0.5)
+    assert family.labels("a") is family.labels("a")
+    family.labels("b").observe(2.0)
+    assert registry.value("took_seconds_bucket", who="a", le="1.0") == 1
+    assert registry.value("took_seconds_bucket", who="b", le="1.0") == 0
+    assert registry.value("took_seconds_count", who="b") == 1

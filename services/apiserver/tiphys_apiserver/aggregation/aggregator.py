@@ -26,18 +26,28 @@ from tiphys_apiserver.server.call import Call
 from tiphys_apiserver.server.egress import Egress
 from tiphys_component.app import start_loop
 from tiphys_component.clock import Clock
+from tiphys_component.metrics import Registry
 
 
 class Aggregator:
     """The other API servers behind this one. A group-version that is served here is never asked for elsewhere."""
 
     def __init__(
-        self, objects: ObjectAccess, resolve: Resolve, *, egress: Egress, files: ClientFiles, clock: Clock
+        self,
+        objects: ObjectAccess,
+        resolve: Resolve,
+        *,
+        egress: Egress,
+        files: ClientFiles,
+        clock: Clock,
+        metrics: Registry,
     ) -> None:
         self._remotes = RemoteTable(objects)
         self._client = RemoteClient(resolve, egress, files)
         self._openapi = RemoteOpenAPI(self._client, clock)
-        self._availability = Availability(objects, self._remotes, self._client, resolve=resolve, clock=clock)
+        self._availability = Availability(
+            objects, self._remotes, self._client, resolve=resolve, clock=clock, metrics=metrics
+        )
 
     def start(self, group: asyncio.TaskGroup, table: ResourceTable) -> None:
         """Keep the Available conditions true, as a task of the group."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from tiphys.api.apiregistration.v1.apiregistration_pb2 import APIService
 from tiphys_apimachinery.errors import APIError, NotFound, ServiceUnavailable
@@ -19,6 +21,7 @@ from tiphys_apiserver.storage.cacher import Cacher
 from tiphys_apiserver.storage.selection import Selection
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
+from tiphys_component.metrics import Registry
 
 _log = get_logger(__name__)
 
@@ -43,13 +46,27 @@ class Availability:
     """Looks at every remote when an APIService changes and every 10 seconds; costs nothing while there is none."""
 
     def __init__(
-        self, objects: ObjectAccess, remotes: RemoteTable, client: RemoteClient, *, resolve: Resolve, clock: Clock
+        self,
+        objects: ObjectAccess,
+        remotes: RemoteTable,
+        client: RemoteClient,
+        *,
+        resolve: Resolve,
+        clock: Clock,
+        metrics: Registry,
     ) -> None:
         self._objects = objects
         self._remotes = remotes
         self._client = client
         self._resolve = resolve
         self._clock = clock
+        self._failures = metrics.counter(
+            "aggregator_unavailable_apiservice_total", "Times that an APIService went out of reach.", ("name", "reason")
+        )
+        # Those out of reach now, of all that are counted.
+        self._known: dict[str, bool] = {}
+        # Not the registry's own gauge: beside a counter of the same name prometheus_client takes it for a double.
+        metrics.collector(self._collect)
         self._changed = asyncio.Event()
         self._timed = False
         # What each remote says it serves; absent where it does not answer.
@@ -76,6 +93,7 @@ class Availability:
             await self._changed.wait()
             self._changed.clear()
             remotes = await self._remotes.current()
+            self._count_known({service.metadata.name for service in await self._objects.list(APIService)})
             async with asyncio.TaskGroup() as tasks:
                 for remote in remotes.values():
                     tasks.create_task(self._check(remote), name=f"check of {remote.name}")
@@ -91,6 +109,7 @@ class Availability:
 
     async def _check(self, remote: Remote) -> None:
         verdict = await self._judge(remote)
+        self._count(remote.name, verdict)
         try:
             await self._objects.modify(
                 APIService,
@@ -103,6 +122,27 @@ class Availability:
             return
         except APIError as err:
             _log.warning("condition of an APIService not written", api_service=remote.name, err=str(err))
+
+    def _count(self, name: str, verdict: Verdict) -> None:
+        is_away = not verdict.is_available
+        if is_away and not self._known.get(name):
+            self._failures.labels(name, verdict.reason).inc()
+        self._known[name] = is_away
+
+    def _count_known(self, names: set[str]) -> None:
+        """Those that this server answers itself are there; what is gone is not told of any more."""
+        for name in names - self._known.keys():
+            self._known[name] = False
+        for name in self._known.keys() - names:
+            del self._known[name]
+
+    def _collect(self) -> Iterator[Metric]:
+        if self._known:
+            told = "Whether an APIService is out of reach."
+            family = GaugeMetricFamily("aggregator_unavailable_apiservice", told, labels=["name"])
+            for name, is_away in self._known.items():
+                family.add_metric([name], float(is_away))
+            yield family
 
     async def _judge(self, remote: Remote) -> Verdict:
         place = (remote.group, remote.version)

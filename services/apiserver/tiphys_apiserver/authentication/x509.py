@@ -6,7 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -26,13 +26,18 @@ _CACHE_SIZE = 4096
 _LOOK_EVERY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+# How long certificates still hold when they are shown is told so often of each: often enough for a rate of 5 minutes.
+_TELL_EVERY = timedelta(minutes=1)
+
+
+@dataclass(slots=True)
 class _Known:
-    """A certificate that was verified, and until when it holds."""
+    """A certificate that was verified, until when it holds, and when to tell of that again."""
 
     user: UserInfo
     not_before: datetime
     not_after: datetime
+    tell_at: datetime
 
 
 class X509Authenticator:
@@ -44,6 +49,8 @@ class X509Authenticator:
 
     def __init__(self, authorities_pem: bytes, clock: Clock, *, reread: Callable[[], bytes] | None = None) -> None:
         """Raises ValueError. reread gives the authorities as they are now; it is asked at most once a second."""
+        # Told the seconds that a certificate still holds.
+        self.lifetimes: Callable[[float], None] = _unheard
         self._pem = authorities_pem
         self._authorities: Sequence[x509.Certificate] = x509.load_pem_x509_certificates(authorities_pem)
         self._clock = clock
@@ -69,6 +76,9 @@ class X509Authenticator:
         now = self._clock.now()
         if not known.not_before <= now <= known.not_after:
             raise Unauthorized("x509: certificate has expired or is not yet valid")
+        if now >= known.tell_at:
+            known.tell_at = now + _TELL_EVERY
+            self.lifetimes((known.not_after - now).total_seconds())
         return known.user
 
     def _follow(self, reread: Callable[[], bytes]) -> None:
@@ -102,7 +112,8 @@ class X509Authenticator:
         groups = tuple(str(attribute.value) for attribute in organizations)
         extra = {_CREDENTIAL_ID: (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)}
         user = authenticated(str(names[0].value), groups, extra=extra)
-        return _Known(user, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        begins = certificate.not_valid_before_utc
+        return _Known(user, begins, certificate.not_valid_after_utc, tell_at=begins)
 
 
 def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
@@ -119,3 +130,7 @@ def _is_for_clients(certificate: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         return True
     return ExtendedKeyUsageOID.CLIENT_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
+
+
+def _unheard(_seconds: float) -> None:
+    """Nobody counts."""

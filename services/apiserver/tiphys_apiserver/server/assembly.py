@@ -141,7 +141,7 @@ def assemble(base: Foundation) -> Assembly:
     environment = _environment(base, objects)
     table = ResourceTable(scheme, base.store, environment)
     objects.attach(table)
-    authentication = build_authentication(options, objects, clock)
+    authentication = build_authentication(options, objects, clock, base.metrics)
     authorization = build_authorization(options, objects, clock)
     egress, resolve = Egress(options.egress_proxies()), ServiceAddresses(objects).resolve
     webhooks = WebhookCaller(resolve, egress)
@@ -156,7 +156,9 @@ def assemble(base: Foundation) -> Assembly:
     chain = chain_of(authentication.authenticator, authorization.authorizer)
     kubelets = KubeletProxy(hall, objects, base.kubelet_tls, egress=egress)
     subresources = Subresources(hall, scheme, objects, kubelets)
-    aggregator = Aggregator(objects, resolve, egress=egress, files=_client_files(options), clock=clock)
+    aggregator = Aggregator(
+        objects, resolve, egress=egress, files=_client_files(options), clock=clock, metrics=base.metrics
+    )
     resources = Resources(hall, Renderer(clock), subresources, base.rng.random, elsewhere=aggregator.serve)
     paths = PlainPaths(aggregator.document)
     _add_documents(paths, base, scheme, hall)

@@ -41,6 +41,7 @@ from tiphys_client.kubeconfig import KubeconfigError
 from tiphys_client.kubeconfig import load as load_kubeconfig
 from tiphys_component.app import StartupError
 from tiphys_component.clock import Clock
+from tiphys_component.metrics import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Authorization:
     clients: tuple[ReviewClient, ...] = ()
 
 
-def build_authentication(options: Options, objects: ObjectAccess, clock: Clock) -> Authentication:
+def build_authentication(options: Options, objects: ObjectAccess, clock: Clock, metrics: Registry) -> Authentication:
     """The authenticators. Raises StartupError where a file can't be used."""
     authenticators: list[Authenticator] = []
     if options.requestheader_client_ca_file is not None:
@@ -72,7 +73,9 @@ def build_authentication(options: Options, objects: ObjectAccess, clock: Clock) 
     if options.client_ca_file is not None:
         pem = _read(options.client_ca_file, "--client-ca-file")
         try:
-            authenticators.append(X509Authenticator(pem, clock, reread=options.client_ca_file.read_bytes))
+            certificates = X509Authenticator(pem, clock, reread=options.client_ca_file.read_bytes)
+            authenticators.append(certificates)
+            certificates.lifetimes = _lifetimes(metrics)
         except ValueError as err:
             raise _unusable(options.client_ca_file, "--client-ca-file", str(err)) from err
     if options.token_auth_file is not None:
@@ -109,6 +112,14 @@ def build_authentication(options: Options, objects: ObjectAccess, clock: Clock) 
     union: Authenticator = UnionAuthenticator(*authenticators)
     authenticator = AnonymousFallback(union) if options.anonymous_auth else union
     return Authentication(authenticator, keys, signer, tuple(clients))
+
+
+def _lifetimes(metrics: Registry) -> Callable[[float], None]:
+    """Counts how long the certificates that clients show still hold."""
+    # Source: kubernetes apiserver pkg/authentication/request/x509/x509.go.
+    bounds = (0, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 345600, 604800, 2592000, 7776000, 15552000, 31104000)
+    name = "apiserver_client_certificate_expiration_seconds"
+    return metrics.quick_histogram(name, "Seconds that clients' certificates still hold.", (), bounds).labels().observe
 
 
 def _front_proxies(options: Options, path: Path, clock: Clock) -> Authenticator:

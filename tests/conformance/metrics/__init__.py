@@ -1,0 +1,1 @@
+"""What tools made for Kubernetes expect of our metrics."""
