@@ -208,6 +208,16 @@ class Client:
         """
         if not objs:
             return []
+        results = await self._batch_create(objs, all_or_nothing=all_or_nothing)
+        return [_error(item.status) or type(objs[0]).FromString(item.object) for item in results]
+
+    async def batch_store(self, objs: Sequence[Message]) -> builtins.list[APIError | None]:
+        """As batch_create for those who need not see what was stored: for each, in order, None or its error."""
+        return [_error(item.status) for item in await self._batch_create(objs)] if objs else []
+
+    async def _batch_create(
+        self, objs: Sequence[Message], *, all_or_nothing: bool = False
+    ) -> Sequence[wire_pb2.BatchResult]:
         cls = type(objs[0])
         if any(type(obj) is not cls or _namespace(obj) != _namespace(objs[0]) for obj in objs):
             raise ValueError("a batch has objects of one class and one namespace")
@@ -219,7 +229,7 @@ class Client:
         )
         reply = await self._unary(cls, "BatchCreate", request, wire_pb2.BatchCreateResponse)
         _check_count(len(reply.results), len(objs))
-        return [_error(item.status) or cls.FromString(item.object) for item in reply.results]
+        return reply.results
 
     async def update(self, obj: MessageT, *, dry_run: bool = False) -> MessageT:
         """The object as stored; raises Conflict when obj is not of the newest version, NotFound, Invalid."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 KeyT = TypeVar("KeyT")
 ValueT = TypeVar("ValueT")
@@ -23,9 +23,11 @@ _SPAM_REFILL_S = 300.0
 COMBINED_PREFIX = "(combined from similar events): "
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
-    """One thing that happened to an object: what makes it equal to another, apart from its time."""
+class Occurrence(NamedTuple):
+    """One thing that happened to an object: what makes it equal to another, apart from its time.
+
+    A tuple, as it is a key that is looked up several times for each event.
+    """
 
     namespace: str
     object_key: str
@@ -90,7 +92,7 @@ class EventCorrelator:
         if now - last > _SIMILAR_WINDOW_S:
             messages = set()
         if len(messages) <= _SIMILAR_LIMIT:
-            messages = messages | {occurrence.message}
+            messages.add(occurrence.message)
         self._similar.put(group, (messages, now))
         if len(messages) > _SIMILAR_LIMIT:
             return group, COMBINED_PREFIX + occurrence.message

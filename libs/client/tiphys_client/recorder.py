@@ -29,7 +29,7 @@ from tiphys_component.metrics import Registry
 EventKind = Literal["Normal", "Warning"]
 
 _CAPACITY = 1000
-_BATCH = 64
+_BATCH = 256
 _WRITE_TRIES = 4
 _FLUSH_TIMEOUT_S = 1.0
 # Longer messages are cut. Source: kubernetes pkg/apis/core/validation/events.go, NoteLengthLimit.
@@ -200,16 +200,16 @@ class EventRecorder:
 
     async def _try_create(self, made: list[tuple[_Happened, Event]]) -> list[tuple[_Happened, Event]]:
         """Write events of one namespace; returns those that may pass later."""
-        results: list[Event | APIError]
+        results: list[APIError | None]
         try:
-            results = await self._client.batch_create([event for _, event in made])
+            results = await self._client.batch_store([event for _, event in made])
         except APIError as err:
-            results = [err for _ in made]
+            results = [err] * len(made)
         later = []
         for (happened, event), result in zip(made, results, strict=True):
             if is_retriable(result):
                 later.append((happened, event))
-            elif isinstance(result, APIError):
+            elif result is not None:
                 self._give_up(happened, event, result)
         return later
 

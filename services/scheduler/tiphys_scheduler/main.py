@@ -35,7 +35,7 @@ from tiphys_scheduler.configuration.load import configuration_of
 from tiphys_scheduler.framework.remote import connect
 from tiphys_scheduler.options import Options
 from tiphys_scheduler.plugins.measured_use import MeasuredUseArgs
-from tiphys_scheduler.pod_info import PodInfo, pod_info
+from tiphys_scheduler.pod_info import PodInfo, PodReader
 from tiphys_scheduler.scheduler import Scheduler
 from tiphys_scheduler.servicer import servicer
 from tiphys_scheduler.services import Services
@@ -90,7 +90,7 @@ class SchedulerService:
         client = Client(transport, field_manager="kube-scheduler")
         rest = self._given_rest or (NoPaths() if self._transport is not None else RestReader(load(options.kubeconfig)))
         nodes: Informer[Node, object] = Informer(client, Node, clock=clock, rng=self._rng)
-        pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=pod_info, rng=self._rng)
+        pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=PodReader().read, rng=self._rng)
         storage = storage_informers(client, clock, self._rng)
         surroundings = Surroundings(client, clock, self._rng)
         budgets = budget_informer(client, clock, self._rng)

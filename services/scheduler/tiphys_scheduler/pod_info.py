@@ -19,6 +19,9 @@ CPU, MEMORY, STORAGE, PODS = "cpu", "memory", "ephemeral-storage", "pods"
 _DEFAULT_CPU_MILLIS = 100
 _DEFAULT_MEMORY_BYTES = 200 * 1024 * 1024
 
+# Different specs whose needs are kept.
+_MOST_KNOWN = 4096
+
 Port = tuple[str, str, int]
 _Requests = Callable[[Container], Mapping[str, int]]
 
@@ -105,6 +108,51 @@ def amount(resource: str, text: str) -> int:
 
 def pod_info(pod: Pod) -> PodInfo:
     """Reads a pod."""
+    return _pod_info(pod, _needs(pod, _resized(pod)))
+
+
+class PodReader:
+    """Reads pods; what those of equal specs need is worked out once and shared by them.
+
+    So a pod that comes back bound costs next to nothing, nor does any but the first of a ReplicaSet.
+    """
+
+    def __init__(self) -> None:
+        # By all that needs are made of, the oldest first.
+        self._known: dict[tuple[object, ...], Needs] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def read(self, pod: Pod) -> PodInfo:
+        """As pod_info."""
+        resized = _resized(pod)
+        if resized is not None or any(volume.volumeSource.HasField("ephemeral") for volume in pod.spec.volumes):
+            # Made of more than the spec: of the status, or of the pod's name.
+            return _pod_info(pod, _needs(pod, resized))
+        key = (_without_node(pod.spec), identity(pod), _owner(pod))
+        needs = self._known.get(key)
+        if needs is None:
+            needs = self._known[key] = _needs(pod, None)
+            if len(self._known) > _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+        return _pod_info(pod, needs)
+
+
+def _without_node(spec: PodSpec) -> bytes:
+    if spec.nodeName:
+        bare = PodSpec()
+        bare.CopyFrom(spec)
+        bare.ClearField("nodeName")
+        spec = bare
+    return spec.SerializeToString(deterministic=True)
+
+
+def _owner(pod: Pod) -> tuple[str, str]:
+    return next(((o.kind, o.name) for o in pod.metadata.ownerReferences if o.controller), ("", ""))
+
+
+def _pod_info(pod: Pod, needs: Needs) -> PodInfo:
     spec, metadata = pod.spec, pod.metadata
     refusal = next((c.message for c in pod.status.conditions if c.type == "PodScheduled" and c.status == "False"), "")
     return PodInfo(
@@ -120,7 +168,7 @@ def pod_info(pod: Pod) -> PodInfo:
         is_deleting=metadata.HasField("deletionTimestamp"),
         created_s=metadata.creationTimestamp.seconds,
         refusal=refusal,
-        needs=_needs(pod),
+        needs=needs,
         labels=dict(metadata.labels),
         gates=tuple(gate.name for gate in spec.schedulingGates),
         preemption_policy=spec.preemptionPolicy or "PreemptLowerPriority",
@@ -135,13 +183,13 @@ def _is_preempted(condition: PodCondition) -> bool:
     return (condition.type, condition.status, condition.reason) == ("DisruptionTarget", "True", "PreemptionByScheduler")
 
 
-def _needs(pod: Pod) -> Needs:
+def _needs(pod: Pod, resized: _Requests | None) -> Needs:
     spec = pod.spec
     claims, ephemeral = _claims(pod)
     affinity = spec.affinity.nodeAffinity
     required = affinity.requiredDuringSchedulingIgnoredDuringExecution
     has_required = affinity.HasField("requiredDuringSchedulingIgnoredDuringExecution")
-    own = _resized(pod) or _container_requests
+    own = resized or _container_requests
     preferred = affinity.preferredDuringSchedulingIgnoredDuringExecution
     return Needs(
         requests=tuple(sorted(_requests(spec, own).items())),
@@ -156,7 +204,7 @@ def _needs(pod: Pod) -> Needs:
         disks=tuple(sorted(disks(spec))) if spec.volumes else (),
         identity=identity(pod),
         terms=pod_terms(pod),
-        owner=next(((o.kind, o.name) for o in pod.metadata.ownerReferences if o.controller), ("", "")),
+        owner=_owner(pod),
         pinned_to=_pinned_to(required) if has_required else None,
         images=tuple(_image_name(c.image) for c in (*spec.initContainers, *spec.containers)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from google.protobuf.message import Message
@@ -15,7 +16,9 @@ class FieldReader:
 
     def __init__(self, resource: ResourceInfo) -> None:
         self._namespaced = resource.namespaced
-        self._paths = tuple((path, tuple(path.split("."))) for path in resource.selectable_fields)
+        # Those of metadata are read beside.
+        self._names = resource.selectable_fields
+        self._values = attrgetter(*self._names) if self._names else None
 
     def read(self, obj: Message) -> Mapping[str, str]:
         """Text of each selectable field; empty text where it is unset, true and false for booleans."""
@@ -24,11 +27,10 @@ class FieldReader:
         fields = {"metadata.name": metadata.name}
         if self._namespaced:
             fields["metadata.namespace"] = metadata.namespace
-        for path, steps in self._paths:
-            value: Any = obj
-            for step in steps:
-                value = getattr(value, step, "")
-            fields[path] = _text(value)
+        if self._values is not None:
+            values = self._values(whole)
+            for path, value in zip(self._names, values if len(self._names) > 1 else (values,), strict=True):
+                fields[path] = value if type(value) is str else _text(value)
         return fields
 
 

@@ -28,19 +28,18 @@ class ObjectIndex:
         elif current is None:
             for pin in self._pins(previous):
                 self._remove(pin, previous.key)
-        elif not self._same(previous, current):
-            old, new = set(self._pins(previous)), set(self._pins(current))
-            for pin in old - new:
+        elif previous.labels == current.labels and previous.owner_uids == current.owner_uids:
+            for name, position in self._fields:
+                old, new = previous.field(position), current.field(position)
+                if old != new:
+                    self._remove((FIELD, name, old), previous.key)
+                    self._add((FIELD, name, new), current.key)
+        else:
+            before, after = set(self._pins(previous)), set(self._pins(current))
+            for pin in before - after:
                 self._remove(pin, previous.key)
-            for pin in new - old:
+            for pin in after - before:
                 self._add(pin, current.key)
-
-    def _same(self, previous: CachedObject, current: CachedObject) -> bool:
-        return (
-            previous.labels == current.labels
-            and previous.owner_uids == current.owner_uids
-            and all(previous.field(position) == current.field(position) for _, position in self._fields)
-        )
 
     def count(self, pin: Pin) -> int:
         """How many objects have the pin."""

@@ -121,6 +121,7 @@ class ObjectFormat:
         self.kind = kind
         # metadata.name and metadata.namespace can be asked of every kind.
         self.field_names: tuple[str, ...] = tuple(dict.fromkeys(("metadata.name", "metadata.namespace", *field_names)))
+        self._own_names = self.field_names[2:]
         self.field_positions: Mapping[str, int] = {name: at for at, name in enumerate(self.field_names)}
         # Bytes of JSON that objects of this format hold just now.
         self.hot_json_bytes = 0
@@ -148,11 +149,8 @@ class ObjectFormat:
         if self._read_fields is None:
             return (metadata.name, metadata.namespace)
         found = self._read_fields(message)
-        return (
-            metadata.name,
-            metadata.namespace,
-            *(sys.intern(found.get(name, "")) for name in self.field_names[2:]),
-        )
+        own = [sys.intern(found.get(name, "")) for name in self._own_names]
+        return (metadata.name, metadata.namespace, *own)
 
     def enveloped(self, raw: bytes) -> bytes:
         """Kubernetes' protobuf body around an object's bytes; both last strings are written, empty as they are."""
