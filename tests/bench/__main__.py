@@ -25,6 +25,8 @@ from tests.bench.definitions import measure_definitions
 from tests.bench.figures import Figure, print_figures, print_heading, skipped
 from tests.bench.overlay import measure_overlay
 from tests.bench.scheduler import measure_scheduler
+from tests.bench.scheduler_plugins import measure_scheduler_plugins
+from tests.bench.scheduler_road import measure_scheduler_road
 from tests.bench.simulation import measure_simulation
 from tests.bench.storage import main as print_storage
 
@@ -57,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         figures += uvloop.run(measure_definitions(store))
     figures += _measure(measure_simulation())
     figures += _measure(measure_scheduler())
+    figures += _measure(measure_scheduler_plugins())
+    for road in measure_scheduler_road(_stores(options.store or STORES)):
+        figures += _measure([road])
     figures += _measure(measure_cni())
     figures += _measure(measure_overlay())
     figures += _measure(skipped_figures("--no-cluster") if options.no_cluster else measure_cluster())

@@ -64,7 +64,11 @@ class Cache:
         placed = self._placed.get(pod.key)
         if pod.is_finished or not pod.node:
             return self.remove_pod(pod.key)
-        if placed is not None and placed.node == pod.node and placed.pod.needs == pod.needs:
+        if (
+            placed is not None
+            and placed.node == pod.node
+            and (placed.pod.needs is pod.needs or placed.pod.needs == pod.needs)
+        ):
             placed.pod, placed.is_assumed = pod, False
             return False
         had_place = placed is not None

@@ -54,6 +54,18 @@ class Needs:
     pinned_to: tuple[str, ...] | None = None
     # Of every container, init containers included.
     images: tuple[str, ...] = ()
+    # Asked for several times a pod, and made of all the rest.
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        rest = (
+            self.requests, self.scored, self.ports, self.node_selector, self.required_affinity, self.preferred_affinity,
+            self.tolerations, self.claims, self.identity, self.terms, self.owner, self.images,
+        )  # fmt: skip
+        object.__setattr__(self, "_hash", hash(rest))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from tiphys.api.authentication.v1 import authentication_pb2
 from tiphys.api.autoscaling.v1 import autoscaling_pb2
@@ -29,6 +30,18 @@ Methods = dict[str, Any]
 def unary(handler: Any, request: Any) -> Any:
     """A unary method whose handler takes the wire message and answers bytes."""
     return grpc.unary_unary_rpc_method_handler(handler, request_deserializer=request.FromString)
+
+
+def _binding(raw: bytes) -> binding_pb2.Binding:
+    """A binding of a batch. Of one that is plain ASCII all that gets into the pod can be said in JSON."""
+    if raw.isascii():
+        try:
+            return binding_pb2.Binding.FromString(raw)
+        except DecodeError:
+            # Told of below.
+            pass
+    obj: binding_pb2.Binding = decode_message(binding_pb2.Binding, "v1", "Binding", raw, "")
+    return obj
 
 
 class PodMethods:
@@ -66,7 +79,7 @@ class PodMethods:
     async def batch_bind(self, request: Request, context: Context) -> bytes:
         """Put many pods on nodes. Who binds in several namespaces at once must be allowed to in all."""
         service = self._service
-        objects = [decode_message(binding_pb2.Binding, "v1", "Binding", raw, "") for raw in request.bindings]
+        objects = [_binding(raw) for raw in request.bindings]
         namespaces = {obj.metadata.namespace for obj in objects}
         namespace = namespaces.pop() if len(namespaces) == 1 else ""
         call = make_call(context, service.served, "create", namespace=namespace, subresource="binding")

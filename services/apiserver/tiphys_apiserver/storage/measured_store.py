@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from itertools import zip_longest
 from typing import Any
 
 from tiphys_apiserver.storage.interface import (
@@ -137,7 +136,7 @@ class MeasuredStore:
             duration.observe(self._now() - began)
 
     async def write_each(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
-        """Write each by itself; all of them took as long as the whole."""
+        """Write each by itself; a request for all new keys, and one for all that are replaced."""
         began = self._now()
         outcomes: Sequence[int | StorageError] = ()
         try:
@@ -145,16 +144,13 @@ class MeasuredStore:
             return outcomes
         finally:
             took_s = self._now() - began
-            for write, outcome in zip_longest(writes, outcomes):
-                self._count_write(write, outcome, took_s)
-
-    def _count_write(self, write: NewKey | Replacement, outcome: int | StorageError | None, took_s: float) -> None:
-        """outcome is None where the whole batch failed."""
-        duration, total, errors = self._bound("create" if isinstance(write, NewKey) else "update", write.key)
-        total.inc()
-        duration.observe(took_s)
-        if not isinstance(outcome, int) and not isinstance(outcome, _ANSWERS):
-            errors.inc()
+            bound = {isinstance(write, NewKey): write for write in writes}
+            for is_new, write in bound.items():
+                duration, total, errors = self._bound("create" if is_new else "update", write.key)
+                total.inc()
+                duration.observe(took_s)
+                if not outcomes or any(not isinstance(one, (int, *_ANSWERS)) for one in outcomes):
+                    errors.inc()
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> KeyValue:
         """Delete a key."""
