@@ -342,3 +342,45 @@ async def test_A39_a_webhook_that_can_not_be_asked_is_refused(
     crd["spec"]["conversion"]["webhook"] |= change
     refused = await server.http("POST", _CRDS, crd)
     assert (refused.status, words in refused.json()["message"]) == (422, True), refused.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "content_type"),
+    [
+        pytest.param({"port": "9"}, "application/merge-patch+json", id="merge"),
+        pytest.param([{"op": "replace", "path": "/port", "value": "9"}], "application/json-patch+json", id="json"),
+        pytest.param(
+            {"apiVersion": "test.example.com/v2", "kind": "Endpoint", "host": "a", "port": "9"},
+            "application/apply-patch+yaml",
+            id="apply",
+        ),
+    ],
+)
+async def test_A39_patches_are_made_in_the_version_that_they_are_sent_in(
+    server: RunningServer, patch: Any, content_type: str
+) -> None:
+    assert (await server.http("POST", _V1, _old("one", "a:1"))).status == 201
+    query = "?fieldManager=tester&force=true" if content_type.endswith("yaml") else "?fieldManager=tester"
+    changed = await server.http("PATCH", f"{_V2}/one{query}", patch, content_type=content_type)
+    assert changed.status == 200, changed.body
+    assert (changed.json()["host"], changed.json()["port"]) == ("a", "9")
+    assert (await server.http("GET", f"{_V1}/one")).json()["hostPort"] == "a:9"
+    if content_type.endswith("yaml"):
+        by = [entry for entry in changed.json()["metadata"]["managedFields"] if entry["manager"] == "tester"]
+        assert [entry["apiVersion"] for entry in by] == ["test.example.com/v2"]
+        assert "f:port" in by[0]["fieldsV1"]
+
+
+async def test_A39_a_strategic_patch_of_a_converted_object_is_refused(server: RunningServer) -> None:
+    await server.http("POST", _V1, _old("one"))
+    strategic = "application/strategic-merge-patch+json"
+    assert (await server.http("PATCH", f"{_V2}/one", {"port": "9"}, content_type=strategic)).status == 415
+    assert (await server.http("GET", f"{_V1}/one")).json()["hostPort"] == "a:1"
+
+
+async def test_A39_a_patch_that_its_versions_schema_refuses_changes_nothing(server: RunningServer) -> None:
+    await server.http("POST", _V1, _old("one", "a:1"))
+    merge = "application/merge-patch+json"
+    refused = await server.http("PATCH", f"{_V2}/one", {"port": "9" * 31}, content_type=merge)
+    assert (refused.status, refused.json()["reason"]) == (422, "Invalid")
+    assert (await server.http("GET", f"{_V1}/one")).json()["hostPort"] == "a:1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,7 @@ from tiphys_apimachinery.errors import APIError
 from tiphys_apiserver.crd.info import CustomInfo, info_of
 from tiphys_apiserver.crd.schema import VersionSchema
 from tiphys_apiserver.crd.store import CustomStore
-from tiphys_apiserver.crd.strategy import CustomStrategy, accept
+from tiphys_apiserver.crd.strategy import CustomStrategy, FieldPaths, accept
 from tiphys_apiserver.crd.webhook_conversion import Caller, ConversionWebhook, WebhookConverter, webhook_of
 from tiphys_apiserver.registry.conversion import Converter
 from tiphys_apiserver.registry.strategy import Environment
@@ -55,7 +55,10 @@ class Kinds:
         }
         home = infos[stored.name]
         webhook = webhook_of(crd, self.caller, self.environment.new_uid)
-        store = self._new_store(home, infos if webhook is not None else {}, is_ending)
+        others = infos if webhook is not None else {}
+        # Without a webhook versions differ in name only, and each may let other fields be selected.
+        fields = field_paths([home] if webhook is not None else list(infos.values()))
+        store = self._new_store(home, others, is_ending, fields)
         if webhook is not None:
             upgrader = WebhookConverter(webhook, home, home)
             store.follow({info.api_version: info.message for info in infos.values()}, upgrader.from_storage)
@@ -64,15 +67,15 @@ class Kinds:
         return [_served(infos[version.name], home, store, webhook) for version in crd.spec.versions if version.served]
 
     def _new_store(
-        self, info: CustomInfo, versions: Mapping[str, CustomInfo], is_ending: Callable[[], bool]
+        self, info: CustomInfo, versions: Mapping[str, CustomInfo], is_ending: Callable[[], bool], fields: FieldPaths
     ) -> CustomStore:
-        strategy = CustomStrategy(info, self.environment, is_ending)
+        strategy = CustomStrategy(info, self.environment, is_ending, fields)
         others = {
-            other.api_version: _new_format(other, info.selectable_fields, strategy)
+            other.api_version: _new_format(other, tuple(fields), strategy)
             for other in versions.values()
             if other is not info
         }
-        made = _new_format(info, info.selectable_fields, strategy)
+        made = _new_format(info, tuple(fields), strategy)
         made.others = others
         cacher = Cacher(f"{info.storage_key_prefix}/", made, self.store, self.environment.clock)
         return CustomStore(info, strategy, self.store, cacher, environment=self.environment)
@@ -91,8 +94,16 @@ def _new_format(info: CustomInfo, fields: tuple[str, ...], strategy: CustomStrat
 
 def _served(info: CustomInfo, home: CustomInfo, store: CustomStore, webhook: ConversionWebhook | None) -> Served:
     if webhook is not None:
-        return Served(info, store, None, WebhookConverter(webhook, info, home))
-    return Served(info, store, None if info is home else _renaming(home, info))
+        made = Served(info, store, None, WebhookConverter(webhook, info, home))
+    else:
+        made = Served(info, store, None if info is home else _renaming(home, info))
+    made.fields = frozenset(info.selectable_fields)
+    return made
+
+
+def field_paths(infos: Iterable[CustomInfo]) -> FieldPaths:
+    """The selectable fields of these versions."""
+    return {name: path for info in infos for name, path in zip(info.selectable_fields, info.field_paths, strict=True)}
 
 
 class CustomFormat(ObjectFormat):

@@ -14,6 +14,9 @@ from tiphys_apiserver.crd.info import CustomInfo
 from tiphys_apiserver.registry.strategy import Environment, Strategy, WriteContext
 from tiphys_apiserver.registry.warnings import finalizer_warnings
 
+# Names of fields, and the steps to each.
+FieldPaths = Mapping[str, tuple[Any, ...]]
+
 
 class CustomStrategy(Strategy):
     """The rules of one custom resource in its stored version. is_ending: the definition is being deleted."""
@@ -22,9 +25,12 @@ class CustomStrategy(Strategy):
     may_take_long = True
     default_propagation = None
 
-    def __init__(self, resource: CustomInfo, environment: Environment, is_ending: Callable[[], bool]) -> None:
+    def __init__(
+        self, resource: CustomInfo, environment: Environment, is_ending: Callable[[], bool], fields: FieldPaths
+    ) -> None:
+        """fields are those that objects are selected by, in whichever version, with the steps to each."""
         super().__init__(resource, environment)
-        self._info = resource
+        self._fields = fields
         self._schema = resource.schema
         self._is_ending = is_ending
         self.warnings = finalizer_warnings
@@ -32,7 +38,7 @@ class CustomStrategy(Strategy):
     def selectable_fields(self, obj: Any) -> Mapping[str, str]:
         """The fields that the definition names."""
         found = {}
-        for name, path in zip(self._info.selectable_fields, self._info.field_paths, strict=True):
+        for name, path in self._fields.items():
             value = json_path.first(path, obj.content)
             found[name] = "" if value is None else value if isinstance(value, str) else _text(value)
         return found

@@ -13,6 +13,9 @@ from tiphys_apiserver.storage.cacher import CachedList
 from tiphys_apiserver.storage.list_query import ListQuery
 from tiphys_apiserver.storage.selection import Selection
 
+# Fields that every kind can be selected by.
+_OF_ALL = frozenset({"metadata.name", "metadata.namespace"})
+
 
 async def list_objects(served: Served, call: Call, query: ListQuery) -> CachedList:
     """A page of objects. Raises BadRequest, Invalid, Expired, Timeout."""
@@ -35,6 +38,10 @@ def selection_of(served: Served, call: Call) -> Selection:
         fields = FieldSelector.parse(call.field_selector)
     except FieldSelectorError as err:
         raise BadRequest(str(err)) from err
+    if served.fields is not None:
+        for term in fields.requirements:
+            if term.field not in served.fields and term.field not in _OF_ALL:
+                raise BadRequest(f"field label not supported: {term.field}")
     if fields and served.converter is not None:
         names = served.converter.field_names
         fields = fields.transform(lambda name, value: (names.get(name, name), value))

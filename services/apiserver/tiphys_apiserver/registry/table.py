@@ -35,7 +35,7 @@ class Served:
     Where remote is given somebody else converts, and objects may be stored in several versions.
     """
 
-    __slots__ = ("converter", "format", "frames", "info", "remote", "store")
+    __slots__ = ("converter", "fields", "format", "frames", "info", "remote", "store")
 
     def __init__(
         self,
@@ -47,6 +47,8 @@ class Served:
         self.info = info
         self.store = store
         self.converter = converter
+        # The fields beside metadata's that may be selected in this version; None where those of the cache may.
+        self.fields: frozenset[str] | None = None
         # Makers of watch frames, by form: the same for all watchers, and gone when the kind is.
         self.frames: dict[tuple[Any, str], Any] = {}
         is_home = converter is None and (remote is None or info is store.resource)
