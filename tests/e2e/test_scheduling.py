@@ -53,7 +53,7 @@ def kubectl(cluster: Cluster) -> Iterator[Kubectl]:
 
 
 def pod(name: str, *command: str, resources: Any = None, **spec: Any) -> str:
-    container = {"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent"}
+    container: dict[str, Any] = {"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent"}
     container |= {"command": list(command) or ["sleep", "100000"], "resources": resources or {}}
     made = {"terminationGracePeriodSeconds": 0, "containers": [container], **spec}
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": made})

@@ -21,6 +21,8 @@ _DEFAULT_MEMORY_BYTES = 200 * 1024 * 1024
 
 # Different specs whose needs are kept.
 _MOST_KNOWN = 4096
+# 4 Pi: thousands of such amounts on one node can be added up and taken by the hundred in the 64 bits of a column.
+_MOST = 1 << 52
 
 Port = tuple[str, str, int]
 _Requests = Callable[[Container], Mapping[str, int]]
@@ -113,9 +115,9 @@ class PodInfo:
 
 
 def amount(resource: str, text: str) -> int:
-    """A quantity as the scheduler counts it: CPU in millis, everything else whole."""
+    """A quantity as the scheduler counts it: CPU in millis, everything else whole; more than anybody has is cut off."""
     quantity = Quantity.parse(text)
-    return quantity.milli_value() if resource == CPU else quantity.value()
+    return min(quantity.milli_value() if resource == CPU else quantity.value(), _MOST)
 
 
 def pod_info(pod: Pod) -> PodInfo:
@@ -300,7 +302,7 @@ def _requests(spec: PodSpec, own: _Requests) -> dict[str, int]:
     for name, quantity in spec.overhead.items():
         found[name] = found.get(name, 0) + amount(name, quantity.string)
     found[PODS] = 1
-    return {name: value for name, value in found.items() if value}
+    return {name: min(value, _MOST) for name, value in found.items() if value}
 
 
 def _scored(spec: PodSpec, own: _Requests) -> tuple[int, int]:
