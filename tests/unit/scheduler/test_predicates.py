@@ -234,6 +234,48 @@ def test_C18_with_too_few_zones_the_emptiest_counts_as_empty() -> None:
     )
 
 
+def _sampled(cluster: Cluster, info: PodInfo, start: int) -> tuple[str, int]:
+    """Where kube-scheduler would put a pod: the best of the first feasible nodes from a place that moves on.
+
+    It looks for 50 - nodes / 125 percent of them, but at least 100 nodes; returns the next place too.
+    """
+    table = {name: sum(by_plugin.values()) for name, by_plugin in cluster.framework.scores(info).items()}
+    names = sorted(cluster.cache.columns.row_of)
+    enough = max(len(names) * max(50 - len(names) // 125, 5) // 100, 100)
+    seen: list[str] = []
+    looked = 0
+    for looked in range(1, len(names) + 1):
+        name = names[(start + looked - 1) % len(names)]
+        if name in table:
+            seen.append(name)
+        if len(seen) == enough:
+            break
+    return max(seen, key=lambda name: table[name]) if seen else "", (start + looked) % len(names)
+
+
+def test_C22_no_choice_of_a_trace_is_worse_than_that_of_a_sample() -> None:
+    """The same trace twice: by all nodes, and by as many as kube-scheduler would look at; machines of three sizes."""
+    sizes = [str(4 << (i * 7 % 3)) for i in range(240)]
+    ours, theirs = (Cluster(*(node(f"n{i:03}", cpu=size) for i, size in enumerate(sizes))) for _ in range(2))
+    start = placed = 0
+    totals = [0, 0]
+    for number in range(60):
+        info = pod(f"p{number}", cpu=f"{1 + number % 3}", memory="1Gi")
+        best = ours.framework.place(info)
+        assert isinstance(best, Placement)
+        scores = theirs.framework.scores(info)
+        name, start = _sampled(theirs, info, start)
+        totals[0] += best.score
+        totals[1] += sum(scores[name].values())
+        ours.cache.assume(info, best.node)
+        theirs.cache.assume(info, name)
+        placed += 1
+        # For the one pod, of the same cluster, all nodes are never worse than some of them.
+        assert sum(scores[name].values()) <= max(sum(by_plugin.values()) for by_plugin in scores.values())
+    assert placed == 60
+    assert totals[0] >= totals[1]
+
+
 def test_C22_all_nodes_are_looked_at() -> None:
     """kube-scheduler would look at 144 of these 300 nodes, and miss the one that is best."""
     cluster = Cluster(*(node(f"n{i}", cpu="4" if i != 250 else "64") for i in range(300)))
