@@ -396,3 +396,42 @@ async def test_C19_room_meant_for_a_deleted_pod_is_free_again() -> None:
         await found.until(lambda: found.place_of("next") == "backoff")
         found.clock.advance(2)
         await found.until(lambda: found.node_of("next") == "a")
+
+
+async def test_C19_one_after_another_the_least_make_room_as_their_sets_go_on_asking() -> None:
+    """Conformance: PreemptionExecutionPath runs ReplicaSets; of four kinds the highest takes all its room of the least.
+
+    What is preempted comes again, as a ReplicaSet would have it, and waits: nobody above it moves for it.
+    """
+    scarce = "example.com/fakecpu"
+    async with world(node("a", **{scarce: "1000"})) as found:
+
+        async def ask(name: str, amount: int, priority: int) -> None:
+            made = pod_message(name, priority=priority)
+            made.spec.containers[0].resources.requests[scarce].string = str(amount)
+            await found.client.create(made)
+
+        kinds = {"p1": (5, 40, 1), "p2": (4, 50, 2), "p3": (4, 95, 3)}
+        for kind, (count, amount, priority) in kinds.items():
+            for number in range(count):
+                await ask(f"{kind}-{number}", amount, priority)
+        names = [f"{kind}-{number}" for kind, (count, _, _) in kinds.items() for number in range(count)]
+        await found.until(lambda: all(found.node_of(name) == "a" for name in names))
+        # 780 of 1,000 are used: 180 more are to be had, and all five of the least have 200.
+        await ask("p4-0", 400, 4)
+
+        def ending() -> set[str]:
+            stored = [(name, found.client.stored(Pod, name, "default")) for name in names]
+            return {name for name, pod in stored if pod is None or pod.metadata.HasField("deletionTimestamp")}
+
+        await found.until(lambda: len(ending()) == 5)
+        assert ending() == {f"p1-{number}" for number in range(5)}
+        for name in sorted(ending()):
+            await found.client.delete(Pod, name, "default", grace_period_s=0)
+        for number in range(5):
+            await ask(f"p1-again-{number}", 40, 1)
+        await found.until(lambda: found.place_of("p1-again-4") == "unschedulable")
+        found.clock.advance(11)
+        await found.until(lambda: found.node_of("p4-0") == "a")
+        assert all(found.node_of(name) == "a" for name in names if not name.startswith("p1"))
+        assert not any(found.node_of(f"p1-again-{number}") for number in range(5))
