@@ -30,7 +30,7 @@ class CustomStrategy(Strategy):
     ) -> None:
         """fields are those that objects are selected by, in whichever version, with the steps to each."""
         super().__init__(resource, environment)
-        self._fields = fields
+        self._paths = fields
         self._schema = resource.schema
         self._is_ending = is_ending
         self.warnings = finalizer_warnings
@@ -38,7 +38,7 @@ class CustomStrategy(Strategy):
     def selectable_fields(self, obj: Any) -> Mapping[str, str]:
         """The fields that the definition names."""
         found = {}
-        for name, path in self._fields.items():
+        for name, path in self._paths.items():
             value = json_path.first(path, obj.content)
             found[name] = "" if value is None else value if isinstance(value, str) else _text(value)
         return found
