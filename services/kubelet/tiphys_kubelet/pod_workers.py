@@ -96,6 +96,7 @@ class PodWorkers:
             for uid in self._shared.volumes.uids():
                 if uid not in known and uid not in self._workers:
                     group.create_task(self._tear_down(uid))
+        self._shared.resizes.keep_only(known)
         for uid in self._shared.devices.owners():
             if uid not in known and uid not in self._workers:
                 self._shared.devices.release(uid)

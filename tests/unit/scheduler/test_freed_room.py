@@ -26,3 +26,27 @@ async def test_C6_a_pod_that_names_its_node_is_counted_and_never_queued() -> Non
         assert found.place_of("named") == ""
         await found.client.create(pod_message("late", cpu="1"))
         await found.until(lambda: found.place_of("late") == "unschedulable")
+
+
+async def test_B32_a_pod_that_was_made_smaller_frees_room_once_its_node_has_done_it() -> None:
+    async with world(node("a", cpu="1")) as found:
+        await found.client.create(pod_message("large", cpu="900m"))
+        await found.until(lambda: found.node_of("large") == "a")
+        await found.client.create(pod_message("late", cpu="500m"))
+        await found.until(lambda: found.place_of("late") == "unschedulable")
+
+        async def tell(has: str) -> None:
+            pod = await found.client.get(Pod, "large", "default")
+            del pod.status.containerStatuses[:]
+            told = pod.status.containerStatuses.add(name="c")
+            told.allocatedResources["cpu"].string = told.resources.requests["cpu"].string = has
+            await found.client.update_status(pod)
+
+        await tell("900m")
+        pod = await found.client.get(Pod, "large", "default")
+        pod.spec.containers[0].resources.requests["cpu"].string = "200m"
+        await found.client.update(pod)
+        await found.clock.run_for(1.0)
+        assert found.node_of("late") == "", "its node has not given anything back yet"
+        await tell("200m")
+        await found.until(lambda: found.node_of("late") == "a")

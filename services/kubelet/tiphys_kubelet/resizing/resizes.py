@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,6 +121,12 @@ class Resizes:
         entry = self._entries.pop(uid, None)
         self._dirty = self._dirty or (entry is not None and entry.granted)
         self._kept.pop(uid, None)
+
+    def keep_only(self, uids: Collection[str]) -> None:
+        """What was granted in an earlier life to pods that the API has no more is forgotten."""
+        for uid in self._kept.keys() - set(uids) - self._entries.keys():
+            del self._kept[uid]
+            self._dirty = True
 
     async def save(self) -> None:
         """Returns when all that was granted is on the disk. Raises OSError."""

@@ -172,3 +172,27 @@ async def test_B32_a_kubelet_killed_after_the_grant_does_the_rest(tmp_path: Path
         await here.until(lambda: here.kubelet.workers.workers() == ())
         await resizes.save()
         assert rules.decode((tmp_path / rules.FILE_NAME).read_bytes()) == {}
+
+
+async def test_B32_grants_of_pods_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    allocated = rules.allocation_of(make_pod("old", "1 1Mi"))
+    (tmp_path / rules.FILE_NAME).write_bytes(rules.encode({"gone": allocated}))
+    async with world(tmp_path) as here:
+        await here.client.create(make_pod("web", "100m 32Mi / 200m 64Mi"))
+        await here.until(runs(here, "web"))
+        await here.settle(1.0)
+        await here.kubelet.resizes.save()
+        assert rules.decode((tmp_path / rules.FILE_NAME).read_bytes()) == {}
+
+
+async def test_B32_a_pod_has_what_it_was_granted_and_not_what_its_spec_came_to_meanwhile(tmp_path: Path) -> None:
+    """The kubelet was away while the spec asked for more than the node has."""
+    pod = make_pod("web", "900 32Mi / 900 64Mi")
+    pod.metadata.uid = "uid-1"
+    kept = rules.allocation_of(make_pod("web", "100m 32Mi / 200m 64Mi"))
+    (tmp_path / rules.FILE_NAME).write_bytes(rules.encode({"uid-1": kept}))
+    async with world(tmp_path) as here:
+        here.client.seed(pod)
+        await here.until(runs(here, "web"))
+        assert container(here, "web").resources.limits["cpu"].string == "200m"
+        assert condition(here, "web", "PodResizePending") is not None
