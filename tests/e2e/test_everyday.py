@@ -94,6 +94,17 @@ def test_L17_auth(kubectl: Kubectl) -> None:
         assert "kubernetes-admin" in kubectl("auth", "whoami")
 
 
+def test_H20_kubectl_asks_as_somebody_else(kubectl: Kubectl) -> None:
+    said = kubectl("get", "secrets", "--as=eve", "--as-group=guests", check=False)
+    assert 'User "eve" cannot list resource "secrets"' in said
+    kubectl("get", "nodes", "--as=eve", "--as-group=system:masters")
+    if newest(kubectl):
+        shown = kubectl.json("auth", "whoami", "--as=eve", "--as-group=guests", "--as-uid=7")
+        who = shown["status"]["userInfo"]
+        assert (who["username"], who["uid"]) == ("eve", "7")
+        assert "guests" in who["groups"]
+
+
 def test_L17_label_annotate_and_selectors(kubectl: Kubectl, settings: Path) -> None:
     kubectl("label", "-f", str(settings), "tier=back")
     assert "settings" in kubectl("get", "configmaps", "-l", "tier=back", "-o", "name")

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import grpc
+import jwt
 import pytest
 
 from tests.support.apiserver import RunningServer
@@ -74,6 +75,23 @@ async def test_H8_token_dies_with_its_account(server: RunningServer) -> None:
         # The authenticator reads the watch cache, which follows the store a moment later.
         await asyncio.sleep(0.02)
     assert (gone.status, gone.json()["message"]) == (401, "Unauthorized")
+
+
+async def test_H22_a_token_is_verified_offline_with_what_the_server_publishes(server: RunningServer) -> None:
+    await made(server, f"{DEFAULT}/serviceaccounts", {"metadata": {"name": "robot"}})
+    bearer = await token(server, "robot", audiences=["vault"])
+    discovery = (await server.http("GET", "/.well-known/openid-configuration")).json()
+    published = jwt.PyJWKSet.from_dict((await server.http("GET", "/openid/v1/jwks")).json())
+    assert discovery["jwks_uri"].endswith("/openid/v1/jwks")
+    key = published[jwt.get_unverified_header(bearer)["kid"]]
+    algorithms = discovery["id_token_signing_alg_values_supported"]
+    claims = jwt.decode(bearer, key.key, algorithms=algorithms, audience="vault", issuer=discovery["issuer"])
+    assert claims["sub"] == "system:serviceaccount:default:robot"
+    with pytest.raises(jwt.InvalidAudienceError):
+        jwt.decode(bearer, key.key, algorithms=algorithms, audience="other")
+    head, body, signature = bearer.split(".")
+    with pytest.raises(jwt.InvalidSignatureError):
+        jwt.decode(f"{head}.{body}.{signature[::-1]}", key.key, algorithms=algorithms, audience="vault")
 
 
 async def test_H8_token_is_made_over_grpc_and_reviewed(server: RunningServer) -> None:

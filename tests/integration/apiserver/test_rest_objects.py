@@ -113,6 +113,17 @@ async def test_A31_dry_run_stores_nothing(server: RunningServer) -> None:
     assert "data" not in (await server.http("GET", f"{CONFIG_MAPS}/a")).json()
 
 
+async def test_A31_a_hundred_dry_runs_leave_the_revision_of_the_store_as_it_was(server: RunningServer) -> None:
+    async def revision() -> str:
+        return str((await server.http("GET", CONFIG_MAPS)).json()["metadata"]["resourceVersion"])
+
+    before = await revision()
+    for number in range(100):
+        reply = await server.http("POST", f"{CONFIG_MAPS}?dryRun=All", config_map(f"m{number}"))
+        assert reply.status == 201
+    assert await revision() == before
+
+
 async def test_A32_unknown_fields_warn_by_default_and_are_dropped(server: RunningServer) -> None:
     reply = await server.http("POST", CONFIG_MAPS, {**config_map(), "dat": {}})
     assert reply.status == 201

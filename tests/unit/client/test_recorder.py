@@ -89,6 +89,22 @@ async def test_equal_events_are_counted(client: FakeClient, clock: FakeClock) ->
     assert [call.method for call in client.writes()] == ["BatchCreate", "Patch"]
 
 
+async def test_A50_ten_thousand_repeats_collapse_to_one_with_a_count(client: FakeClient, clock: FakeClock) -> None:
+    """In bursts, 10 s apart, as a container that fails tells of it: each burst is one write at most."""
+    async with recording(client, clock) as recorder:
+        for _ in range(100):
+            for _ in range(100):
+                recorder.event(pod("web"), "Warning", "BackOff", "back-off restarting failed container")
+            await clock.settle()
+            clock.advance(10)
+        await clock.settle()
+    [event] = await events(client)
+    # Of a burst some are counted and the rest held back, so that a noisy object writes little.
+    assert 25 <= event.count < 10_000
+    assert event.lastTimestamp.seconds > event.firstTimestamp.seconds
+    assert len(client.writes()) <= 100
+
+
 async def test_event_that_has_expired_is_made_anew(client: FakeClient, clock: FakeClock) -> None:
     async with recording(client, clock) as recorder:
         recorder.event(pod("web"), "Normal", "Pulled", "image present")
