@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
 from tiphys_apimachinery.scheme import ResourceInfo
+
+# Where a selector's word is not the field's. Source: kubernetes pkg/registry/batch/job, JobSelectableFields.
+_STORED_AS: Final = {"status.successful": "status.succeeded"}
 
 
 class FieldReader:
@@ -18,7 +21,7 @@ class FieldReader:
         self._namespaced = resource.namespaced
         # Those of metadata are read beside.
         self._names = resource.selectable_fields
-        self._values = attrgetter(*self._names) if self._names else None
+        self._values = attrgetter(*(_STORED_AS.get(name, name) for name in self._names)) if self._names else None
 
     def read(self, obj: Message) -> Mapping[str, str]:
         """Text of each selectable field; empty text where it is unset, true and false for booleans."""
