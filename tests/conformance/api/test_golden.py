@@ -30,7 +30,7 @@ def test_the_data_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_protobuf_becomes_the_very_json(name: str) -> None:
+def test_A44_protobuf_becomes_the_very_json(name: str) -> None:
     api_version, kind, raw = proto_codec.decode_envelope((_GOLDEN / f"{name}.pb").read_bytes())
     wanted = orjson.loads((_GOLDEN / f"{name}.json").read_bytes())
     assert (api_version or None, kind or None) == (wanted.get("apiVersion"), wanted.get("kind"))
@@ -41,7 +41,7 @@ def test_protobuf_becomes_the_very_json(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_json_becomes_the_very_bytes(name: str) -> None:
+def test_A44_json_becomes_the_very_bytes(name: str) -> None:
     wanted = (_GOLDEN / f"{name}.pb").read_bytes()
     sink = json_codec.FieldSink()
     message = json_codec.loads((_GOLDEN / f"{name}.json").read_bytes(), _class_of(name), sink=sink)
