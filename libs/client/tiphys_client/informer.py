@@ -37,6 +37,7 @@ class _Handler(Generic[MessageT]):
     on_add: Callable[[MessageT], None] | None
     on_update: Callable[[MessageT, MessageT], None] | None
     on_delete: Callable[[MessageT], None] | None
+    on_set: Callable[[MessageT], None] | None
 
 
 class Informer(Generic[MessageT, ProjectionT]):
@@ -93,14 +94,21 @@ class Informer(Generic[MessageT, ProjectionT]):
         on_add: Callable[[MessageT], None] | None = None,
         on_update: Callable[[MessageT, MessageT], None] | None = None,
         on_delete: Callable[[MessageT], None] | None = None,
+        *,
+        on_set: Callable[[MessageT], None] | None = None,
     ) -> None:
-        """Hear of changes from now on; of objects that are here already by on_add, before this returns."""
-        handler = _Handler(on_add, on_update, on_delete)
+        """Hear of changes from now on; of objects that are here already by on_add, before this returns.
+
+        on_set hears of each version, be the object new or not: for those who need not see the version before, which has
+        to be parsed anew.
+        """
+        handler = _Handler(on_add, on_update, on_delete, on_set)
         self._handlers.append(handler)
         self._wants_old = self._wants_old or on_update is not None
-        if on_add is not None:
-            for obj in self.store.list():
-                self._call(on_add, obj)
+        for on_new in (on_add, on_set):
+            if on_new is not None:
+                for obj in self.store.list():
+                    self._call(on_new, obj)
 
     def add_index(self, name: str, function: IndexFunc[MessageT]) -> None:
         """Add an index before run(); raises ValueError afterwards or if the name is taken."""
@@ -161,6 +169,9 @@ class Informer(Generic[MessageT, ProjectionT]):
             elif known.resource_version == entry.resource_version:
                 return
         self.store.put(entry)
+        for handler in self._handlers:
+            if handler.on_set is not None:
+                self._call(handler.on_set, obj)
         if known is None:
             for handler in self._handlers:
                 if handler.on_add is not None:

@@ -130,8 +130,8 @@ class Scheduler:
         if surroundings is not None:
             surroundings.follow(self.cache.columns, self.queue.move_on)
         follow_storage(storage, volumes, self.queue, self.binding.volume_binder)
-        nodes.add_handler(self._on_node, lambda _, new: self._on_node(new), self._on_node_gone)
-        pods.add_handler(self._on_pod, lambda _, new: self._on_pod(new), self._on_pod_gone)
+        nodes.add_handler(on_set=self._on_node, on_delete=self._on_node_gone)
+        pods.add_handler(on_set=self._on_pod, on_delete=self._on_pod_gone)
 
     def _framework(
         self,

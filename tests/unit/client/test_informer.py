@@ -103,6 +103,20 @@ async def test_late_handler_hears_of_what_is_there() -> None:
         task.cancel()
 
 
+async def test_handler_of_every_version_hears_of_each_without_a_parse_of_the_one_before() -> None:
+    informer: Informer[Pod, object] = Informer(FakeClient(), Pod, clock=FakeClock())
+    seen: list[tuple[str, str]] = []
+    informer.add_handler(on_set=lambda obj: seen.append((obj.metadata.name, obj.spec.nodeName)))
+    for version, node in enumerate(("", "n1", "n2"), start=1):
+        obj = pod("p", node=node)
+        obj.metadata.resourceVersion = str(version)
+        if version == 3:
+            # What is kept could not even be read.
+            informer.store.entry("default/p").raw = b"\xff"  # type: ignore[union-attr]
+        informer.apply(WatchEvent(EventType.MODIFIED, obj.SerializeToString(), Pod))
+    assert seen == [("p", ""), ("p", "n1"), ("p", "n2")]
+
+
 async def test_controllers_share_one_informer_for_one_scope() -> None:
     clock = FakeClock()
     client = FakeClient(clock)

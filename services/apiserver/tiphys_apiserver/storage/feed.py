@@ -182,10 +182,16 @@ class Feed:
 
     def _publish_many(self, events: Sequence[Event]) -> None:
         by_prefix: dict[str, list[Event]] = {}
+        # Keys of one folder lie under the same prefixes, and a batch has many of one.
+        by_folder: dict[str, list[list[Event]]] = {}
         for event in events:
-            for prefix in _parents(event.key):
-                if prefix in self._watches:
-                    by_prefix.setdefault(prefix, []).append(event)
+            folder = event.key[: event.key.rfind("/")]
+            chosen_by = by_folder.get(folder)
+            if chosen_by is None:
+                prefixes = [prefix for prefix in _parents(event.key) if prefix in self._watches]
+                chosen_by = by_folder[folder] = [by_prefix.setdefault(prefix, []) for prefix in prefixes]
+            for chosen in chosen_by:
+                chosen.append(event)
         for prefix, chosen in by_prefix.items():
             for watch in self._watches[prefix]:
                 watch.push(chosen)
