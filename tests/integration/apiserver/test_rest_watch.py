@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,9 +14,11 @@ import orjson
 import pytest
 
 from tests.support.apiserver import RunningServer, read_chunks, running_server
+from tests.support.kubelet import wait_until
 from tiphys.api.core.v1 import config_map_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.codec import proto_codec
+from tiphys_apiserver.rest.watch_stream import WatchResponse
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 MERGE = "application/merge-patch+json"
@@ -169,3 +173,37 @@ async def test_A10_slow_client_does_not_hold_up_another(server: RunningServer) -
             await server.http("POST", CONFIG_MAPS, {**config_map(f"c{number}"), **big})
             assert (await quick.next())["object"]["metadata"]["name"] == f"c{number}"
     writer.transport.abort()
+
+
+async def test_a_watch_that_is_over_is_gone_without_the_collector(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a ring each would hold its connection, some 100 KB, until the collector comes; it comes seldom."""
+    seen: list[weakref.ref[WatchResponse]] = []
+    serve = WatchResponse.serve
+
+    async def noted(self: WatchResponse, *rest: Any) -> None:
+        seen.append(weakref.ref(self))
+        await serve(self, *rest)
+
+    monkeypatch.setattr(WatchResponse, "serve", noted)
+    gc.disable()
+    try:
+        async with watch(server):
+            assert len(seen) == 1
+        async with watch(server, "&resourceVersion=0&timeoutSeconds=1") as watching:
+            assert await ends(watching)
+        await wait_until(lambda: all(one() is None for one in seen))
+    finally:
+        gc.enable()
+    assert len(seen) == 2
+
+
+async def ends(watching: Watching) -> bool:
+    """Whether the server ends it, with whatever it still sends before."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await watching.raw()
+            except StopAsyncIteration:
+                return True

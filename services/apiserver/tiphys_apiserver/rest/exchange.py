@@ -105,11 +105,11 @@ def read_query(text: str) -> Mapping[str, str]:
 class Answer:
     """A finished answer, written with as few calls as its size allows.
 
-    body is one piece, or the pieces of a long one. aiohttp's connection calls prepare and
-    write_eof as of its own responses.
+    body is one piece, or the pieces of a long one; size is that of all pieces where who made them knows it. aiohttp's
+    connection calls prepare and write_eof as of its own responses.
     """
 
-    __slots__ = ("body", "cache_control", "content_type", "headers", "keep_alive", "status")
+    __slots__ = ("_size", "body", "cache_control", "content_type", "headers", "keep_alive", "status")
 
     def __init__(
         self,
@@ -117,13 +117,26 @@ class Answer:
         body: bytes | Sequence[bytes] = b"",
         content_type: str = JSON_TYPE,
         headers: Iterable[tuple[str, str]] = (),
+        *,
+        size: int = -1,
     ) -> None:
+        self._size = size
         self.status = status
         self.body = body
         self.content_type = content_type
         self.headers = list(headers)
         self.keep_alive = True
         self.cache_control = "no-cache, private"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body; the pieces of a long one are counted once."""
+        body = self.body
+        if isinstance(body, bytes):
+            return len(body)
+        if self._size < 0:
+            self._size = sum(map(len, body))
+        return self._size
 
     def head(self, length: int, *, close: bool) -> bytes:
         """Status line and headers."""
@@ -143,8 +156,7 @@ class Answer:
             raise ConnectionResetError("the client has gone")
         self.keep_alive = self.keep_alive and request.keep_alive
         body = self.body
-        pieces: Sequence[bytes] = (body,) if isinstance(body, bytes) else body
-        size = sum(map(len, pieces))
+        size = self.size
         head = self.head(size, close=not self.keep_alive)
         if request.method == "HEAD":
             transport.write(head)

@@ -6,6 +6,7 @@ import gzip
 import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -33,6 +34,7 @@ _GZIP_LEVEL = 1
 # zlib's number for the gzip format with the largest window.
 _GZIP_FORMAT = 31
 _GZIP_PIECES = 256
+_raw = attrgetter("raw")
 
 
 def status_answer(error: APIError, media_format: Format = JSON_FORMAT) -> Answer:
@@ -122,7 +124,7 @@ class Renderer:
         if media_format.as_kind in (PARTIAL, PARTIAL_LIST):
             return self._partial_list(page, media_format)
         if media_format.media is Media.PROTOBUF:
-            return Answer(200, _protobuf_list(info.api_version, info.list_kind, page), Media.PROTOBUF.value)
+            return _protobuf_list(info.api_version, info.list_kind, page)
         head = orjson.dumps({"kind": info.list_kind, "apiVersion": info.api_version, "metadata": _list_metadata(page)})
         if media_format.media is Media.YAML:
             document = {**orjson.loads(head), "items": [orjson.loads(obj.json()) for obj in page.items]}
@@ -223,15 +225,18 @@ def _list_metadata(page: CachedList) -> dict[str, Any]:
     return metadata
 
 
-def list_raw(page: CachedList) -> list[bytes]:
-    """A page in the wire form of every list message: metadata, then the items."""
+def list_raw(page: CachedList) -> tuple[list[bytes], int]:
+    """A page in the wire form of every list message, metadata and then the items: in pieces, and how long they are."""
     metadata = list_meta(page).SerializeToString()
-    raws = [obj.raw for obj in page.items]
+    start = b"".join((b"\x0a", varint(len(metadata)), metadata))
+    raws = list(map(_raw, page.items))
+    sizes = list(map(len, raws))
+    heads = list(map(_item_head, sizes))
     # Heads and objects in turn, put there by C: a loop that appends each takes three times as long.
-    items = [b""] * (2 * len(raws))
-    items[::2] = map(_item_head, map(len, raws))
-    items[1::2] = raws
-    return [b"\x0a", varint(len(metadata)), metadata, *items]
+    pieces = [start] * (2 * len(raws) + 1)
+    pieces[1::2] = heads
+    pieces[2::2] = raws
+    return pieces, len(start) + sum(map(len, heads)) + sum(sizes)
 
 
 @lru_cache(maxsize=4096)
@@ -240,13 +245,14 @@ def _item_head(size: int) -> bytes:
     return b"\x12" + varint(size)
 
 
-def _protobuf_list(api_version: str, kind: str, page: CachedList) -> list[bytes]:
-    pieces = list_raw(page)
+def _protobuf_list(api_version: str, kind: str, page: CachedList) -> Answer:
+    pieces, size = list_raw(page)
     type_meta = runtime_pb2.TypeMeta(apiVersion=api_version, kind=kind).SerializeToString()
-    size = sum(map(len, pieces))
     start = b"".join((proto_codec.MAGIC, b"\x0a", varint(len(type_meta)), type_meta, b"\x12", varint(size)))
     # The two strings at the end are written although they are empty, as Go does.
-    return [start, *pieces, b"\x1a\x00\x22\x00"]
+    end = b"\x1a\x00\x22\x00"
+    body = [start, *pieces, end]
+    return Answer(200, body, Media.PROTOBUF.value, size=len(start) + size + len(end))
 
 
 async def compressed(answer: Answer, accept_encoding: str) -> Answer:
@@ -257,8 +263,7 @@ async def compressed(answer: Answer, accept_encoding: str) -> Answer:
         answer.compress()
         return answer
     body = answer.body
-    size = len(body) if isinstance(body, bytes) else sum(map(len, body))
-    if size < GZIP_FROM_BYTES:
+    if answer.size < GZIP_FROM_BYTES:
         return answer
     answer.body = await to_thread(_gzip, body)
     answer.headers.append(("Content-Encoding", "gzip"))

@@ -86,6 +86,8 @@ class WatchResponse:
             timer.cancel()
             self._connection.listener = None
             subscription.close()
+            # The subscription knows this sink: a ring would keep the connection, 100 KB, until the collector comes.
+            self._subscription = None
 
     def end(self) -> None:
         """End the watch from the server's side."""

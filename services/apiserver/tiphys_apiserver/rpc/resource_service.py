@@ -110,7 +110,7 @@ class ResourceService:
             continue_token=request.continue_token,
         )
         page = await self.chain.run(call, lambda: listing.list_objects(self.served, call, query))
-        return b"".join(list_raw(page))
+        return b"".join(list_raw(page)[0])
 
     async def watch(self, request: Request, context: Context) -> AsyncIterator[bytes]:
         """Batches of events."""

@@ -30,7 +30,7 @@ class Selection:
 class Matcher:
     """A selection made ready for one resource."""
 
-    __slots__ = ("matches", "namespace", "pins", "selection")
+    __slots__ = ("matches", "matches_inside", "namespace", "pins", "selection")
 
     def __init__(self, selection: Selection, object_format: ObjectFormat) -> None:
         self.selection = selection
@@ -41,6 +41,8 @@ class Matcher:
         tests = _tests(selection, object_format)
         # None where everything matches, so that the common case costs nothing.
         self.matches: Callable[[CachedObject], bool] | None = _all_of(tests)
+        # The same for objects that are known to be in the selection's namespace.
+        self.matches_inside = _all_of(tests[1:]) if selection.namespace else self.matches
 
     @property
     def exact_name(self) -> str:
@@ -67,6 +69,7 @@ def _pins(selection: Selection) -> list[Pin]:
 
 
 def _tests(selection: Selection, object_format: ObjectFormat) -> list[Callable[[CachedObject], bool]]:
+    """What an object must pass; the namespace comes first."""
     tests: list[Callable[[CachedObject], bool]] = []
     if selection.namespace:
         namespace = selection.namespace

@@ -130,9 +130,10 @@ class WatchCache:
         keys, first, last = self._candidates(matcher)
         if start_after:
             first = bisect_right(keys, start_after, lo=first, hi=last)
-        matches = matcher.matches
+        # All keys between bounds lie in the namespace; those of an index may not.
+        matches = matcher.matches_inside if keys is self._keys else matcher.matches
         if matches is None:
-            return [objects[key] for key in keys[first : min(last, first + limit) if limit else last]]
+            return list(map(objects.__getitem__, keys[first : min(last, first + limit) if limit else last]))
         if not limit:
             return [cached for key in keys[first:last] if matches(cached := objects[key])]
         found: list[CachedObject] = []
