@@ -107,6 +107,10 @@ class QuickHistogram:
             found = self._series[values] = Series(self._bounds)
         return found
 
+    def clear(self) -> None:
+        """Forget all series: whoever keeps one must ask for it anew."""
+        self._series.clear()
+
     def collect(self) -> Iterable[Metric]:
         """The family as it is now."""
         family = HistogramMetricFamily(self._name, self._help, labels=self._labels)

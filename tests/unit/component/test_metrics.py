@@ -94,3 +94,5 @@ def test_J5_quick_histogram_has_a_series_for_each_set_of_labels() -> None:
     assert registry.value("took_seconds_bucket", who="a", le="1.0") == 1
     assert registry.value("took_seconds_bucket", who="b", le="1.0") == 0
     assert registry.value("took_seconds_count", who="b") == 1
+    family.clear()
+    assert registry.value("took_seconds_count", who="b") is None

@@ -91,7 +91,9 @@ class RegistryAccess:
 
     def version(self, cls: type[Message]) -> int:
         """A number that grows with every change of the kind's cache."""
-        return self._of(cls).store.cacher.version
+        if self._table is None:
+            raise ServiceUnavailable("the server has no resources yet")
+        return self._table.of_class(cls).store.cacher.version
 
     async def create(self, obj: M) -> M:
         """Store a new object. Raises AlreadyExists, Invalid."""

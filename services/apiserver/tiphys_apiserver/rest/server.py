@@ -27,6 +27,7 @@ from tiphys_apiserver.server.request_info import parse, selected_name
 from tiphys_apiserver.server.request_metrics import RequestMetrics
 from tiphys_component.app import listen_error
 from tiphys_component.clock import Clock
+from tiphys_component.deadlines import Deadlines
 from tiphys_component.log import get_logger
 from tiphys_component.options import parse_duration
 
@@ -35,6 +36,7 @@ _log = get_logger(__name__)
 _WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _APPLY = "application/apply-patch"
 _BEARER = "bearer "
+_TOO_LONG = "Timeout: request did not complete within the time allowed"
 # Tokens of WebSocket clients in browsers, which can't set headers.
 _WEBSOCKET_BEARER = "base64url.bearer.authorization.k8s.io."
 
@@ -54,6 +56,7 @@ class RestServer:
     ) -> None:
         self._chain = chain
         self._request_timeout_s = request_timeout_s
+        self._deadlines = Deadlines(request_timeout_s)
         self._resources = resources
         self._documents = Documents(paths)
         self._metrics = metrics
@@ -128,14 +131,26 @@ class RestServer:
         if call.lasts or (call.info.verb == "get" and not exchange.query):
             # What a get waits for, the store or another server, has limits of its own; a timer costs it 5 µs.
             return await self._answer(exchange, call)
+        if "timeout" in exchange.query or not self._request_timeout_s:
+            return await self._within(exchange, call)
+        limit = self._deadlines.begin()
+        try:
+            with limit:
+                return await self._answer(exchange, call)
+        except TimeoutError as err:
+            if not limit.expired:
+                raise
+            raise Timeout(_TOO_LONG) from err
+
+    async def _within(self, exchange: Exchange, call: Call) -> Any:
+        """The answer within a time of the request's own."""
         try:
             async with asyncio.timeout(self._time_for(exchange)) as limit:
                 return await self._answer(exchange, call)
         except TimeoutError as err:
             if not limit.expired():
                 raise
-            text = "Timeout: request did not complete within the time allowed"
-            raise Timeout(text) from err
+            raise Timeout(_TOO_LONG) from err
 
     def _time_for(self, exchange: Exchange) -> float | None:
         most = self._request_timeout_s or None
@@ -223,9 +238,7 @@ def _websocket_token(protocols: str) -> str:
 
 def _size(answer: Any) -> int:
     """Bytes of an answer's body; 0 for one that was written by itself."""
-    if not isinstance(answer, Answer):
-        return 0
-    return len(answer.body) if isinstance(answer.body, bytes) else sum(map(len, answer.body))
+    return answer.size if isinstance(answer, Answer) else 0
 
 
 def _quoted(text: str) -> str:

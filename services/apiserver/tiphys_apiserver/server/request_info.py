@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 # Verbs of methods on one object and on a collection.
 _OBJECT_VERBS = {
@@ -23,6 +24,8 @@ _COLLECTION_VERBS = {
 }
 # Parts after a namespace's name that are subresources of the namespace and no resources in it.
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
+# Longer paths are read each time.
+_LONGEST = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,14 @@ def parse(method: str, path: str, *, watch: bool = False, selected_name: str = "
 
     /api and /apis documents, and every other path, are no resource requests. selected_name is the
     name of a fieldSelector metadata.name=…, which counts as the request's name for list, watch and
-    deletecollection, so that rules with resourceNames can allow it.
+    deletecollection, so that rules with resourceNames can allow it. What was asked last is remembered.
     """
+    if len(path) + len(selected_name) > _LONGEST:
+        return _parse(method, path, watch, selected_name)
+    return _known(method, path, watch, selected_name)
+
+
+def _parse(method: str, path: str, watch: bool, selected_name: str) -> RequestInfo:
     parts = path.split("/")
     # parts[0] is empty: paths begin with a slash.
     if len(parts) > 3 and parts[1] == "api":
@@ -98,6 +107,9 @@ def parse(method: str, path: str, *, watch: bool = False, selected_name: str = "
         name,
         "/".join(rest[3:]),
     )
+
+
+_known = lru_cache(maxsize=1024)(_parse)
 
 
 def _verb(method: str, name: str, watch: bool) -> str:

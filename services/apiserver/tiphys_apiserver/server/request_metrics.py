@@ -54,19 +54,19 @@ class RequestMetrics:
         self._total = registry.counter(
             "apiserver_request_total", "Requests by verb, resource and HTTP code.", (*_TIMED, "code")
         )
-        self._duration = registry.histogram(
+        self._duration = registry.quick_histogram(
             "apiserver_request_duration_seconds",
             "Seconds from request to answer, without watches and tunnels.",
             _TIMED,
             _BUCKETS_S,
         )
-        self._sli = registry.histogram(
+        self._sli = registry.quick_histogram(
             "apiserver_request_sli_duration_seconds",
             "Seconds from request to answer, without watches, tunnels and the time that webhooks took.",
             _TIMED,
             _BUCKETS_S,
         )
-        self._sizes = registry.histogram(
+        self._sizes = registry.quick_histogram(
             "apiserver_response_sizes", "Bytes of the answers to GET and LIST.", _SCOPED, _SIZES
         )
         self._terminated = registry.counter(

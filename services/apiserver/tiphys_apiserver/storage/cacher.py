@@ -44,6 +44,7 @@ from tiphys_apiserver.storage.watch_event import Change
 from tiphys_apiserver.storage.watch_stream import WatchStream
 from tiphys_component.backoff import Backoff
 from tiphys_component.clock import Clock
+from tiphys_component.deadlines import Deadlines
 from tiphys_component.log import get_logger
 
 _log = get_logger(__name__)
@@ -110,6 +111,7 @@ class Cacher:
         self._dispatcher = Dispatcher(
             self._cache, clock, progress=lambda: self.revision, bookmark_interval_s=settings.bookmark_interval_s
         )
+        self._deadlines = Deadlines(settings.fresh_wait_s)
         self._watch: Watch | None = None
         # Set while a watch is running, and the revision that makes the first fill complete.
         self._filled = asyncio.Event()
@@ -212,7 +214,8 @@ class Cacher:
     @property
     def version(self) -> int:
         """Grows with every change of the cache; 0 before it is filled."""
-        return self._version if self.is_ready else 0
+        # Asked several times by each write.
+        return self._version if self._is_caught_up or self.is_ready else 0
 
     @property
     def is_ready(self) -> bool:
@@ -278,7 +281,8 @@ class Cacher:
     async def _wait_fresh(self, freshness: Freshness, revision: int) -> None:
         if freshness is Freshness.CONSISTENT:
             try:
-                async with asyncio.timeout(self._settings.fresh_wait_s):
+                # Most stores know at once, and a timer of its own would cost a read more than the question.
+                with self._deadlines.begin():
                     revision = await self._store.revision()
             except (StorageError, TimeoutError) as err:
                 raise ServiceUnavailable(f"the store does not answer: {err or 'time-out'}") from err

@@ -41,7 +41,7 @@ class MeasuredStore:
         self._inner = inner
         self._now = clock.monotonic
         self._place_of = place_of or read_place
-        self._duration = metrics.histogram(
+        self._duration = metrics.quick_histogram(
             "etcd_request_duration_seconds", "Seconds that the store took.", _LABELS, _BUCKETS_S
         )
         self._total = metrics.counter("etcd_requests_total", "Requests to the store.", _LABELS)

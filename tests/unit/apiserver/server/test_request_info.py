@@ -72,3 +72,13 @@ def test_watch_and_selected_name() -> None:
     info = parse("GET", "/api/v1/namespaces/a/configmaps", watch=True, selected_name="c")
     assert (info.verb, info.name) == ("watch", "c")
     assert parse("POST", "/api/v1/namespaces/a/configmaps", selected_name="c").name == ""
+
+
+def test_what_was_asked_last_is_read_once() -> None:
+    assert parse("POST", "/api/v1/namespaces/a/pods") is parse("POST", "/api/v1/namespaces/a/pods")
+
+
+def test_long_paths_are_not_kept() -> None:
+    path = f"/api/v1/namespaces/a/pods/{'p' * 300}"
+    assert parse("GET", path) == parse("GET", path)
+    assert parse("GET", path) is not parse("GET", path)
