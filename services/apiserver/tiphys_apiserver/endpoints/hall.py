@@ -77,21 +77,28 @@ class Hall:
             dry_run=call.dry_run,
             field_manager=call.field_manager,
             warnings=call.warnings,
+            is_filled=call.is_filled,
         )
 
     def admit(self, served: Served, call: Call, operation: Operation, options: Any | None = None) -> Admit:
         """Both passes of admission for a write of the stored kind."""
         resource = served.store.resource
         info = call.info
+        made: AdmissionAttributes | None = None
 
         def attributes(new: Any, old: Any) -> AdmissionAttributes:
+            nonlocal made
             seen = old if new is None else new
-            kind = Operation.CREATE if operation is Operation.UPDATE and old is None else operation
             name = info.name or seen.metadata.name
-            return AdmissionAttributes(
+            if made is not None and made.object is new and made.old_object is old and made.name == name:
+                # The second pass sees what the first saw.
+                return made
+            kind = Operation.CREATE if operation is Operation.UPDATE and old is None else operation
+            made = AdmissionAttributes(
                 kind, resource, info.subresource, info.namespace, name, new, old,
                 call.user, call.dry_run, options, call.warn, call.waited,
             )  # fmt: skip
+            return made
 
         async def mutate(new: Any, old: Any) -> bool:
             return await self.admission.admit(attributes(new, old))

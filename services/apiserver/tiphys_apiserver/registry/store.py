@@ -133,7 +133,8 @@ class ResourceStore:
     async def _create_once(self, ctx: WriteContext, obj: Any, admit: Admit) -> Any:
         strategy = self.strategy
         ctx.name = obj.metadata.name
-        strategy.apply_defaults(obj)
+        if not ctx.is_filled:
+            strategy.apply_defaults(obj)
         if await admit.mutate(obj, None):
             strategy.apply_defaults(obj)
         errors = self._complete(ctx, obj)

@@ -73,6 +73,14 @@ class Creates(Protocol):
         ...
 
 
+class NewObjects(Protocol):
+    """Reads the objects in documents of JSON, where it pays to remember what was read before."""
+
+    def read(self, document: dict[str, Any], sink: json_codec.FieldSink | None) -> tuple[Any, bool]:
+        """The object, and whether its defaults are filled in. Raises BadRequest."""
+        ...
+
+
 @dataclass(slots=True)
 class WriteContext:
     """One write: who, when and how. namespace is that of the path; now is the one stamp of the write."""
@@ -91,6 +99,8 @@ class WriteContext:
     # Where a new object is written; None is the store. A batch that is stored as a whole has one for all its objects.
     creates: Creates | None = None
     warnings: list[str] = field(default_factory=list)
+    # A new object comes with its defaults.
+    is_filled: bool = False
 
     def warn(self, text: str) -> None:
         """Tell the caller something in a Warning header; the write goes on."""
@@ -120,6 +130,8 @@ class Strategy:
         self.resource = resource
         self.environment = environment
         self._fields = FieldReader(resource)
+        # Reads new objects where many are alike; None for all kinds but pods.
+        self.known_specs: NewObjects | None = None
         # What writes of the kind are warned of; None for most kinds.
         self.warnings: Warn | None = WARNINGS.get((resource.group, resource.plural))
 

@@ -11,6 +11,7 @@ from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.codec import json_codec, proto_codec, yaml_codec
 from tiphys_apimachinery.codec.json_strict import duplicate_members
 from tiphys_apimachinery.errors import BadRequest
+from tiphys_apiserver.registry.strategy import NewObjects
 from tiphys_apiserver.rest.exchange import Exchange
 from tiphys_apiserver.rest.negotiate import Media, body_media
 from tiphys_apiserver.server.call import Call
@@ -35,15 +36,28 @@ async def ready_to_parse(body: bytes, media: Media) -> tuple[bytes, Media]:
     return orjson.dumps(await to_thread(yaml_codec.parse, body)), Media.JSON
 
 
-def decode_object(cls: type[Message], body: bytes, media: Media, call: Call, *, api_version: str, kind: str) -> Any:
+def decode_object(
+    cls: type[Message],
+    body: bytes,
+    media: Media,
+    call: Call,
+    *,
+    api_version: str,
+    kind: str,
+    known: NewObjects | None = None,
+) -> Any:
     """The object in a body. Raises BadRequest for what can't be read, is another kind, or has unknown
     fields where the call asks for Strict; with Warn (the default) those become warnings.
+
+    known reads objects in JSON where it is given; call.is_filled tells what it says of their defaults.
     """
     if media is Media.PROTOBUF:
         return _decode_protobuf(cls, api_version, kind, body)
     document = parse_document(body, media)
     check_kind(document, api_version, kind)
-    return decode_document(cls, document, call, body if media is Media.JSON else b"")
+    if media is not Media.JSON:
+        return decode_document(cls, document, call)
+    return decode_document(cls, document, call, body, known=known)
 
 
 def parse_document(body: bytes, media: Media) -> dict[str, Any]:
@@ -73,14 +87,19 @@ def check_kind(document: dict[str, Any], api_version: str, kind: str) -> None:
     )
 
 
-def decode_document(cls: type[Message], document: dict[str, Any], call: Call, body: bytes = b"") -> Any:
+def decode_document(
+    cls: type[Message], document: dict[str, Any], call: Call, body: bytes = b"", *, known: NewObjects | None = None
+) -> Any:
     """The object in a document; unknown members as decode_object treats them.
 
     body is the JSON text behind the document, looked at for repeated members where the call says
     how to treat them.
     """
     sink = json_codec.FieldSink() if call.field_validation != IGNORE else None
-    obj = json_codec.from_json(cls, document, sink)
+    if known is not None:
+        obj, call.is_filled = known.read(document, sink)
+    else:
+        obj = json_codec.from_json(cls, document, sink)
     if sink is None:
         return obj
     if body and call.field_validation:

@@ -17,6 +17,7 @@ from tiphys_apiserver.endpoints import watch as watching
 from tiphys_apiserver.endpoints.hall import Hall, refuse_verb
 from tiphys_apiserver.endpoints.reader import Reader
 from tiphys_apiserver.endpoints.update import OBJECT_SUBRESOURCES
+from tiphys_apiserver.registry.strategy import NewObjects
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.rest.decode import decode_object, read_delete_options, ready_to_parse
 from tiphys_apiserver.rest.exchange import Answer, Exchange
@@ -171,7 +172,8 @@ class Resources:
 
     async def _create(self, exchange: Exchange, call: Call, served: Served) -> Answer:
         media_format = _format(exchange, served)
-        obj = await self._read(exchange, call, served)
+        known = served.store.strategy.known_specs if served.info is served.store.resource else None
+        obj = await self._read(exchange, call, served, known)
         stored = await creating.create(self._hall, served, call, obj)
         return self._answer(exchange, served, stored, media_format, code=201)
 
@@ -209,13 +211,13 @@ class Resources:
         gone = await deleting.delete_collection(self._hall, served, call, list_query(exchange), options=options)
         return self._renderer.messages(served.info, gone, Format(media_format.media))
 
-    async def _read(self, exchange: Exchange, call: Call, served: Served) -> Any:
+    async def _read(self, exchange: Exchange, call: Call, served: Served, known: NewObjects | None = None) -> Any:
         media = body_media(exchange.headers.get("Content-Type", ""))
         info = served.info
         if media is Media.PROTOBUF and info.is_custom:
             raise UnsupportedMediaType.of((Media.JSON.value, Media.YAML.value))
         body, media = await ready_to_parse(await exchange.body(), media)
-        return decode_object(info.message, body, media, call, api_version=info.api_version, kind=info.kind)
+        return decode_object(info.message, body, media, call, api_version=info.api_version, kind=info.kind, known=known)
 
     def _answer(self, exchange: Exchange, served: Served, obj: Any, media_format: Format, *, code: int = 200) -> Answer:
         include = exchange.query.get("includeObject", "")

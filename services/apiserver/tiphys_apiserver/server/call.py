@@ -59,6 +59,8 @@ class Call:
     flow_headers: tuple[tuple[str, str], ...] = ()
     # What the metrics read: a patch that is an apply, seconds that webhooks took, and whether the door counts itself.
     is_apply: bool = False
+    # Whether the object that came has its defaults already: one like it was read before.
+    is_filled: bool = False
     webhooks_s: float = 0.0
     is_counted: bool = False
 

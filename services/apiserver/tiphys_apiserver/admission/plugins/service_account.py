@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from random import Random
 from typing import Any
 
 from tiphys.api.core.v1.service_account_pb2 import ServiceAccount as ServiceAccountMessage
+from tiphys.api.core.v1.volume_pb2 import Volume
 from tiphys_apimachinery.errors import NotFound
 from tiphys_apimachinery.names import random_suffix
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
@@ -96,11 +98,15 @@ def mount_token(pod: Any, volume_name: str) -> None:
         container.volumeMounts.add(name=existing or volume_name, readOnly=True, mountPath=TOKEN_MOUNT_PATH)
         mounted = True
     if mounted and not existing:
-        _fill_token_volume(pod.spec.volumes.add(), volume_name)
+        volume = pod.spec.volumes.add()
+        volume.CopyFrom(_token_volume())
+        volume.name = volume_name
 
 
-def _fill_token_volume(volume: Any, name: str) -> None:
-    volume.name = name
+@cache
+def _token_volume() -> Any:
+    """The volume without its name, made once; read only."""
+    volume = Volume()
     projected = volume.volumeSource.projected
     projected.defaultMode = _DEFAULT_MODE
     token = projected.sources.add().serviceAccountToken
@@ -112,3 +118,4 @@ def _fill_token_volume(volume: Any, name: str) -> None:
     namespace = projected.sources.add().downwardAPI.items.add(path="namespace")
     namespace.fieldRef.apiVersion = "v1"
     namespace.fieldRef.fieldPath = "metadata.namespace"
+    return volume

@@ -12,6 +12,7 @@ from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.meta import set_condition, to_time
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.registry.core.approved_specs import ApprovedSpecs, spec_digest
+from tiphys_apiserver.registry.core.known_specs import KnownSpecs
 from tiphys_apiserver.registry.core.pod_defaults import default_pod, default_pod_spec
 from tiphys_apiserver.registry.core.pod_resize import take_resources, validate_resize
 from tiphys_apiserver.registry.core.pod_spec_validation import validate_pod_spec, validate_template
@@ -31,6 +32,7 @@ class PodStrategy(Strategy):
         super().__init__(resource, environment)
         self._approved = ApprovedSpecs()
         self._texts = SpecTexts()
+        self.known_specs = KnownSpecs(resource.message, self.apply_defaults)
 
     def apply_defaults(self, obj: Message) -> None:
         """The schema's defaults, then those that depend on other fields."""
