@@ -16,6 +16,7 @@ import orjson
 import uvloop
 
 from tests.bench.api_server import STORES, RunningApiServer, running_api_server
+from tests.bench.api_start import measure_start
 from tests.bench.figures import Figure, median, print_figures, print_heading
 from tests.bench.process import rss_mb, spending
 from tests.bench.rest_client import Client, WatchConnection, request
@@ -273,19 +274,6 @@ async def measure_api(stores: Sequence[str] = STORES, calls: Calls = Calls()) ->
                 await measured.measure()
                 figures += measured.figures
     return figures
-
-
-def measure_start(store: str) -> list[Figure]:
-    """From the start of the process to /readyz; modules are compiled before, as by any start but the very first."""
-    times: list[tuple[float, float]] = []
-    for _ in range(1 + _ROUNDS):
-        with running_api_server(store) as server:
-            times.append((server.ready_after_s, server.ready_after_cpu_s))
-    del times[0]
-    wall_s, cpu = sorted(times)[_ROUNDS // 2]
-    figure = Figure(f"{store}: start of the process to ready, cold", wall_s, "s", 0.9, f"{cpu:.2f} s of CPU")
-    print_figures([figure])
-    return [figure]
 
 
 if __name__ == "__main__":

@@ -40,6 +40,37 @@ class RunningApiServer:
         return (self.pid, self.store_pid) if self.store_pid else (self.pid,)
 
 
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """What a server that is about to start is given: its store, and where it writes its log."""
+
+    store: str
+    flags: tuple[str, ...]
+    store_pid: int
+    pki: Pki
+    tls: ssl.SSLContext
+    log: Path
+
+
+@contextmanager
+def starting(store: str, fill: Callable[[Path], None] | None = None) -> Iterator[Starting]:
+    """A fresh store, gone at the end of the block. fill writes into the file of SQLite."""
+    pki = shared_pki()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="tiphys-bench-")))
+        store_pid, flags = 0, (f"--store-file={folder / 'tiphys.db'}",)
+        if fill is not None:
+            fill(folder / "tiphys.db")
+        if store == "etcd":
+            member = EtcdMember(folder)
+            stack.callback(member.kill)
+            member.start()
+            store_pid, flags = member.pid, (f"--etcd-servers=http://{member.endpoint}",)
+        tls = ssl.create_default_context(cafile=str(pki.folder / "ca.crt"))
+        tls.load_cert_chain(pki.folder / "admin.crt", pki.folder / "admin.key")
+        yield Starting(store, flags, store_pid, pki, tls, folder / "log")
+
+
 @contextmanager
 def running_api_server(
     store: str, fill: Callable[[Path], None] | None = None, *more: str
@@ -48,32 +79,27 @@ def running_api_server(
 
     more are further flags.
     """
-    pki = shared_pki()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="tiphys-bench-")))
-        store_pid, flags = 0, [f"--store-file={folder / 'tiphys.db'}"]
-        if fill is not None:
-            fill(folder / "tiphys.db")
-        if store == "etcd":
-            member = EtcdMember(folder)
-            stack.callback(member.kill)
-            member.start()
-            store_pid, flags = member.pid, [f"--etcd-servers=http://{member.endpoint}"]
-        log = stack.enter_context((folder / "log").open("wb"))
+        wanted = stack.enter_context(starting(store, fill))
+        log = stack.enter_context(wanted.log.open("wb"))
         port, grpc_port = free_port(), free_port()
-        flags = [f"--store={store}", *flags, *_flags(pki, port, grpc_port), *more]
-        command = [sys.executable, "-m", "tiphys_apiserver", *flags]
+        flags = (*wanted.flags, *flags_of(wanted.pki, port, grpc_port), *more)
         began = perf_counter()
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tiphys_apiserver", f"--store={store}", *flags],
+            stdout=log,
+            stderr=log,
+            env=environment(),
+        )
         stack.callback(stop, process)
-        tls = ssl.create_default_context(cafile=str(pki.folder / "ca.crt"))
-        tls.load_cert_chain(pki.folder / "admin.crt", pki.folder / "admin.key")
-        _wait_ready(process, port, tls, folder / "log")
+        wait_ready(lambda: process.poll() is None, port, wanted.tls, wanted.log)
         ready_after_s = perf_counter() - began
-        yield RunningApiServer(process.pid, store_pid, port, grpc_port, tls, ready_after_s, cpu_s(process.pid))
+        cpu = cpu_s(process.pid)
+        yield RunningApiServer(process.pid, wanted.store_pid, port, grpc_port, wanted.tls, ready_after_s, cpu)
 
 
-def _flags(pki: Pki, port: int, grpc_port: int) -> list[str]:
+def flags_of(pki: Pki, port: int, grpc_port: int) -> list[str]:
+    """What every measured server is started with."""
     folder = pki.folder
     return [
         "--bind-address=127.0.0.1",
@@ -89,10 +115,11 @@ def _flags(pki: Pki, port: int, grpc_port: int) -> list[str]:
     ]
 
 
-def _wait_ready(process: subprocess.Popen[bytes], port: int, tls: ssl.SSLContext, log: Path) -> None:
+def wait_ready(is_alive: Callable[[], bool], port: int, tls: ssl.SSLContext, log: Path) -> None:
+    """Return once /readyz says so. Raises RuntimeError where the server ended, TimeoutError."""
     end = perf_counter() + _START_TIMEOUT_S
     while perf_counter() < end:
-        if process.poll() is not None:
+        if not is_alive():
             raise RuntimeError(f"the API server ended: {log.read_text()[-3000:]}")
         if _is_ready(port, tls):
             return

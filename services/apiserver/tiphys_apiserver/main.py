@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -277,6 +278,9 @@ def _kubelet_tls(options: Options) -> ssl.SSLContext:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server with these flags until a signal; the exit code."""
+    # What a start makes stays: looking through it is in vain. Set right when the server is ready; also after a fork,
+    # which does not come by __main__.
+    gc.disable()
     options = parse(Options, argv, prog=NAME)
     log.configure(options.log_level, options.log_format)
     grace_s = _GRACE_S + options.shutdown_delay_s
