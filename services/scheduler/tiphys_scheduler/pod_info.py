@@ -265,6 +265,8 @@ def _resized(pod: Pod) -> _Requests | None:
     Source: Kubernetes component-helpers resource (PodRequests with UseStatusResources).
     """
     status = pod.status
+    if not (status.containerStatuses or status.initContainerStatuses):
+        return None
     told = {
         mine.name: mine
         for mine in (*status.containerStatuses, *status.initContainerStatuses)
