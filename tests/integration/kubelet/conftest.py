@@ -57,11 +57,12 @@ async def end_pods(containerd: ContainerdNode) -> None:
 
 
 async def _end_pod(runtime: GrpcRuntimeService, sandbox_id: str) -> None:
-    for pause_s in (0.1, 0.2, 0.4, 0.8):
+    for pause_s in (0.1, 0.2, 0.4, 0.8, 1.6):
         try:
             await runtime.stop_pod_sandbox(sandbox_id)
-            break
+            await runtime.remove_pod_sandbox(sandbox_id)
+            return
         except CRIError:
-            # The kubelet was cancelled amid a stop of its own; containerd 1.7 refuses another until that is through.
+            # The kubelet was cancelled amid a start or stop of its own, and the runtime refuses until that is through.
             await asyncio.sleep(pause_s)
     await runtime.remove_pod_sandbox(sandbox_id)
