@@ -205,6 +205,7 @@ CONTROLLER_ROLES = (
         allow(READ, "core", "pods"),
         allow("update", "core", "pods/finalizers"),
         allow("create delete get list watch", "resource.k8s.io", "resourceclaims"),
+        allow(READ, "resource.k8s.io", "resourceclaimtemplates"),
         allow("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaims/binding"),
         allow("patch update", "core", "pods/status"),
     ),

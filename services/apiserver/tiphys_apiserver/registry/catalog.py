@@ -12,6 +12,7 @@ from tiphys_apiserver.registry.strategy import Environment, Strategy
 # that starting does not pay for kinds that nobody touches.
 _FLOW = "flowcontrol.apiserver.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
+_RESOURCE = "resource.k8s.io"
 _STORAGE = "storage.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
 STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
@@ -67,6 +68,10 @@ STRATEGIES: dict[tuple[str, str], tuple[str, str]] = {
     (_RBAC, "clusterroles"): ("rbac.role", "RoleStrategy"),
     (_RBAC, "rolebindings"): ("rbac.binding", "BindingStrategy"),
     (_RBAC, "roles"): ("rbac.role", "RoleStrategy"),
+    (_RESOURCE, "deviceclasses"): ("resource.resource_claim", "DeviceClassStrategy"),
+    (_RESOURCE, "resourceclaims"): ("resource.resource_claim", "ResourceClaimStrategy"),
+    (_RESOURCE, "resourceclaimtemplates"): ("resource.resource_claim", "ResourceClaimTemplateStrategy"),
+    (_RESOURCE, "resourceslices"): ("resource.resource_slice", "ResourceSliceStrategy"),
     ("scheduling.k8s.io", "priorityclasses"): ("scheduling.priority_class", "PriorityClassStrategy"),
     (_STORAGE, "csidrivers"): ("storage.csi_node", "CSIDriverStrategy"),
     (_STORAGE, "csinodes"): ("storage.csi_node", "CSINodeStrategy"),

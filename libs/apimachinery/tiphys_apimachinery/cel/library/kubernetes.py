@@ -202,6 +202,11 @@ def _semver(text: str, normalize: bool = False) -> SemVer:
     return SemVer(int(match[1]), int(match[2]), int(match[3]), pre)
 
 
+def is_semver(text: str) -> bool:
+    """Whether a text is a semantic version."""
+    return _SEMVER.fullmatch(text) is not None
+
+
 def _order(version: SemVer) -> tuple[Any, ...]:
     # A version with something behind the dash comes before the one without.
     return version.major, version.minor, version.patch, not version.pre, version.pre

@@ -12,6 +12,7 @@ from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.meta import set_condition, to_time
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.registry.core.approved_specs import ApprovedSpecs, spec_digest
+from tiphys_apiserver.registry.core.device_claims import claim_status_errors
 from tiphys_apiserver.registry.core.known_specs import KnownSpecs
 from tiphys_apiserver.registry.core.pod_defaults import default_pod, default_pod_spec
 from tiphys_apiserver.registry.core.pod_resize import take_resources, validate_resize
@@ -81,6 +82,11 @@ class PodStrategy(Strategy):
         super().prepare_for_status_update(ctx, new, old)
         copy_field(new.metadata, old.metadata, "ownerReferences")
         new.status.qosClass = old.status.qosClass or qos_class(old)
+
+    def validate_status_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """Beside the schema's rules those of claims that were made for the pod."""
+        errors = super().validate_status_update(ctx, new, old)
+        return errors + list(claim_status_errors(new)) if new.status.resourceClaimStatuses else errors
 
     def prepare_for_subresource_update(self, ctx: WriteContext, new: Any, old: Any) -> None:
         """ephemeralcontainers changes nothing but those; resize nothing but resources."""

@@ -15,6 +15,7 @@ from tiphys_apiserver.registry.core.container_validation import (
     validate_init_container,
     validate_run_actions,
 )
+from tiphys_apiserver.registry.core.device_claims import claim_errors
 from tiphys_apiserver.registry.core.pod_resize import validate_policies
 from tiphys_apiserver.registry.core.scheduling_validation import (
     validate_affinity,
@@ -44,6 +45,7 @@ def validate_pod_spec(spec: Any, path: str) -> list[FieldError]:
     errors += _dns(spec, path)
     errors += _security(spec, path)
     errors += _gates(spec, path)
+    errors += claim_errors(spec, path)
     errors += validate_policies(spec, path)
     return errors
 

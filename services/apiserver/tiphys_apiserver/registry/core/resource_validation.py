@@ -47,10 +47,6 @@ def validate_requirements(resources: Any, path: str) -> Iterator[FieldError]:
             yield FieldError.invalid(where, str(wanted), f"must be equal to {name} limit of {limit}")
         elif limit is None and not may_overcommit(name):
             yield FieldError.required(f"{path}.limits", "Limit must be set for non overcommitable resources")
-    names = [claim.name for claim in resources.claims]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            yield FieldError.duplicate(f"{path}.claims[{index}]", name)
 
 
 def amount_errors(name: str, amount: Quantity, path: str) -> Iterator[FieldError]:
