@@ -25,6 +25,7 @@ from tiphys.api.core.v1 import (
 )
 from tiphys.api.discovery.v1 import discovery_pb2
 from tiphys.api.policy.v1 import policy_pb2
+from tiphys.api.resource.v1.resource_pb2 import ResourceClaim
 from tiphys.api.storage.v1 import storage_pb2
 from tiphys_apimachinery.meta import namespaced_name
 from tiphys_apimachinery.persistent_volumes import claim_view, volume_view
@@ -98,6 +99,7 @@ _INDEXES: Final[Mapping[type[Message], Mapping[str, IndexFunc[Any]]]] = {
     persistent_volume_pb2.PersistentVolume: {CLASS_INDEX: volume_class_keys, CLAIM_INDEX: volume_claim_keys},
     CustomResourceDefinition: {KIND_INDEX: definition_kind_keys},
     storage_pb2.VolumeAttachment: {NODE_INDEX: attachment_node_keys, VOLUME_INDEX: attachment_volume_keys},
+    ResourceClaim: {NAMESPACE_INDEX: by_namespace, CONTROLLER_INDEX: controller_keys},
     apps_pb2.ControllerRevision: {NAMESPACE_INDEX: by_namespace, CONTROLLER_INDEX: controller_keys},
 }
 

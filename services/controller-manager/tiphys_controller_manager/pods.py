@@ -10,6 +10,7 @@ from typing import Any, Final
 from tiphys.api.core.v1 import container_pb2, pod_pb2, scheduling_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys_apimachinery.meta import find_condition, get_controller_of, is_being_deleted, join_key
+from tiphys_apimachinery.resource_claims import PodClaim, pod_claims
 from tiphys_controller_manager.job_facts import UNSETTLED_INDEX, JobFacts, is_of_job, job_facts, unsettled_keys
 
 # Source: k8s.io/api core/v1, PodDeletionCost.
@@ -18,6 +19,7 @@ NAMESPACE_INDEX: Final = "namespace"
 CONTROLLER_INDEX: Final = "controller"
 NODE_INDEX: Final = "node"
 CLAIM_INDEX: Final = "claim"
+DEVICE_CLAIM_INDEX: Final = "device claim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class PodView:
     pinned_to: str = ""
     # Of pods that a Job manages.
     job: JobFacts | None = None
+    # Claims of devices.
+    resource_claims: tuple[PodClaim, ...] = ()
 
     @property
     def controller_uid(self) -> str:
@@ -149,6 +153,7 @@ def pod_view(pod: pod_pb2.Pod) -> PodView:
         ephemeral_claims=tuple(ephemeral_claims_of(pod)),
         pinned_to=_pinned_to(pod.spec.affinity) if pod.spec.HasField("affinity") else "",
         job=job_facts(pod) if is_of_job(pod) else None,
+        resource_claims=tuple(pod_claims(pod)) if pod.spec.resourceClaims else (),
     )
 
 
@@ -203,6 +208,13 @@ def pod_claim_keys(pod: pod_pb2.Pod) -> Iterable[str]:
     return [join_key(pod.metadata.namespace, name) for name in claims_of(pod)]
 
 
+def pod_device_claim_keys(pod: pod_pb2.Pod) -> Iterable[str]:
+    """Index function: the claims of devices that it has, by namespace and name."""
+    if not pod.spec.resourceClaims:
+        return ()
+    return [join_key(pod.metadata.namespace, item.claim) for item in pod_claims(pod) if item.claim]
+
+
 def orphans_in(namespace: str) -> str:
     """The index key of objects that nobody manages."""
     return f"/{namespace}"
@@ -213,6 +225,7 @@ POD_INDEXES: Final = {
     CONTROLLER_INDEX: controller_keys,
     NODE_INDEX: pod_node_keys,
     CLAIM_INDEX: pod_claim_keys,
+    DEVICE_CLAIM_INDEX: pod_device_claim_keys,
     UNSETTLED_INDEX: unsettled_keys,
 }
 

@@ -27,6 +27,7 @@ from tiphys_controller_manager.controllers.pod_gc.controller import PodGarbageCo
 from tiphys_controller_manager.controllers.pv_protection.controller import VolumeProtection
 from tiphys_controller_manager.controllers.pvc_protection.controller import ClaimProtection
 from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController, replication_controllers
+from tiphys_controller_manager.controllers.resource_claim.controller import ResourceClaims
 from tiphys_controller_manager.controllers.resource_quota.controller import ResourceQuotaController
 from tiphys_controller_manager.controllers.root_ca.controller import RootCAController
 from tiphys_controller_manager.controllers.service_account.controller import ServiceAccountController
@@ -41,6 +42,8 @@ from tiphys_controller_manager.options import Options
 _EVICTIONS = 8
 # Claims and volumes worked on at once: binding one takes three writes, and a burst of claims should not queue.
 _BINDINGS = 4
+# Pods and claims of devices worked on at once. Source: kube-controller-manager, resourceclaim controller.
+_CLAIMS = 10
 # Quotas counted at once. Source: kube-controller-manager --concurrent-resource-quota-syncs.
 _QUOTAS = 5
 
@@ -191,6 +194,7 @@ def _storage_controllers() -> tuple[ControllerSpec, ...]:
         ),
         ControllerSpec("persistentvolume-protection-controller", VolumeProtection, aliases=("pv-protection",)),
         ControllerSpec("ephemeral-volume-controller", EphemeralVolumes, aliases=("ephemeral-volume",)),
+        ControllerSpec("resourceclaim-controller", ResourceClaims, _CLAIMS, aliases=("resource-claim-controller",)),
     )
 
 
