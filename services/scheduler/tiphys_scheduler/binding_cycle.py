@@ -17,6 +17,7 @@ from tiphys_component.app import start_loop
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
 from tiphys_scheduler.binder import Binder, Bound
+from tiphys_scheduler.framework.interface import concerns
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.scheduling_queue import Waiting
 from tiphys_scheduler.volume_binder import Pending, VolumeBinder
@@ -80,10 +81,12 @@ class BindingCycle:
         """Has the pod bound. It counts on its node already."""
         profile, pod = placed.profile, placed.waiting.pod
         self._on_the_way[pod.key] = placed
-        if profile.is_plain and placed.decisions is None:
+        if placed.decisions is None and profile.is_plain_for(pod):
             self._binder.add(placed.waiting, placed.node)
             return
         for reserve in profile.reserves:
+            if not concerns(reserve, pod):
+                continue
             why = reserve.reserve(pod, placed.node)
             if why:
                 self._end(placed, Failure(f'running Reserve plugin "{reserve.name}": {why}', reserve.name))
@@ -139,7 +142,7 @@ class BindingCycle:
 
     def _to_plugins(self, placed: Placed) -> None:
         profile, pod = placed.profile, placed.waiting.pod
-        if profile.pre_binds or any(plugin.is_mine(pod) for plugin in profile.binds):
+        if any(concerns(plugin, pod) for plugin in profile.pre_binds) or any(p.is_mine(pod) for p in profile.binds):
             self._todo.append(placed)
             self._has_work.set()
         else:
@@ -169,6 +172,8 @@ class BindingCycle:
         step = ""
         try:
             for plugin in profile.pre_binds:
+                if not concerns(plugin, pod):
+                    continue
                 step = f'running PreBind plugin "{plugin.name}"'
                 why = await plugin.pre_bind(pod, placed.node)
                 if why:

@@ -32,6 +32,7 @@ from tiphys_component.serving import Face
 from tiphys_component.zpages import ZPages
 from tiphys_scheduler.budgets import budget_informer
 from tiphys_scheduler.configuration.load import configuration_of
+from tiphys_scheduler.dynamic_resources.support import DeviceSupport
 from tiphys_scheduler.framework.remote import connect
 from tiphys_scheduler.options import Options
 from tiphys_scheduler.plugins.measured_use import MeasuredUseArgs
@@ -93,6 +94,7 @@ class SchedulerService:
         pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=PodReader().read, rng=self._rng)
         storage = storage_informers(client, clock, self._rng)
         surroundings = Surroundings(client, clock, self._rng)
+        devices = DeviceSupport(client, clock, self._rng)
         budgets = budget_informer(client, clock, self._rng)
         config = configuration_of(options)
         services = Services(client, clock) if config.uses_services else None
@@ -110,6 +112,7 @@ class SchedulerService:
             registry=registry,
             storage=storage,
             budgets=budgets,
+            devices=devices,
         )
         opened = health.gate("informers")
         face = self._face(servicer(scheduler, pods), registry, health)
@@ -124,7 +127,7 @@ class SchedulerService:
                 if services is not None:
                     start_loop(group, services.run(), "services informer")
                     await services.wait_synced()
-                others = (*storage.all(), *surroundings.all())
+                others = (*storage.all(), *surroundings.all(), *devices.all())
                 for informer in others:
                     start_loop(group, informer.run(), "informer")
                 start_loop(group, recorder.run(), "recorder")

@@ -9,7 +9,9 @@ from tiphys.api.core.v1.container_pb2 import Container
 from tiphys.api.core.v1.pod_pb2 import Pod, PodCondition, PodSpec
 from tiphys.api.core.v1.scheduling_pb2 import NodeSelector, PreferredSchedulingTerm, Toleration
 from tiphys.api.resource.quantity_pb2 import Quantity as QuantityMessage
+from tiphys_apimachinery.meta import join_key
 from tiphys_apimachinery.quantity import Quantity
+from tiphys_apimachinery.resource_claims import pod_claims
 from tiphys_scheduler.pod_terms import NO_TERMS, NOBODY, Identity, PodTerms, identity, pod_terms
 from tiphys_scheduler.pod_volumes import Disk, disks
 
@@ -56,6 +58,10 @@ class Needs:
     pinned_to: tuple[str, ...] | None = None
     # Of every container, init containers included.
     images: tuple[str, ...] = ()
+    # Claims of devices: name in the pod, and namespace/name, empty for one that is still to be made. Of those the
+    # generated ones, by their name in the pod, must be the pod's own.
+    resource_claims: tuple[tuple[str, str], ...] = ()
+    generated_claims: tuple[str, ...] = ()
     # Asked for several times a pod, and made of all the rest.
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
@@ -63,11 +69,18 @@ class Needs:
         rest = (
             self.requests, self.scored, self.ports, self.node_selector, self.required_affinity, self.preferred_affinity,
             self.tolerations, self.claims, self.identity, self.terms, self.owner, self.images,
+            self.resource_claims,
         )  # fmt: skip
         object.__setattr__(self, "_hash", hash(rest))
 
     def __hash__(self) -> int:
         return self._hash
+
+    def awaited(self) -> tuple[str, ...]:
+        """What the queue tells the pod of when it changes: claims of volumes, and of devices under a prefix."""
+        if not self.resource_claims:
+            return self.claims
+        return (*self.claims, *(device_claim(key) for _, key in self.resource_claims if key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,11 @@ class PodInfo:
     def tolerations(self) -> list[Toleration]:
         """What the pod tolerates."""
         return [Toleration.FromString(raw) for raw in self.needs.tolerations]
+
+
+def device_claim(key: str) -> str:
+    """How a claim of devices is told from one of volumes in the queue."""
+    return f"devices:{key}"
 
 
 def amount(resource: str, text: str) -> int:
@@ -200,6 +218,7 @@ def _is_preempted(condition: PodCondition) -> bool:
 def _needs(pod: Pod, resized: _Requests | None) -> Needs:
     spec = pod.spec
     claims, ephemeral = _claims(pod)
+    devices = tuple(pod_claims(pod)) if spec.resourceClaims else ()
     affinity = spec.affinity.nodeAffinity
     required = affinity.requiredDuringSchedulingIgnoredDuringExecution
     has_required = affinity.HasField("requiredDuringSchedulingIgnoredDuringExecution")
@@ -221,6 +240,8 @@ def _needs(pod: Pod, resized: _Requests | None) -> Needs:
         owner=_owner(pod),
         pinned_to=_pinned_to(required) if has_required else None,
         images=tuple(_image_name(c.image) for c in (*spec.initContainers, *spec.containers)),
+        resource_claims=tuple((c.name, join_key(pod.metadata.namespace, c.claim) if c.claim else "") for c in devices),
+        generated_claims=tuple(c.name for c in devices if c.is_generated),
     )
 
 

@@ -24,6 +24,7 @@ from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import Columns
 from tiphys_scheduler.configuration.model import Configuration, ProfileConfig
 from tiphys_scheduler.configuration.reader import ConfigurationError
+from tiphys_scheduler.dynamic_resources.support import DeviceSupport
 from tiphys_scheduler.framework.configured import configured
 from tiphys_scheduler.framework.interface import Change, Event, FilterPlugin, PostFilterResult, ScorePlugin
 from tiphys_scheduler.framework.profile import Profile
@@ -86,12 +87,13 @@ class Scheduler:
         services: Services | None = None,
         remotes: Sequence[RemotePlugin] = (),
         surroundings: Surroundings | None = None,
+        devices: DeviceSupport | None = None,
     ) -> None:
         """config chooses the plugins, extend adds to each profile; remotes are plugins in other processes.
 
         services are needed by ServiceAffinity only.
 
-        Without surroundings namespaces have no labels, and pods no services and owners.
+        Without surroundings namespaces have no labels, and pods no services and owners; without devices no claims.
         """
         config = config or Configuration()
         self._nodes, self._pods, self._storage = nodes, pods, storage
@@ -100,6 +102,7 @@ class Scheduler:
         self._volume_binding = VolumeBinding(volumes)
         self.cache = Cache(Columns(), volumes)
         self.nominations = Nominations(self.cache.columns)
+        self._devices = devices
         self._clock = clock
         self._metrics = SchedulerMetrics(clock, self)
         self._preemptor = Preemptor(
@@ -126,10 +129,17 @@ class Scheduler:
         self.binding = BindingCycle(client, storage, volumes, clock=clock, done=self._on_bound)
         self._refusals = Refusals(client, clock)
         registry.collector(self._metrics.collect)
-        follow_budgets(budgets, self._budget_views.set)
-        if surroundings is not None:
-            surroundings.follow(self.cache.columns, self.queue.move_on)
-        follow_storage(storage, volumes, self.queue, self.binding.volume_binder)
+        self._follow(volumes)
+
+    def _follow(self, volumes: Volumes) -> None:
+        """Has all changes noted, before any pod is placed."""
+        nodes, pods = self._nodes, self._pods
+        follow_budgets(self._budgets, self._budget_views.set)
+        if self._surroundings is not None:
+            self._surroundings.follow(self.cache.columns, self.queue.move_on)
+        follow_storage(self._storage, volumes, self.queue, self.binding.volume_binder)
+        if self._devices is not None:
+            self._devices.follow(self.queue)
         nodes.add_handler(on_set=self._on_node, on_delete=self._on_node_gone)
         pods.add_handler(on_set=self._on_pod, on_delete=self._on_pod_gone)
 
@@ -155,9 +165,10 @@ class Scheduler:
             self._measured_uses.append(spare)
             args = replace(args, ignored_groups=(*args.ignored_groups, SPARE_GROUP))
         selector_of = self._surroundings.selector_of if self._surroundings is not None else no_selector
+        claims = (self._devices.plugin(self.cache.columns),) if self._devices is not None else ()
         every = replace(
-            profile(self._volume_binding, volumes, args, selector_of=selector_of),
-            post_filters=(preemption,),
+            profile(self._volume_binding, volumes, args, selector_of=selector_of, claims=claims),
+            post_filters=(*claims, preemption),
             binds=tuple(item for item in self._extenders if item.binds),
         )
         more: list[FilterPlugin] = []
@@ -204,8 +215,9 @@ class Scheduler:
         await self._nodes.wait_synced()
         await self._pods.wait_synced()
         await self._budgets.wait_synced()
-        for informer in (*self._storage.all(), *(self._surroundings.all() if self._surroundings else ())):
-            await informer.wait_synced()
+        for support in (self._storage, self._surroundings, self._devices):
+            for informer in support.all() if support is not None else ():
+                await informer.wait_synced()
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for extender in self._extenders:
                 stack.push_async_callback(extender.close)
@@ -213,6 +225,8 @@ class Scheduler:
             start_loop(group, self.binding.run(), "binding cycle")
             start_loop(group, self._refusals.run(), "refusals")
             start_loop(group, self._preemptor.run(), "preemption")
+            if self._devices is not None:
+                start_loop(group, self._devices.run(), "resource claims")
             start_loop(group, self._cycle(), "scheduling cycle")
 
     async def _cycle(self) -> None:

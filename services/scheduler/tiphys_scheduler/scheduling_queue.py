@@ -125,11 +125,13 @@ class SchedulingQueue:
             self._order += 1
             self.remove(pod.key)
             found = self._waiting[pod.key] = Waiting(pod, self._order)
-            for claim in pod.needs.claims:
+            for claim in pod.needs.awaited():
                 self._by_claim.setdefault(claim, set()).add(pod.key)
             self._activate(found, "PodAdd")
             return
         known, found.pod = found.pod, pod
+        if known.needs.resource_claims != pod.needs.resource_claims:
+            self._follow_claims(known, pod)
         changed = (known.needs, known.priority, known.gates, known.labels) != (
             pod.needs,
             pod.priority,
@@ -140,13 +142,20 @@ class SchedulingQueue:
             self._leave(found, known)
             self._activate(found, "PodUpdate")
 
+    def _follow_claims(self, known: PodInfo, pod: PodInfo) -> None:
+        """A newer version of a pod names claims that were made for it meanwhile."""
+        for claim in set(known.needs.awaited()) - set(pod.needs.awaited()):
+            self._by_claim.get(claim, set()).discard(pod.key)
+        for claim in pod.needs.awaited():
+            self._by_claim.setdefault(claim, set()).add(pod.key)
+
     def remove(self, key: str) -> None:
         """A pod that no longer waits."""
         gone = self._waiting.pop(key, None)
         if gone is None:
             return
         self._leave(gone)
-        for claim in gone.pod.needs.claims:
+        for claim in gone.pod.needs.awaited():
             keys = self._by_claim.get(claim, set())
             keys.discard(key)
             if not keys:
@@ -191,7 +200,7 @@ class SchedulingQueue:
         if known is not None and known is not waiting:
             return
         self._waiting[waiting.pod.key] = waiting
-        for claim in waiting.pod.needs.claims:
+        for claim in waiting.pod.needs.awaited():
             self._by_claim.setdefault(claim, set()).add(waiting.pod.key)
         waiting.since_s = None
         self._back_off(waiting, "ScheduleAttemptFailure")
@@ -227,7 +236,7 @@ class SchedulingQueue:
         """Tries the pods that need this claim at once: they were refused for want of just this, not by chance."""
         for key in list(self._by_claim.get(claim, ())):
             waiting = self._waiting[key]
-            if waiting.place == "unschedulable":
+            if waiting.place in ("unschedulable", "gated"):
                 self._leave(waiting)
                 self._activate(waiting, Event.CLAIM.told)
 

@@ -16,6 +16,7 @@ from tiphys_client.informer import Informer
 from tiphys_component.clock import FakeClock
 from tiphys_component.metrics import Registry
 from tiphys_scheduler.budgets import budget_informer
+from tiphys_scheduler.dynamic_resources.support import DeviceSupport
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.scheduler import Scheduler
 from tiphys_scheduler.surroundings import Surroundings
@@ -66,6 +67,7 @@ async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
     budgets = budget_informer(client, clock)
     surroundings = Surroundings(client, clock)
 
+    devices = DeviceSupport(client, clock)
     scheduler = Scheduler(
         client,
         nodes,
@@ -76,9 +78,10 @@ async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
         storage=storage,
         budgets=budgets,
         surroundings=surroundings,
+        devices=devices,
         **arguments,
     )
-    informers = (nodes, pods, budgets, *storage.all(), *surroundings.all())
+    informers = (nodes, pods, budgets, *storage.all(), *surroundings.all(), *devices.all())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (*(item.run() for item in informers), scheduler.run())]
         yield World(client, clock, events, scheduler, registry)

@@ -47,6 +47,10 @@ class Event(Enum):
     USE = auto()
     # Labels of a namespace.
     NAMESPACE = auto()
+    # Devices of a claim are free again.
+    RESOURCE_CLAIM = auto()
+    RESOURCE_SLICE = auto()
+    DEVICE_CLASS = auto()
 
     @property
     def told(self) -> str:
@@ -72,6 +76,9 @@ _TOLD = {
     Event.STORAGE_CAPACITY: "CSIStorageCapacityUpdate",
     Event.USE: "NodeUseMeasured",
     Event.NAMESPACE: "NamespaceUpdate",
+    Event.RESOURCE_CLAIM: "ResourceClaimUpdate",
+    Event.RESOURCE_SLICE: "ResourceSliceUpdate",
+    Event.DEVICE_CLASS: "DeviceClassUpdate",
 }
 
 
@@ -88,6 +95,12 @@ class Plugin(Protocol):
 
     name: str
     events: frozenset[Event]
+
+
+def concerns(plugin: Plugin, pod: PodInfo) -> bool:
+    """Whether a plugin has anything to do for a pod once its node is chosen; one that doesn't say is always asked."""
+    asked = getattr(plugin, "concerns", None)
+    return asked is None or bool(asked(pod))
 
 
 class PreFilterPlugin(Plugin, Protocol):

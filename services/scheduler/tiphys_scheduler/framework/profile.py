@@ -19,9 +19,11 @@ from tiphys_scheduler.framework.interface import (
     QueueSortPlugin,
     ReservePlugin,
     ScorePlugin,
+    concerns,
 )
 from tiphys_scheduler.plugins.priority_sort import PrioritySort
 from tiphys_scheduler.plugins.scheduling_gates import SchedulingGates
+from tiphys_scheduler.pod_info import PodInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,12 @@ class Profile:
     def is_plain(self) -> bool:
         """Whether a chosen pod goes straight to the binder."""
         return not (self.reserves or self.permits or self.pre_binds or self.binds)
+
+    def is_plain_for(self, pod: PodInfo) -> bool:
+        """Whether this pod does, since no plugin has anything to do for it."""
+        if self.permits or self.binds:
+            return False
+        return not any(concerns(plugin, pod) for plugin in (*self.reserves, *self.pre_binds))
 
     def plugins(self) -> dict[str, Plugin]:
         """All of them by name."""

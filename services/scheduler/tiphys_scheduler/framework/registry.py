@@ -9,6 +9,7 @@ from tiphys_scheduler.configuration.model import PluginArgs
 from tiphys_scheduler.framework.interface import Event
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.plugins.balanced_allocation import BalancedAllocation
+from tiphys_scheduler.plugins.dynamic_resources import DynamicResources
 from tiphys_scheduler.plugins.image_locality import ImageLocality
 from tiphys_scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from tiphys_scheduler.plugins.node_affinity import NodeAffinity
@@ -17,6 +18,7 @@ from tiphys_scheduler.plugins.node_ports import NodePorts
 from tiphys_scheduler.plugins.node_resources_fit import NodeResourcesFit
 from tiphys_scheduler.plugins.node_unschedulable import NodeUnschedulable
 from tiphys_scheduler.plugins.pod_topology_spread import PodTopologySpread, no_selector
+from tiphys_scheduler.plugins.scheduling_gates import SchedulingGates
 from tiphys_scheduler.plugins.taint_toleration import TaintToleration
 from tiphys_scheduler.plugins.volume_binding import NodeVolumeLimits, VolumeBinding
 from tiphys_scheduler.plugins.volume_restrictions import VolumeRestrictions
@@ -31,11 +33,12 @@ def profile(
     args: PluginArgs | None = None,
     *,
     selector_of: Callable[[PodInfo], Selector] = no_selector,
+    claims: tuple[DynamicResources, ...] = (),
 ) -> Profile:
     """Order and weights are Kubernetes' defaults.
 
     volumes is what the plugins for volumes look at; selector_of says which pods are of a pod's kind, by its services
-    and its owner.
+    and its owner. Without claims' plugin no pod can claim devices.
     """
     args = args or PluginArgs()
     taints, affinity = TaintToleration(), NodeAffinity(args.added_preferences)
@@ -60,6 +63,7 @@ def profile(
             VolumeZone(volumes),
             spread,
             between,
+            *claims,
         ),
         scores=(
             (taints, 3),
@@ -70,7 +74,10 @@ def profile(
             (BalancedAllocation(args.balanced), 1),
             (ImageLocality(), 1),
         ),
-        pre_filters=(binding,),
+        pre_filters=(binding, *claims),
+        pre_enqueues=(SchedulingGates(), *claims),
+        reserves=claims,
+        pre_binds=claims,
     )
 
 

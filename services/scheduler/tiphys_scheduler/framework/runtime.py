@@ -224,8 +224,8 @@ class Framework:
         return None
 
     def _class_of(self, pod: PodInfo) -> PodClass:
-        if pod.needs.claims:
-            # Where its volumes are is no fact of the columns, so nothing that was worked out before may be used.
+        if pod.needs.claims or pod.needs.resource_claims:
+            # Where its volumes and devices are is no fact of the columns: nothing worked out before may be used.
             return PodClass(self._plugins, pod, self._nodes)
         if len(self._nodes.changes) > _LONGEST_CHANGES:
             self._nodes.forget_changes()
