@@ -27,6 +27,8 @@ from tiphys_component.zpages import ZPages
 from tiphys_cri.interface import ImageService, RuntimeService
 from tiphys_kubelet.csi.assembly import CsiSupport
 from tiphys_kubelet.csi.volume_stats import VolumeStats
+from tiphys_kubelet.dra.drivers import DraDrivers
+from tiphys_kubelet.dra.manager import ClaimManager, WithClaims
 from tiphys_kubelet.machine import read_machine
 from tiphys_kubelet.network_garbage import NetworkGarbage
 from tiphys_kubelet.network_status import NetworkStatus
@@ -114,6 +116,8 @@ class Kubelet:
             on_resource=self._devices_changed,
             report=self._device_trouble,
         )
+        self.dra = DraDrivers(self._dra_driver_came)
+        self.claims = ClaimManager(options.root_dir, client, self.dra)
         self.nodes: Informer[Node, object] = Informer(
             client, Node, field_selector=f"metadata.name={options.node_name}", clock=clock
         )
@@ -144,6 +148,7 @@ class Kubelet:
     async def run(self) -> None:
         """Works until cancelled. Raises StartupError where a port can't be had."""
         await self.devices.load()
+        await self.claims.load()
         async with asyncio.TaskGroup() as group:
             # The servers first: a port that is taken must be told before anything is touched.
             start_loop(group, self.server.run(), "https server")
@@ -193,7 +198,11 @@ class Kubelet:
 
     def _plugin_handlers(self) -> Mapping[str, PluginHandler]:
         """Who serves plugins that register by a socket, by their type."""
-        return {"CSIPlugin": self.csi.drivers, "DevicePlugin": DevicePluginHandler(self.devices)}
+        return {
+            "CSIPlugin": self.csi.drivers,
+            "DevicePlugin": DevicePluginHandler(self.devices),
+            "DRAPlugin": self.dra,
+        }
 
     def _make_csi(self, request_token: RequestToken) -> CsiSupport:
         return CsiSupport(
@@ -227,7 +236,7 @@ class Kubelet:
             events=self.events,
             clock=outside.clock,
             settings=settings,
-            devices=self.devices,
+            devices=WithClaims(self.devices, self.claims),
         )
         return Surroundings(
             client=outside.client,
@@ -252,6 +261,7 @@ class Kubelet:
                 self.resizes.metrics,
                 self.cgroups if self._own_groups else None,
             ),
+            claims=self.claims,
         )
 
     def _node_settings(self) -> NodeSettings:
@@ -370,6 +380,11 @@ class Kubelet:
         for worker in self.workers.workers():
             if any(mounts_by_driver(worker.pod, volume) for volume in worker.pod.spec.volumes):
                 worker.objects_changed()
+        self.source.look_again()
+
+    def _dra_driver_came(self) -> None:
+        """Pods that wait for a driver go on, and what pods that are gone left prepared is given up."""
+        self.workers.drivers_changed()
         self.source.look_again()
 
     def _unhealthy(self, pod: Pod, container: str, kind: str, message: str) -> None:

@@ -75,6 +75,8 @@ def make_status(inputs: StatusInputs) -> PodStatus:
         status.reason, status.message = previous.reason, previous.message
     _set_addresses(inputs, status)
     status.qosClass = qos_class(pod)
+    # Others write these down, and nobody else may take them away.
+    status.resourceClaimStatuses.extend(pod.status.resourceClaimStatuses)
     if previous.HasField("startTime"):
         status.startTime.CopyFrom(previous.startTime)
     else:

@@ -26,6 +26,7 @@ from tiphys_component.proc import to_thread
 from tiphys_cri.errors import CRIError
 from tiphys_kubelet import pod_state
 from tiphys_kubelet.api import ApiClient, EventSink
+from tiphys_kubelet.dra.manager import ClaimsNotReady, NoClaims, PodClaims
 from tiphys_kubelet.objects import ObjectCache, Objects
 from tiphys_kubelet.observation import ContainerObservation, PodObservation
 from tiphys_kubelet.pleg import PodLifecycle
@@ -87,6 +88,7 @@ class Surroundings:
     runtime_name: str = "containerd"
     release_cgroup: Callable[[Pod], None] = lambda pod: None
     devices: PodDevices = field(default_factory=NoDevices)
+    claims: PodClaims = field(default_factory=NoClaims)
 
 
 @dataclass(slots=True)
@@ -217,7 +219,7 @@ class PodWorker:
                 continue
             except _Done:
                 return
-            except (CRIError, APIError, VolumeError, OSError, StartError, NotYet) as err:
+            except (CRIError, APIError, VolumeError, OSError, StartError, NotYet, ClaimsNotReady) as err:
                 self._log.warning("pod can't be brought on, will retry", err=str(err), kind=type(err).__name__)
             except Exception as err:
                 # A fault of ours in one pod must not end the other pods.
@@ -288,6 +290,15 @@ class PodWorker:
 
         await self._interruptibly(bring())
 
+    async def _prepare_claims(self) -> None:
+        """Raises ClaimsNotReady after an event, and OSError."""
+        try:
+            await self._shared.claims.prepare(self.pod)
+        except ClaimsNotReady as err:
+            message = f"Failed to prepare dynamic resources: {err}"
+            self._shared.events.event(self.pod, "Warning", "FailedPrepareDynamicResources", message)
+            raise
+
     def _drop_failures(self, reason: str) -> None:
         for name, failure in list(self._memory.failures.items()):
             if failure.reason == reason:
@@ -335,6 +346,7 @@ class PodWorker:
     async def _create_sandbox(self, attempt: int) -> None:
         """The sandbox takes longest; volumes are set up meanwhile. What fails with them is tried again at the start."""
         self._memory.volumes, self._memory.resize_due = None, False
+        await self._prepare_claims()
         # One that died by itself, as with the machine, still holds its address: only the stop gives that back.
         for old in self._observation().sandboxes:
             await self._shared.runtime.runtime.stop_pod_sandbox(old.id)
@@ -390,6 +402,8 @@ class PodWorker:
 
     async def _start(self, action: StartContainer) -> None:
         container, memory = action.container, self._memory
+        # Costs nothing where the sandbox had them prepared; a kubelet that lost its state has them prepared anew.
+        await self._prepare_claims()
         context = await self._prepare()
         if action.after is not None and action.after.finished_at_ns:
             finished_at = pod_state.to_datetime(action.after.finished_at_ns)
@@ -453,6 +467,7 @@ class PodWorker:
             await self._finish()
             raise _Done
         if not self._memory.released:
+            await self._shared.claims.release(self._uid)
             await self._shared.volumes.release(self._uid)
             self._memory.released = True
 
@@ -461,6 +476,7 @@ class PodWorker:
         shared, uid, meta = self._shared, self._uid, self.pod.metadata
         await shared.statuses.flush(uid)
         await shared.volumes.tear_down(uid)
+        await shared.claims.release(uid)
         shared.devices.release(uid)
         shared.resizes.forget(uid)
         if not self._removed:

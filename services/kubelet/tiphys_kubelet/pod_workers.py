@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_component.log import get_logger
+from tiphys_kubelet.dra.manager import ClaimsNotReady
 from tiphys_kubelet.pod_worker import PodWorker, Surroundings
 from tiphys_kubelet.resources.allocation import demands
 from tiphys_kubelet.runtime.labels import pod_from_sandbox
@@ -72,6 +73,12 @@ class PodWorkers:
             if any(demand.resource == resource for demand in demands(worker.pod)):
                 worker.devices_changed()
 
+    def drivers_changed(self) -> None:
+        """A DRA driver came: pods that wait for one go on."""
+        for worker in self._workers.values():
+            if worker.pod.spec.resourceClaims:
+                worker.devices_changed()
+
     def get(self, uid: str) -> PodWorker | None:
         """The worker of a pod."""
         return self._workers.get(uid)
@@ -100,6 +107,16 @@ class PodWorkers:
         for uid in self._shared.devices.owners():
             if uid not in known and uid not in self._workers:
                 self._shared.devices.release(uid)
+
+        for uid in self._shared.claims.owners():
+            if uid not in known and uid not in self._workers:
+                await self._give_up_claims(uid)
+
+    async def _give_up_claims(self, uid: str) -> None:
+        try:
+            await self._shared.claims.release(uid)
+        except (ClaimsNotReady, OSError) as err:
+            self._log.warning("claims of a pod that is gone are still prepared, will retry", uid=uid, err=str(err))
 
     async def _tear_down(self, uid: str) -> None:
         try:
