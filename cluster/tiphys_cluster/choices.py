@@ -18,7 +18,7 @@ from tiphys_cluster.processes import ProcessId
 from tiphys_cluster.settings import MAX_NODES, FlannelBackend, Member, Settings, StoreKind, load, numbered
 
 _FIRST_ETCD_PORT = 23790
-_DEVICES = re.compile(r"(gpu|[a-z0-9.-]+/[A-Za-z0-9._-]+):[1-9][0-9]{0,2}(x[A-Za-z0-9._-]+)?")
+_DEVICES = re.compile(r"(dra:)?(gpu|[a-z0-9.-]+/[A-Za-z0-9._-]+):[1-9][0-9]{0,2}(x[A-Za-z0-9._-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,10 @@ def _first_members(wish: Wish) -> tuple[Member, ...]:
 
 
 def check_devices(text: str) -> str:
-    """What a device plugin is to simulate: kind and number, as gpu:8 or gpu:8xH100; empty for none. ClusterError."""
+    """What a device plugin is to simulate: kind and number, as gpu:8 or gpu:8xH100; empty for none. ClusterError.
+
+    With dra: before it a DRA driver offers the devices to claims instead.
+    """
     if text and not _DEVICES.fullmatch(text):
         raise ClusterError(f"simulated devices {text!r} are not understood", "Name a kind and how many: --fake gpu:8")
     return text

@@ -25,6 +25,9 @@ APISERVER = "kube-apiserver"
 ETCD = "etcd"
 SUBNET_FILE = network.FLANNEL_RUN / "subnet.env"
 HOSTPATH_DRIVER = "hostpath.csi.tiphys.dev"
+# Simulated devices that are offered to claims, by this driver.
+CLAIMED = "dra:"
+DRA_DRIVER = "dra.tiphys.example"
 _PLUGINS = network.KUBELET_ROOT / "plugins"
 _REGISTRY = network.KUBELET_ROOT / "plugins_registry"
 _DEVICE_PLUGINS = network.KUBELET_ROOT / "device-plugins"
@@ -279,10 +282,25 @@ def extensions(place: Place, node: str) -> list[ChildSpec]:
         _csi_companion(place, node),
     ]
     devices = settings.member(node).devices
-    if devices:
+    if devices.startswith(CLAIMED):
+        found.append(_dra_driver(place, node, devices.removeprefix(CLAIMED)))
+    elif devices:
         argv = (f"--simulate={devices}", f"--state-dir={files.device_state}", f"--kubelet-dir={_DEVICE_PLUGINS}")
         found.append(_on_node(place, node, "device-plugin", argv, module="tiphys_device.main"))
     return found
+
+
+def _dra_driver(place: Place, node: str, devices: str) -> ChildSpec:
+    files = place.layout.node(node)
+    argv = (
+        f"--dra-driver={DRA_DRIVER}",
+        f"--simulate={devices}",
+        f"--kubeconfig={files.kubelet_conf}",
+        f"--node-name={node}",
+        f"--kubelet-root={network.KUBELET_ROOT}",
+        f"--cdi-dir={files.cdi}",
+    )
+    return _on_node(place, node, "dra-driver", argv, module="tiphys_device.main")
 
 
 def _csi_companion(place: Place, node: str) -> ChildSpec:

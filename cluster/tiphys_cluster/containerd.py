@@ -61,6 +61,9 @@ def render_config(node: NodeLayout, options: ContainerdOptions) -> str:
             "enable_unprivileged_ports": True,
             "enable_unprivileged_icmp": True,
             "netns_mounts_under_state_dir": True,
+            # 1.6 knows no CDI and passes over both.
+            "enable_cdi": True,
+            "cdi_spec_dirs": [str(node.cdi), "/etc/cdi"],
         },
         f'plugins."{cri}".cni': {"bin_dir": str(node.cni_bin), "conf_dir": str(node.cni_conf)},
         f'plugins."{cri}".registry': {"config_path": str(node.registries)},

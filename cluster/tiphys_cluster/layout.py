@@ -87,6 +87,11 @@ class NodeLayout:
         return self.run / "devices"
 
     @property
+    def cdi(self) -> Path:
+        """What containerd is told of devices of claims; ends with the node."""
+        return self.run / "cdi"
+
+    @property
     def kubelet_root(self) -> Path:
         """The kubelet's own directory: pods, plugins, checkpoints. On the node it is /var/lib/kubelet."""
         return self.home / "kubelet"

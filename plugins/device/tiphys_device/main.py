@@ -6,20 +6,25 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+from tiphys_client.client import Client
+from tiphys_client.kubeconfig import load
+from tiphys_client.transport import GrpcTransport
 from tiphys_component import log, metrics, status_server
 from tiphys_component.app import StartupError, run, start_loop
-from tiphys_component.clock import SystemClock
+from tiphys_component.clock import Clock, SystemClock
 from tiphys_component.health import Health, NotReady
 from tiphys_component.options import parse
 from tiphys_component.proc import to_thread
 from tiphys_component.zpages import ZPages
+from tiphys_device.claimed import SimulatedDraDriver
 from tiphys_device.generic import read_config
 from tiphys_device.nvidia import NvidiaPlugin
 from tiphys_device.nvml import NvmlLibrary
 from tiphys_device.options import Options
-from tiphys_device.simulated import read_simulation
+from tiphys_device.simulated import parse_simulation, read_simulation
 from tiphys_sdk.device.plugin import DevicePlugin
 from tiphys_sdk.device.serve import DeviceServer
+from tiphys_sdk.dra.serve import DraServer
 
 
 class DeviceService:
@@ -31,6 +36,9 @@ class DeviceService:
     async def run(self) -> None:
         """Works until cancelled. Raises StartupError."""
         options, clock = self._options, SystemClock()
+        if options.dra_driver:
+            await serve_claims(options, clock)
+            return
         servers = [DeviceServer(p, options.kubelet_dir, clock) for p in await to_thread(make_plugins, options)]
         async with asyncio.TaskGroup() as group:
             for server in servers:
@@ -45,6 +53,22 @@ class DeviceService:
                     flag="--metrics-port",
                 )
                 start_loop(group, status, "metrics and health")
+
+
+async def serve_claims(options: Options, clock: Clock) -> None:
+    """Serves the simulated devices as a DRA driver. Raises StartupError."""
+    if not (options.simulate and options.kubeconfig and options.node_name):
+        raise StartupError("--dra-driver lacks something", "give --simulate, --kubeconfig and --node-name with it")
+    try:
+        simulation = parse_simulation(options.simulate)
+    except ValueError as err:
+        raise StartupError(str(err), "correct --simulate") from err
+    driver = SimulatedDraDriver(options.dra_driver, options.node_name, simulation, options.cdi_dir)
+    client = Client(GrpcTransport(load(options.kubeconfig)), field_manager=options.dra_driver)
+    try:
+        await DraServer(driver, options.node_name, client, clock, kubelet_dir=options.kubelet_root).run()
+    finally:
+        await client.close()
 
 
 def make_plugins(options: Options) -> Sequence[DevicePlugin]:

@@ -38,6 +38,11 @@ class Simulation:
         """How device files are named, before their number."""
         return "nvidia" if self.resource == GPU_RESOURCE else self.resource.rpartition("/")[2]
 
+    @property
+    def device_class(self) -> str:
+        """What kind of device it is, as names of claimed devices begin."""
+        return self.resource.rpartition("/")[2].lower()
+
 
 def parse_simulation(text: str) -> Simulation:
     """KIND:N or KIND:NxMODEL; the kind is gpu or a whole resource name. Raises ValueError."""
