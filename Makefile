@@ -83,7 +83,7 @@ integration: dev test-system ## several of our parts, real etcd, containerd and 
 	$(PYTEST) tests/integration tests/conformance -m "not slow"
 
 .PHONY: e2e
-e2e: dev test-system $(KUBECTLS) ## the whole cluster on real containerd, by two versions of kubectl
+e2e: dev test-system $(KUBECTLS) $(CONTAINERD17)/containerd ## the whole cluster on real containerd, by two versions of kubectl
 	$(PYTEST) tests/e2e -m "not slow and not compose"
 
 .PHONY: compose-test
