@@ -159,7 +159,8 @@ class PodReader:
     def read(self, pod: Pod) -> PodInfo:
         """As pod_info."""
         resized = _resized(pod)
-        if resized is not None or any(volume.volumeSource.HasField("ephemeral") for volume in pod.spec.volumes):
+        has_ephemeral = any(volume.volumeSource.HasField("ephemeral") for volume in pod.spec.volumes)
+        if resized is not None or has_ephemeral or pod.spec.resourceClaims:
             # Made of more than the spec: of the status, or of the pod's name.
             return _pod_info(pod, _needs(pod, resized))
         key = (_without_node(pod.spec), identity(pod), _owner(pod))

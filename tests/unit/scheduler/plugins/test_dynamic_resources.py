@@ -13,6 +13,7 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.resource.v1.resource_pb2 import ResourceClaim, ResourceSlice
 from tiphys_apimachinery.errors import Conflict, Forbidden
 from tiphys_apimachinery.resource_claims import ALLOCATED_FINALIZER
+from tiphys_scheduler.pod_info import PodReader
 
 GPU = device_class()
 
@@ -181,3 +182,14 @@ async def test_C28_a_pod_without_claims_takes_the_short_way() -> None:
     async with world(node("n1"), GPU, gpus("n1", "a"), pod_message("plain")) as at:
         await at.until(lambda: at.node_of("plain") == "n1")
         assert not [call for call in at.client.writes() if call.kind == "ResourceClaim"]
+
+
+def test_C28_what_was_made_for_a_pod_is_read_from_each_version_of_it() -> None:
+    made = pod_message("web")
+    made.spec.resourceClaims.add(name="gpu", resourceClaimTemplateName="t")
+    reader = PodReader()
+    assert reader.read(made).needs.resource_claims == (("gpu", ""),)
+    made.status.resourceClaimStatuses.add(name="gpu", resourceClaimName="web-gpu-xyz")
+    assert reader.read(made).needs.resource_claims == (("gpu", "default/web-gpu-xyz"),)
+    made.status.resourceClaimStatuses[0].ClearField("resourceClaimName")
+    assert reader.read(made).needs.resource_claims == ()
