@@ -101,9 +101,7 @@ class SlicePublisher:
         self._slices: Informer[ResourceSlice, object] = Informer(
             client, ResourceSlice, field_selector=f"spec.driver={driver.name},spec.nodeName={node}", clock=clock
         )
-        self._slices.add_handler(
-            lambda _: self._wake.set(), lambda _old, _new: self._wake.set(), lambda _: self._wake.set()
-        )
+        self._slices.add_handler(on_set=lambda _: self._wake.set(), on_delete=lambda _: self._wake.set())
         self._log = get_logger("dra", driver=driver.name)
 
     async def run(self) -> None:

@@ -90,4 +90,4 @@ def _follow(informer: Informer[Any, Any], note: Callable[[str, Any, Any], None])
         key = key_of(obj)
         note(key, obj, informer.projection(key))
 
-    informer.add_handler(put, lambda _, new: put(new), lambda obj: note(key_of(obj), None, None))
+    informer.add_handler(on_set=put, on_delete=lambda obj: note(key_of(obj), None, None))
