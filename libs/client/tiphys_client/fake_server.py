@@ -7,6 +7,7 @@ garbage. The same conformance suite runs against it and against the real server.
 
 from __future__ import annotations
 
+import builtins
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -94,7 +95,7 @@ class FakeServer:
         """Close every open watch in good order."""
         self.store.cut(None)
 
-    def seed(self, *objs: Any) -> list[Any]:
+    def seed(self, *objs: Any) -> builtins.list[Any]:
         """Store objects as they are, status included; only uid, time and version are filled in. Returns them."""
         stored = []
         for obj in objs:
@@ -231,8 +232,8 @@ class FakeServer:
                 return _batch_results([one if isinstance(one, APIError) else refused for one in tried])
         return _batch_results(self._batch(cls, request, dry_run=request.dry_run))
 
-    def _batch(self, cls: type[Any], request: wire_pb2.BatchCreateRequest, *, dry_run: bool) -> list[Any]:
-        made: list[Any] = []
+    def _batch(self, cls: type[Any], request: wire_pb2.BatchCreateRequest, *, dry_run: bool) -> builtins.list[Any]:
+        made: builtins.list[Any] = []
         for raw in request.objects:
             try:
                 made.append(self._create(cls, raw, request.namespace, dry_run=dry_run))
