@@ -33,7 +33,7 @@ from tiphys_controller_manager.options import Options as ManagerOptions
 from tiphys_scheduler.main import SchedulerService
 from tiphys_scheduler.options import Options as SchedulerOptions
 
-_MANAGER = "kube-controller-manager"
+MANAGER = "kube-controller-manager"
 _SCHEDULER = "kube-scheduler"
 _LOOK_EVERY_S = 2.0
 # Read by nobody: the road is given.
@@ -77,10 +77,12 @@ async def cluster(
     pace: Pace | None = None,
     controllers: Sequence[str] = ("*",),
     programs: Mapping[str, Start] | None = None,
+    before: Callable[[Client], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Cluster]:
     """A cluster without nodes, while the block runs.
 
     programs are users' own, such as operators, by name; they have an administrator's rights and the faults of all.
+    before writes what is there when the control plane starts.
     """
 
     def rng(part: str) -> Random:
@@ -88,11 +90,13 @@ async def cluster(
 
     async with api_server(clock, rng("api server")) as server:
         client = Client(server.transport(), field_manager="simulation")
+        if before is not None:
+            await before(client)
         made = Cluster(server, client, HollowNodes(client, clock, rng("nodes"), pace or Pace()), clock, faults)
         async with asyncio.TaskGroup() as group:
             loops = [start_loop(group, made.nodes.run(), "hollow nodes")]
             for name, start in (
-                (_MANAGER, _manager(clock, rng(_MANAGER), tuple(controllers))),
+                (MANAGER, _manager(clock, rng(MANAGER), tuple(controllers))),
                 (_SCHEDULER, _scheduler(clock, rng(_SCHEDULER))),
             ):
                 process = made.processes[name] = Incarnations(name, clock, rng(f"restarts of {name}"))
@@ -123,7 +127,7 @@ def _manager(clock: Clock, rng: Random, controllers: tuple[str, ...]) -> Start:
             grpc_port=-1,
             controllers=controllers,
             cluster_cidr=("10.64.0.0/10",),
-            leader_elect_identity=f"{_MANAGER}-{number}",
+            leader_elect_identity=f"{MANAGER}-{number}",
         )
         config = ClientConfig(server_url="", grpc_address="", ca_pem=b"simulated")
         await ControllerManager(options, config=config, clock=clock, transport=road, rng=rng).run()

@@ -111,6 +111,9 @@ class HollowNodes:
             await self._client.create(lease)
         up = self._nodes[name] = asyncio.Event()
         up.set()
+        for pod in self._pods.list():
+            # Bound to it before it was there.
+            self._on_pod(pod)
 
     def pause(self, name: str) -> None:
         """Cut a node off: it beats no more and says nothing of its pods, which run on."""

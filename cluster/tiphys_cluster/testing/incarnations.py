@@ -26,6 +26,7 @@ class Incarnations:
     def __init__(self, name: str, clock: Clock, rng: Random) -> None:
         self.name = name
         self.starts = 0
+        self.kills = 0
         self.failures: list[BaseException] = []
         """Why incarnations ended that nobody killed; a lost lease is no failure."""
         self._clock = clock
@@ -50,6 +51,7 @@ class Incarnations:
     def kill(self) -> None:
         """End the present incarnation where it stands."""
         if self._road is not None and self._task is not None:
+            self.kills += not self._road.is_cut
             self._road.cut()
             self._task.cancel()
 

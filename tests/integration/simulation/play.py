@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.integration.simulation.scenario import Step, begin, draw, end_state, is_settled
-from tiphys_cluster.testing.cluster import Cluster, cluster
+from tiphys_cluster.testing.cluster import MANAGER, Cluster, cluster
 from tiphys_cluster.testing.faults import MANY, NONE, Faults
 from tiphys_cluster.testing.invariants import Guard
 from tiphys_cluster.testing.world import World, follow
@@ -25,13 +25,15 @@ class Outcome:
     digest: str = ""
     events: int = 0
     lasted_s: float = 0.0
+    # How often the controller manager was killed.
+    kills: int = 0
     state: dict[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
 
-def play(seed: int) -> Outcome:
+def play(seed: int, faults: Faults = MANY) -> Outcome:
     """The run with faults, held against that without."""
-    plain, hard = run(seed, NONE), run(seed, MANY)
+    plain, hard = run(seed, NONE), run(seed, faults)
     hard.faults += [f"without faults: {fault}" for fault in plain.faults]
     if not hard.faults and hard.state != plain.state:
         hard.faults.append(f"ended as {hard.state}, without faults as {plain.state}")
@@ -79,5 +81,6 @@ async def _play(made: Cluster, steps: list[Step], faults: Faults, outcome: Outco
         finally:
             following.cancel()
             outcome.digest, outcome.events = world.digest, world.events
+            outcome.kills = made.processes[MANAGER].kills
             outcome.faults += [f"{breach.name} at {breach.revision}: {breach.what}" for breach in guard.breaches]
             outcome.faults += [f"a process ended by itself: {failure!r}" for failure in made.failures()]

@@ -13,13 +13,15 @@ from multiprocessing import get_context
 
 import pytest
 
-from tests.integration.simulation.play import play, run
-from tiphys_cluster.testing.faults import MANY
+from tests.integration.simulation.play import Outcome, play, run
+from tiphys_cluster.testing.faults import MANY, Faults
 from tiphys_component import log
 from tiphys_controller_manager.expectations import Expectations
 
 SEEDS = 100
 SEEDS_OF_ONE_TEST = 10
+# Nothing but kills, and these at one call in twelve: some twenty-five a run.
+KILLS = Faults(killed=0.08)
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,25 @@ def test_B1_M15_control_plane_keeps_its_promises_whatever_fails(first: int, pool
         if outcome.faults
     ]
     assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "least"),
+    [
+        pytest.param(range(1000, 1006), 60, id="sixty times"),
+        pytest.param(range(1000, 1060), 1000, id="a thousand times", marks=pytest.mark.slow),
+    ],
+)
+def test_B1_a_manager_killed_over_and_over_ends_where_one_that_lived_does(
+    seeds: range, least: int, pool: ProcessPoolExecutor
+) -> None:
+    outcomes = list(pool.map(_killed, seeds))
+    assert not [outcome.faults[:3] for outcome in outcomes if outcome.faults]
+    assert sum(outcome.kills for outcome in outcomes) >= least
+
+
+def _killed(seed: int) -> Outcome:
+    return play(seed, KILLS)
 
 
 def test_seed_is_played_again_alike_to_the_bit() -> None:

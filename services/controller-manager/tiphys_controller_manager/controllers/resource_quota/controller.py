@@ -12,13 +12,15 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from tiphys.api.core.v1 import persistent_volume_claim_pb2, pod_pb2, resource_quota_pb2, service_pb2
+from tiphys.api.core.v1 import pod_pb2, resource_quota_pb2
 from tiphys_apimachinery.meta import namespaced_name
 from tiphys_apimachinery.pod_resources import Amounts, add, read_amounts, write_amounts
 from tiphys_apimachinery.quantity import Quantity
 from tiphys_apimachinery.resource_quota import is_counted, kinds_of, matches, usage_of
 from tiphys_client.controller import RequeueAfter
-from tiphys_controller_manager.frame import Context, Watch, own_key
+from tiphys_client.indexer import NAMESPACE_INDEX
+from tiphys_controller_manager.controllers.garbage_collector.controller import collectable
+from tiphys_controller_manager.frame import Context, Keys, Watch, own_key
 
 RESYNC_S: Final = 300.0
 # Longer than any write takes from its admission to the store.
@@ -39,13 +41,13 @@ class ResourceQuotaController:
         self._counted: dict[str, str] = {}
 
     def watches(self) -> Iterable[Watch]:
-        """Quotas, and the kinds whose end frees most; others are counted by the resync."""
-        return (
-            Watch(Quota, _spec_changed),
-            Watch(pod_pb2.Pod, self._pod_ended),
-            Watch(service_pb2.Service, self._gone),
-            Watch(persistent_volume_claim_pb2.PersistentVolumeClaim, self._gone),
+        """Quotas, and all that they may count: what goes is given back at once. The garbage collector's views serve."""
+        others = (
+            Watch(info.message, self._gone(info.plural, info.group))
+            for info in collectable(self._scheme)
+            if info.namespaced and info.message is not pod_pb2.Pod
         )
+        return (Watch(Quota, _spec_changed), Watch(pod_pb2.Pod, self._pod_ended), *others)
 
     def first_keys(self) -> Iterable[str]:
         """None: every quota is seen as added."""
@@ -105,13 +107,17 @@ class ResourceQuotaController:
         now = self._clock.now()
         if old is None or (new is not None and (is_counted(new, now) or not is_counted(old, now))):
             return ()
-        return self._of_namespace(old.metadata.namespace)
+        return self._counting(old.metadata.namespace, "pods", "")
 
-    def _gone(self, old: Any, new: Any) -> Iterable[str]:
-        return () if new is not None else self._of_namespace(old.metadata.namespace)
+    def _gone(self, plural: str, group: str) -> Keys:
+        def keys(old: Any, new: Any) -> Iterable[str]:
+            return () if new is not None else self._counting(old.metadata.namespace, plural, group)
 
-    def _of_namespace(self, namespace: str) -> Iterable[str]:
-        return [namespaced_name(quota) for quota in self._quotas.list() if quota.metadata.namespace == namespace]
+        return keys
+
+    def _counting(self, namespace: str, plural: str, group: str) -> list[str]:
+        quotas = self._quotas.by_index(NAMESPACE_INDEX, namespace)
+        return [namespaced_name(one) for one in quotas if (plural, group) in kinds_of(read_amounts(one.spec.hard))]
 
 
 def _spec_changed(old: Any, new: Any) -> Iterable[str]:
