@@ -6,7 +6,7 @@ deleted; what has not changed is not written.
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -65,7 +65,7 @@ class Desk:
     client: Client
     events: Events
     copies: Mapping[Any, Copies]
-    applied: dict[tuple[Any, str], tuple[int, str]] = field(default_factory=dict)
+    applied: dict[tuple[Any, str], tuple[bytes, str]] = field(default_factory=dict)
 
     def forget(self, cls: Any, key: str) -> None:
         """The object is gone."""
@@ -102,7 +102,7 @@ class Work:
         owner = get_controller_of(known) if known is not None else None
         if owner is not None and owner.uid != self._parent.metadata.uid:
             raise Conflict(f"{document['kind']} {key} is controlled by {owner.kind} {owner.name}")
-        digest = zlib.crc32(orjson.dumps(document, option=orjson.OPT_SORT_KEYS))
+        digest = hashlib.blake2b(orjson.dumps(document, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
         if known is not None and self._desk.applied.get((cls, key)) == (digest, known.metadata.resourceVersion):
             return known
         name, place, manager = meta["name"], meta.get("namespace", ""), self._desk.name
