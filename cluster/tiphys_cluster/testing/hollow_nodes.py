@@ -1,13 +1,14 @@
 """Nodes with nothing in them: they register, beat, and say of their pods what a kubelet would, in its order.
 
 A pod runs a moment after it is bound, is ready when it runs, and is gone a moment after it was told to go. How long one
-runs, and how it ends, is on the pod, by the two annotations below; without the first it runs for ever.
+runs, and how it ends, is on the pod, by the annotations below; without the first it runs for ever. A node may be cut
+off, when its pods run on unseen, and may vanish with all that it runs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -32,8 +33,13 @@ from tiphys_component.clock import Clock
 
 RUNS_FOR_S: Final = "simulation.tiphys.dev/runs-for-s"
 EXITS_WITH: Final = "simulation.tiphys.dev/exits-with"
+# Completion indexes, with commas between, that end with 1 whatever the others do.
+FAILING_INDEXES: Final = "simulation.tiphys.dev/failing-indexes"
+_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 _LEASES: Final = "kube-node-lease"
 _AGAIN_S: Final = 1.0
+# The exit code of what was told to go. Source: the kubelet, 128 and SIGKILL.
+_KILLED: Final = 137
 _Lease = coordination_pb2.Lease
 
 
@@ -49,8 +55,10 @@ class Pace:
 class _Life:
     """What a node knows of one pod."""
 
-    def __init__(self, pod: pod_pb2.Pod) -> None:
+    def __init__(self, pod: pod_pb2.Pod, up: asyncio.Event) -> None:
         self.pod = pod
+        # Set while the node is not cut off.
+        self.up = up
         self.going = asyncio.Event()
         # What was said of it last while it runs; None before and after.
         self.status: Mapping[str, Any] | None = None
@@ -67,6 +75,7 @@ class HollowNodes:
         self._rng = rng
         self._pace = pace
         self._nodes: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, set[asyncio.Task[None]]] = {}
         self._lives: dict[str, _Life] = {}
         self._group: asyncio.TaskGroup | None = None
         self._addresses = 0
@@ -88,7 +97,7 @@ class HollowNodes:
     # -- nodes
 
     async def add(self, name: str, *, labels: Mapping[str, str] | None = None, **capacity: str) -> None:
-        """Register a node, ready."""
+        """Register a node, ready; one that vanished comes back under its name with nothing running."""
         node = node_pb2.Node()
         node.metadata.name = name
         node.metadata.labels.update({"kubernetes.io/hostname": name, **(labels or {})})
@@ -110,6 +119,7 @@ class HollowNodes:
         with suppress(AlreadyExists):
             await self._client.create(lease)
         up = self._nodes[name] = asyncio.Event()
+        self._tasks[name] = set()
         up.set()
         for pod in self._pods.list():
             # Bound to it before it was there.
@@ -117,11 +127,34 @@ class HollowNodes:
 
     def pause(self, name: str) -> None:
         """Cut a node off: it beats no more and says nothing of its pods, which run on."""
-        self._nodes[name].clear()
+        if name in self._nodes:
+            self._nodes[name].clear()
 
     def resume(self, name: str) -> None:
         """Have a node go on where it was cut off."""
-        self._nodes[name].set()
+        if name in self._nodes:
+            self._nodes[name].set()
+
+    async def vanish(self, name: str) -> None:
+        """The machine is gone with all that ran on it, and so is its object."""
+        if self._nodes.pop(name, None) is None:
+            return
+        self._leases.pop(name, None)
+        for task in self._tasks.pop(name):
+            task.cancel()
+        for uid, life in list(self._lives.items()):
+            if life.pod.spec.nodeName == name:
+                self._stopped(namespaced_name(life.pod), uid)
+                del self._lives[uid]
+        await self._client.delete(node_pb2.Node, name, absent_ok=True)
+
+    def names(self) -> list[str]:
+        """The nodes that are there, cut off or not."""
+        return list(self._nodes)
+
+    def pods(self) -> list[pod_pb2.Pod]:
+        """All pods of the cluster, as the nodes know them."""
+        return self._pods.list()
 
     async def _beat(self) -> None:
         while True:
@@ -148,23 +181,30 @@ class HollowNodes:
     # -- pods
 
     def _on_pod(self, pod: pod_pb2.Pod) -> None:
-        if pod.spec.nodeName not in self._nodes or self._group is None:
+        node = pod.spec.nodeName
+        if node not in self._nodes:
             return
         life = self._lives.get(pod.metadata.uid)
         if life is None:
-            life = self._lives[pod.metadata.uid] = _Life(pod)
-            self._group.create_task(self._live(life), name=f"pod {namespaced_name(pod)}")
+            life = self._lives[pod.metadata.uid] = _Life(pod, self._nodes[node])
+            self._start(node, self._live(life), f"pod {namespaced_name(pod)}")
         life.pod = pod
         if is_being_deleted(pod):
             life.going.set()
         elif life.status is not None and not life.is_telling and not is_condition_true(pod.status.conditions, "Ready"):
             # Somebody gave the node up meanwhile.
             life.is_telling = True
-            self._group.create_task(self._tell_again(life), name=f"status of pod {namespaced_name(pod)}")
+            self._start(node, self._tell_again(life), f"status of pod {namespaced_name(pod)}")
+
+    def _start(self, node: str, work: Coroutine[Any, Any, None], name: str) -> None:
+        assert self._group is not None, "handlers are called while run() runs"
+        task = self._group.create_task(work, name=name)
+        self._tasks[node].add(task)
+        task.add_done_callback(self._tasks[node].discard)
 
     async def _tell_again(self, life: _Life) -> None:
         try:
-            await self._nodes[life.pod.spec.nodeName].wait()
+            await life.up.wait()
             if life.status is not None:
                 await self._tell(life, life.status)
         finally:
@@ -179,7 +219,7 @@ class HollowNodes:
     async def _live(self, life: _Life) -> None:
         """Start, run, end, and say so at each step."""
         pod, slot, uid = life.pod, namespaced_name(life.pod), life.pod.metadata.uid
-        up = self._nodes[pod.spec.nodeName]
+        up = life.up
         try:
             if pod.status.phase in ("Succeeded", "Failed"):
                 await life.going.wait()
@@ -195,20 +235,24 @@ class HollowNodes:
             await self._clock.sleep(self._rng.uniform(*self._pace.stop_s))
             await up.wait()
             self._stopped(slot, uid)
+            if life.pod.metadata.finalizers and life.pod.status.phase not in ("Succeeded", "Failed"):
+                # Somebody waits to hear how it ended.
+                await self._tell(life, self._ended_status(pod, _KILLED))
             await self._persist(lambda: self._remove(pod), up)
         finally:
             self._stopped(slot, uid)
-            self._lives.pop(uid, None)
+            if self._lives.get(uid) is life:
+                del self._lives[uid]
 
     async def _work(self, life: _Life) -> None:
         """Until the pod's work is done, if it ever is, or it was told to go."""
         length = life.pod.metadata.annotations.get(RUNS_FOR_S)
         if length is None or await self._goes_within(life, float(length)):
             return
-        await self._nodes[life.pod.spec.nodeName].wait()
+        await life.up.wait()
         life.status = None
         self._stopped(namespaced_name(life.pod), life.pod.metadata.uid)
-        await self._tell(life, self._ended_status(life.pod))
+        await self._tell(life, self._ended_status(life.pod, _code(life.pod)))
 
     async def _goes_within(self, life: _Life, seconds: float) -> bool:
         try:
@@ -232,7 +276,7 @@ class HollowNodes:
             name, namespace = pod.metadata.name, pod.metadata.namespace
             await self._client.patch(pod_pb2.Pod, name, namespace, change, type="strategic", subresource="status")
 
-        await self._persist(patch, self._nodes[pod.spec.nodeName])
+        await self._persist(patch, life.up)
 
     async def _persist(self, call: Callable[[], Awaitable[None]], up: asyncio.Event) -> None:
         """Until it was heard, or there is nobody any more whom it is about."""
@@ -264,8 +308,7 @@ class HollowNodes:
             "containerStatuses": _containers(pod, {"running": {"startedAt": now}}, is_ready=True),
         }
 
-    def _ended_status(self, pod: pod_pb2.Pod) -> dict[str, Any]:
-        code = int(pod.metadata.annotations.get(EXITS_WITH, "0"))
+    def _ended_status(self, pod: pod_pb2.Pod, code: int) -> dict[str, Any]:
         now = format_time(self._clock.now())
         ended = {"exitCode": code, "finishedAt": now, "reason": "Error" if code else "Completed"}
         return {
@@ -277,6 +320,14 @@ class HollowNodes:
 
 def _is_given_up(node: node_pb2.Node) -> bool:
     return not is_condition_true(node.status.conditions, "Ready")
+
+
+def _code(pod: pod_pb2.Pod) -> int:
+    """What a pod's work ends with."""
+    annotations = pod.metadata.annotations
+    if annotations.get(_INDEX, "none") in annotations.get(FAILING_INDEXES, "").split(","):
+        return 1
+    return int(annotations.get(EXITS_WITH, "0"))
 
 
 def _conditions(kinds: Sequence[str], status: str, now: str) -> list[dict[str, str]]:

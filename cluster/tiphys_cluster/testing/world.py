@@ -10,8 +10,15 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from tiphys.api.apps.v1 import apps_pb2
+from tiphys.api.autoscaling.v2 import autoscaling_pb2
 from tiphys.api.batch.v1 import batch_pb2
-from tiphys.api.core.v1 import node_pb2, pod_pb2, resource_quota_pb2
+from tiphys.api.core.v1 import (
+    node_pb2,
+    persistent_volume_claim_pb2,
+    persistent_volume_pb2,
+    pod_pb2,
+    resource_quota_pb2,
+)
 from tiphys.api.policy.v1 import policy_pb2
 from tiphys.api.runtime import runtime_pb2
 from tiphys_apimachinery.meta import get_controller_of, is_being_deleted, namespaced_name
@@ -28,6 +35,10 @@ _KINDS: Final[Mapping[str, type[Message]]] = {
     "statefulsets": apps_pb2.StatefulSet,
     "daemonsets": apps_pb2.DaemonSet,
     "jobs": batch_pb2.Job,
+    "cronjobs": batch_pb2.CronJob,
+    "horizontalpodautoscalers": autoscaling_pb2.HorizontalPodAutoscaler,
+    "persistentvolumeclaims": persistent_volume_claim_pb2.PersistentVolumeClaim,
+    "persistentvolumes": persistent_volume_pb2.PersistentVolume,
     "resourcequotas": resource_quota_pb2.ResourceQuota,
     "poddisruptionbudgets": policy_pb2.PodDisruptionBudget,
 }

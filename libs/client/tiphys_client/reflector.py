@@ -74,8 +74,9 @@ class Reflector(Generic[MessageT]):
         self._page_size = page_size
         self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_CAP_S, jitter=1.0, rng=rng)
         self._log = get_logger("reflector", kind=cls.DESCRIPTOR.name)
-        # Where the next list must not be older than: "0" any state will do, "" the newest.
-        self._list_from = "0"
+        # What the next list must not be older than; empty stands for the newest state. Nothing less will do for the
+        # first: a process that comes back must not see the time before its own last writes, which it has forgotten.
+        self._list_from = ""
         self.resource_version = ""
         """The version up to which the sink has seen everything; empty before the first list."""
         self.lists = 0

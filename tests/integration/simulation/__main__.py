@@ -11,13 +11,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from tests.integration.simulation.play import Outcome, play
+from tests.integration.simulation.play import play
 from tests.integration.simulation.scenario import draw
 from tiphys_component import log
 
-_TELL_EVERY = 100
+_TELL_EVERY = 50
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,21 +47,21 @@ def _play_one(seed: int) -> int:
 def _play_many(seeds: range, jobs: int, level: str) -> int:
     began, failed, events = time.monotonic(), 0, 0
     with ProcessPoolExecutor(jobs, initializer=log.configure, initargs=(level,)) as pool:
-        for number, (seed, outcome) in enumerate(zip(seeds, pool.map(_outcome, seeds, chunksize=4), strict=True), 1):
+        played = {pool.submit(play, seed): seed for seed in seeds}
+        for number, future in enumerate(as_completed(played), 1):
+            seed, outcome = played.pop(future), future.result()
             events += outcome.events
             if outcome.faults:
                 failed += 1
                 sys.stdout.write(f"seed {seed}: {'; '.join(outcome.faults[:3])}\n")
+                sys.stdout.write(f"  again: python -m tests.integration.simulation {seed}\n")
+                sys.stdout.flush()
             if number % _TELL_EVERY == 0 or number == len(seeds):
                 took_s = time.monotonic() - began
                 said = f"{number} of {len(seeds)} seeds, {failed} failed, {events} events, {took_s:.0f} s\n"
                 sys.stdout.write(said)
                 sys.stdout.flush()
     return bool(failed)
-
-
-def _outcome(seed: int) -> Outcome:
-    return play(seed)
 
 
 if __name__ == "__main__":

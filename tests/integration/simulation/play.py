@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from random import Random
+from typing import Any, Final
 
-from tests.integration.simulation.scenario import Step, begin, draw, end_state, is_settled
+from tests.integration.simulation.deeds import Step
+from tests.integration.simulation.scenario import begin, draw
+from tests.integration.simulation.state import end_state, is_settled
 from tiphys_cluster.testing.cluster import MANAGER, Cluster, cluster
 from tiphys_cluster.testing.faults import MANY, NONE, Faults
-from tiphys_cluster.testing.invariants import Guard
+from tiphys_cluster.testing.invariants import guard
 from tiphys_cluster.testing.world import World, follow
 from tiphys_component.app import leaves, start_loop
 from tiphys_component.virtual_time import virtual_time
 
 # Longer than any back-off and lease: a cluster that is not done by then will never be.
-_SETTLES_WITHIN_S = 3600.0
+_SETTLES_WITHIN_S: Final = 3600.0
+# Twenty times what a seed writes: somebody undoes for ever what another does.
+_MOST_EVENTS: Final = 20_000
+_JUMPS_S: Final = (-3600.0, -20.0, 20.0, 3600.0)
+
+
+class Endless(AssertionError):
+    """Writes follow each other and come to no end."""
 
 
 @dataclass(slots=True)
@@ -40,15 +51,15 @@ def play(seed: int, faults: Faults = MANY) -> Outcome:
     return hard
 
 
-def run(seed: int, faults: Faults) -> Outcome:
-    """One run of a seed's scenario on a virtual clock of its own."""
+def run(seed: int, faults: Faults, shapes: Sequence[str] = ()) -> Outcome:
+    """One run of a seed's scenario on a virtual clock of its own. shapes are drawn too where none are given."""
     outcome = Outcome()
     try:
         with virtual_time() as (runner, clock):
 
             async def main() -> None:
                 async with cluster(clock, seed=seed) as made:
-                    await _play(made, draw(seed), faults, outcome)
+                    await _play(made, draw(seed, shapes=shapes), faults, outcome, Random(f"jumps {seed}"))
                 outcome.lasted_s = clock.monotonic()
 
             runner.run(main())
@@ -57,19 +68,30 @@ def run(seed: int, faults: Faults) -> Outcome:
     return outcome
 
 
-async def _play(made: Cluster, steps: list[Step], faults: Faults, outcome: Outcome) -> None:
+async def _play(made: Cluster, steps: list[Step], faults: Faults, outcome: Outcome, rng: Random) -> None:
     world = World(revision=await made.server.store.revision())
-    guard = Guard(world, made.nodes.running)
+    watcher = guard(world, made.nodes.running, made.clock.monotonic)
+
+    def look(before: Any, after: Any) -> None:
+        if world.events > _MOST_EVENTS:
+            raise Endless(
+                f"{world.events} writes, the last of {(after if after is not None else before).metadata.name}"
+            )
+        watcher.look(before, after)
+
     async with asyncio.TaskGroup() as group:
-        following = start_loop(group, follow(made.server.store, world, guard.look), "guard")
+        following = start_loop(group, follow(made.server.store, world, look), "guard")
         try:
             await begin(made)
             made.faults = faults
             for step in steps:
                 await made.clock.sleep(step.after_s)
+                if rng.random() < faults.jumps:
+                    made.set_clocks(rng.choice(_JUMPS_S), rng.choice(list(made.clocks)))
                 await step.deed(made)
             await made.clock.sleep(30)
             made.faults = NONE
+            made.set_clocks()
 
             async def settled() -> bool:
                 return await is_settled(made)
@@ -82,5 +104,5 @@ async def _play(made: Cluster, steps: list[Step], faults: Faults, outcome: Outco
             following.cancel()
             outcome.digest, outcome.events = world.digest, world.events
             outcome.kills = made.processes[MANAGER].kills
-            outcome.faults += [f"{breach.name} at {breach.revision}: {breach.what}" for breach in guard.breaches]
+            outcome.faults += [f"{breach.name} at {breach.revision}: {breach.what}" for breach in watcher.breaches]
             outcome.faults += [f"a process ended by itself: {failure!r}" for failure in made.failures()]

@@ -82,4 +82,4 @@ def test_seeds_differ() -> None:
 def test_B37_without_expectations_the_guard_tells_of_pods_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation can fail: a controller that acts on what it has not seen yet makes what it has made already."""
     monkeypatch.setattr(Expectations, "are_met", lambda _self, _key: True)
-    assert any("replica_set_has_no_more" in fault for fault in run(0, MANY).faults)
+    assert any("replica_set_has_no_more" in fault for fault in run(0, MANY, ("deployments",)).faults)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.simulation.scenario import NAMESPACE, begin, draw, is_done
+from tests.integration.simulation.deeds import NAMESPACE
+from tests.integration.simulation.scenario import begin, draw
+from tests.integration.simulation.state import is_done
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_apimachinery.meta import get_controller_of
 from tiphys_cluster.testing.cluster import Cluster, cluster
@@ -33,7 +35,7 @@ def test_M2_the_rest_goes_on_without_one(off: str) -> None:
         async def main() -> None:
             async with cluster(clock, controllers=("*", f"-{off}-controller")) as made:
                 await begin(made)
-                for step in draw(1, steps=0):
+                for step in draw(1, steps=0, shapes=("deployments", "stateful", "daemons")):
                     await step.deed(made)
                 left = LEFT_UNDONE.get(off, "")
 

@@ -80,6 +80,22 @@ async def test_changes_reach_copy_and_handlers(client: FakeClient, clock: FakeCl
         assert informer.reflector.lists == 1
 
 
+async def test_M15_first_list_takes_nothing_but_the_newest_state(
+    client: FakeClient, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulation's seed 18: a process that came back saw the time before what it had done, and did it again."""
+    asked: list[str] = []
+    list_of = client.list
+
+    async def listen(*args: Any, resource_version: str = "", **options: Any) -> Any:
+        asked.append(resource_version)
+        return await list_of(*args, resource_version=resource_version, **options)
+
+    monkeypatch.setattr(client, "list", listen)
+    async with informing(client, clock):
+        assert asked == [""]
+
+
 async def test_A11_broken_watch_resumes_where_it_broke(client: FakeClient, clock: FakeClock) -> None:
     async with informing(client, clock) as (informer, journal):
         for number in range(5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -76,7 +77,9 @@ def granted(**ages: float) -> Budget:
 
 def test_B33_a_granted_pod_counts_as_gone_until_it_is_or_two_minutes_have_passed() -> None:
     pods = [view("a"), view("b"), view("c", is_deleting=True), view("d")]
-    found = disrupted_of(granted(a=10, b=120, c=10, gone=10), pods, now=NOW)
+    budget = granted(a=10, b=120, c=10, gone=10)
+    since = {name: float(stamp.seconds) for name, stamp in budget.status.disruptedPods.items()}
+    found = disrupted_of(budget, pods, known_since=since, now=NOW)
     assert list(found.waiting) == ["a"]
     assert [pod.name for pod in found.overdue] == ["b"]
     assert found.next_due == NOW + 110
@@ -230,6 +233,23 @@ async def test_B33_a_pod_that_did_not_go_is_told_of_and_counts_again() -> None:
         await h.run_for(25)
         assert (status(h).disruptionsAllowed, list(status(h).disruptedPods)) == (1, [])
         assert "NotDeleted" in h.events.reasons()
+
+
+@pytest.mark.parametrize("wrong_s", [-3600, 3600], ids=["behind", "ahead"])
+async def test_M15_a_grant_holds_two_minutes_whatever_the_servers_clock_says(wrong_s: int) -> None:
+    """The simulation's seed 1: the server's clock jumped back, and what it granted was overdue at once."""
+    async with house(CONTROLLER) as h:
+        await pods_of(h, await of_deployment(h, 2), 2)
+        await h.client.create(budget(minAvailable=1))
+        await h.settle()
+        stored: Any = h.client.stored(Budget, "b", "default")
+        stored.status.disruptedPods["web-1-0"].CopyFrom(to_time(h.clock.now() + timedelta(seconds=wrong_s)))
+        stored.status.disruptionsAllowed = 0
+        await h.client.update_status(stored)
+        await h.run_for(100)
+        assert (status(h).disruptionsAllowed, list(status(h).disruptedPods)) == (0, ["web-1-0"])
+        await h.run_for(25)
+        assert (status(h).disruptionsAllowed, list(status(h).disruptedPods)) == (1, [])
 
 
 async def test_B33_what_an_eviction_spent_meanwhile_is_not_written_over() -> None:

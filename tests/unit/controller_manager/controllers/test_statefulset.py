@@ -367,3 +367,23 @@ def test_a_revision_is_the_patch_that_kubectl_sends_back() -> None:
     assert b'"$patch":"replace"' in revision.data.raw
     assert fingerprint(template_of(revision)) == fingerprint(made.spec.template)
     assert make_revision(STATEFUL_SETS, made, 1, 1).metadata.name != revision.metadata.name
+
+
+async def test_M15_a_set_that_is_going_gets_no_revision_anew() -> None:
+    """The simulation's seed 2: the garbage collector and we undid each other's work for ever."""
+    async with house(CONTROLLER) as built:
+        await built.client.create(stateful_set())
+        await run_all(built)
+
+        stored: Any = built.client.stored(StatefulSet, "web", "default")
+        stored.metadata.finalizers.append("foregroundDeletion")
+        await built.client.update(stored)
+        await built.client.delete(StatefulSet, "web", "default")
+        for revision in await built.all(ControllerRevision, "default"):
+            await built.client.delete(ControllerRevision, revision.metadata.name, "default")
+        pod = (await built.pods())[0]
+        await built.client.delete(Pod, pod.metadata.name, "default", grace_period_s=0)
+        await built.settle()
+        assert await built.all(ControllerRevision, "default") == []
+        left: Any = built.client.stored(StatefulSet, "web", "default")
+        assert left is not None and left.status.replicas == 1

@@ -61,6 +61,8 @@ class DisruptionController:
         }
         self._scales = Scales(context)
         self._own_writes = context.expectations(Budget)
+        # When the grants of a budget were first seen, by its key: pod and stamp, and our monotonic clock.
+        self._grants: dict[str, dict[tuple[str, int], float]] = {}
 
     def watches(self) -> Iterable[Watch]:
         """Budgets, and the pods that they cover."""
@@ -77,6 +79,7 @@ class DisruptionController:
         budget = self._budgets.get(key)
         if budget is None:
             self._own_writes.forget(key)
+            self._grants.pop(key, None)
             return None
         if not self._own_writes.are_met(key):
             return RequeueAfter(_LAG_S)
@@ -100,15 +103,22 @@ class DisruptionController:
         if not pods:
             self._events.event(budget, "Normal", "NoPods", "No matching pods found")
         wanted = await self._wanted(budget, pods) if needs_scale(budget) else 0
-        now = self._now()
-        disrupted = disrupted_of(budget, pods, now=now)
+        now, elapsed = self._now(), self._clock.monotonic()
+        disrupted = disrupted_of(budget, pods, known_since=self._known_since(key, budget, elapsed), now=elapsed)
         for pod in disrupted.overdue:
             text = f"Pod was expected by PDB {key} to be deleted but it wasn't"
             self._events.event(self._pods.get(pod.key) or budget, "Warning", "NotDeleted", text)
         demand = demand_of(budget, pods=len(pods), wanted=wanted)
         status = status_of(budget, demand, disrupted, healthy=healthy_count(pods, disrupted), now=now)
         await self._write(key, budget, status)
-        return RequeueAfter(disrupted.next_due - now) if disrupted.next_due is not None else None
+        return RequeueAfter(disrupted.next_due - elapsed) if disrupted.next_due is not None else None
+
+    def _known_since(self, key: str, budget: Budget, now: float) -> dict[str, float]:
+        """Since when each grant of a budget is known here; a grant of another moment is another one."""
+        grants = {(name, stamp.seconds): name for name, stamp in budget.status.disruptedPods.items()}
+        known = self._grants.get(key, {})
+        self._grants[key] = {grant: known.get(grant, now) for grant in grants}
+        return {name: self._grants[key][grant] for grant, name in grants.items()}
 
     def _pods_of(self, key: str, namespace: str) -> list[PodView]:
         view = self._budgets.store.projection(key)

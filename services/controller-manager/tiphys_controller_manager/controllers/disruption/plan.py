@@ -14,7 +14,7 @@ from tiphys.api.policy.v1 import policy_pb2
 from tiphys_apimachinery.labels import Selector, SelectorError, from_label_selector
 from tiphys_apimachinery.meta import join_key, set_condition
 from tiphys_controller_manager.controllers.deployment.rolling import scaled
-from tiphys_controller_manager.pods import PodView, seconds
+from tiphys_controller_manager.pods import PodView
 
 Budget = policy_pb2.PodDisruptionBudget
 ALLOWED: Final = "DisruptionAllowed"
@@ -79,8 +79,12 @@ def demand_of(budget: Budget, *, pods: int, wanted: int) -> Demand:
     return Demand(0, 0)
 
 
-def disrupted_of(budget: Budget, pods: Sequence[PodView], *, now: float) -> Disrupted:
-    """What is still to be waited for; a pod that is going, or gone, has done what was granted."""
+def disrupted_of(budget: Budget, pods: Sequence[PodView], *, known_since: Mapping[str, float], now: float) -> Disrupted:
+    """What is still to be waited for; a pod that is going, or gone, has done what was granted.
+
+    known_since is when each grant was first heard of, by the clock of now: the stamp in the budget is of another
+    process's clock, and one that is wrong by two minutes would free what was just spent.
+    """
     waiting: dict[str, meta_pb2.Time] = {}
     overdue: list[PodView] = []
     dues: list[float] = []
@@ -88,7 +92,7 @@ def disrupted_of(budget: Budget, pods: Sequence[PodView], *, now: float) -> Disr
     for pod in pods:
         if pod.is_deleting or pod.name not in granted:
             continue
-        due = seconds(granted[pod.name]) + DELETION_TIMEOUT_S
+        due = known_since[pod.name] + DELETION_TIMEOUT_S
         if due <= now:
             overdue.append(pod)
             continue

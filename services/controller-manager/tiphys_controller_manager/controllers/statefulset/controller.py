@@ -92,6 +92,9 @@ class StatefulSetController:
         except SelectorError as err:
             raise Terminal(f"stateful set {key}: spec.selector: {err}") from err
         pods = await self._own_pods(key, stateful_set, selector)
+        if is_being_deleted(stateful_set):
+            await self._write_last_status(stateful_set, pods)
+            return None
         revisions = await self._history.bring_up(key, stateful_set, selector)
         current = revisions.named(stateful_set.status.currentRevision)
         goal = goal_of(stateful_set, current=current.metadata.name, update=revisions.update.metadata.name)
@@ -99,12 +102,11 @@ class StatefulSetController:
         steps = plan(goal, pods, now=now)
         error: APIError | None = None
         is_held_up = False
-        if not goal.is_ending:
-            try:
-                planned = (goal, steps, (current, revisions.update))
-                is_held_up = not await self._carry_out(key, stateful_set, planned, pods)
-            except APIError as err:
-                error = err
+        try:
+            planned = (goal, steps, (current, revisions.update))
+            is_held_up = not await self._carry_out(key, stateful_set, planned, pods)
+        except APIError as err:
+            error = err
         await self._write_status(stateful_set, goal, pods, revisions.collisions)
         if error is not None and not is_namespace_ending(error):
             raise error
@@ -150,6 +152,12 @@ class StatefulSetController:
             f"Recreating{word.title()}Pod",
             f"StatefulSet {namespaced_name(stateful_set)} is recreating {word} Pod {pod.name}",
         )
+
+    async def _write_last_status(self, stateful_set: StatefulSet, pods: Sequence[PodView]) -> None:
+        """Count the pods of a set that is going. A revision made for it now would be deleted with it, and made anew."""
+        status = stateful_set.status
+        goal = goal_of(stateful_set, current=status.currentRevision, update=status.updateRevision)
+        await self._write_status(stateful_set, goal, pods, status.collisionCount)
 
     async def _write_status(
         self, stateful_set: StatefulSet, goal: Goal, pods: Sequence[PodView], collisions: int
