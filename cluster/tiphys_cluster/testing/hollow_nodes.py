@@ -76,6 +76,8 @@ class HollowNodes:
         self._pace = pace
         self._nodes: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
+        # Of each node, also while it is away.
+        self._capacities: dict[str, dict[str, str]] = {}
         self._lives: dict[str, _Life] = {}
         self._group: asyncio.TaskGroup | None = None
         self._addresses = 0
@@ -103,7 +105,8 @@ class HollowNodes:
         node.metadata.labels.update({"kubernetes.io/hostname": name, **(labels or {})})
         node.spec.podCIDR = ""
         made = await self._client.create(node)
-        for resource, amount in {"cpu": "8", "memory": "32Gi", "pods": "110", **capacity}.items():
+        known = self._capacities.setdefault(name, {"cpu": "8", "memory": "32Gi", "pods": "110", **capacity})
+        for resource, amount in known.items():
             made.status.capacity[resource].string = made.status.allocatable[resource].string = amount
         made.status.conditions.add(type="Ready", status="True", reason="KubeletReady").lastHeartbeatTime.CopyFrom(
             time_now(self._clock)

@@ -12,7 +12,7 @@ from tiphys_apimachinery.labels import from_label_selector
 from tiphys_apimachinery.meta import namespaced_name
 from tiphys_cluster.testing.guard import Guard, was_evicted
 from tiphys_cluster.testing.promises.pods import millis, requests_of
-from tiphys_cluster.testing.world import is_ready
+from tiphys_cluster.testing.world import is_active, is_ready
 
 # What an object uses of a resource, in thousandths, by the name that quotas have for it.
 _USES: Final[Mapping[str, tuple[type[Any], Callable[[Any], int]]]] = {
@@ -78,4 +78,5 @@ def autoscaler_keeps_its_bounds(guard: Guard, before: Any, after: Any) -> Iterat
 def _counts(obj: Any, namespace: str) -> bool:
     if obj.metadata.namespace != namespace:
         return False
-    return not isinstance(obj, pod_pb2.Pod) or obj.status.phase not in ("Succeeded", "Failed")
+    # One that was to be gone by now, on a node that is not heard of, is not counted.
+    return not isinstance(obj, pod_pb2.Pod) or is_active(obj)
