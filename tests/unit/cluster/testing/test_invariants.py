@@ -157,6 +157,7 @@ def surges_on_nodes(history: History, *, breaks: bool) -> None:
     for number, where in enumerate(("n1", "n2", "n1", "n2")[: 4 if breaks else 3]):
         made = bound(f"p{number}", owner)
         made.spec.nodeName = where
+        made.status.conditions.add(type="Ready", status="True")
         history.put(made)
 
 
