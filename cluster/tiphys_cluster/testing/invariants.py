@@ -30,7 +30,6 @@ INVARIANTS: Final[Mapping[str, Promise]] = {
         Promise((ReplicaSet,), sets.deployment_keeps_its_surge),
         Promise((Pod,), sets.stateful_set_has_its_ordinals),
         Promise((Pod,), sets.one_daemon_a_node),
-        Promise((Pod,), sets.daemons_keep_their_surge),
         Promise((Pod,), batch.job_runs_no_more_than_it_may),
         Promise((Pod,), batch.one_pod_an_index),
         Promise((Pod,), batch.job_that_is_over_starts_nothing),

@@ -10,7 +10,7 @@ from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.core.v1 import pod_pb2
 from tiphys_apimachinery.meta import namespaced_name
 from tiphys_cluster.testing.guard import Guard
-from tiphys_cluster.testing.world import is_active, is_ready
+from tiphys_cluster.testing.world import is_active
 from tiphys_controller_manager.controllers.deployment.rolling import scaled
 
 
@@ -68,23 +68,6 @@ def one_daemon_a_node(guard: Guard, before: Any, after: Any) -> Iterator[str]:
     surge, nodes = owner.spec.updateStrategy.rollingUpdate.maxSurge, _nodes_of(guard, owner)
     if nodes[_target(after)] > 1 + bool(surge.intVal or surge.strVal):
         yield f"{namespaced_name(owner)} has {nodes[_target(after)]} pods on {_target(after)}"
-
-
-def daemons_keep_their_surge(guard: Guard, before: Any, after: Any) -> Iterator[str]:
-    """A DaemonSet has no more nodes with two of its pods than it may surge, of those where the elder one works."""
-    owner = guard.new_pods_owner(before, after, apps_pb2.DaemonSet)
-    if owner is None:
-        return
-    nodes, rolling = _nodes_of(guard, owner), owner.spec.updateStrategy.rollingUpdate
-    most = scaled(rolling.maxSurge if rolling.HasField("maxSurge") else None, len(nodes), round_up=True)
-    # A pod that does not work is replaced at once, whatever the surge.
-    elders: dict[str, bool] = {}
-    for pod in guard.world.owned(pod_pb2.Pod, owner):
-        if is_active(pod):
-            elders.setdefault(_target(pod), is_ready(pod))
-    doubled = sum(count > 1 and elders[name] for name, count in nodes.items())
-    if most and doubled > most:
-        yield f"{namespaced_name(owner)} has two pods on {doubled} nodes, may surge on {most}"
 
 
 def _nodes_of(guard: Guard, owner: Any) -> Counter[str]:

@@ -150,17 +150,6 @@ def daemons(history: History, *, breaks: bool) -> None:
         history.put(bound(f"p{number}", owner))
 
 
-def surges_on_nodes(history: History, *, breaks: bool) -> None:
-    owner = make(DaemonSet, "ds")
-    owner.spec.updateStrategy.rollingUpdate.maxSurge.intVal = 1
-    history.put(owner)
-    for number, where in enumerate(("n1", "n2", "n1", "n2")[: 4 if breaks else 3]):
-        made = bound(f"p{number}", owner)
-        made.spec.nodeName = where
-        made.status.conditions.add(type="Ready", status="True")
-        history.put(made)
-
-
 def lacks_a_slot(history: History, *, breaks: bool) -> None:
     made = node()
     if not breaks:
@@ -361,7 +350,6 @@ CASES: dict[str, tuple[str, Callable[..., None]]] = {
     "more than the completions": ("job_runs_no_more_than_it_may", works_too_often),
     "more than the quota": ("quota_holds", overdraws),
     "two daemons on a node": ("one_daemon_a_node", daemons),
-    "a surge on too many nodes": ("daemons_keep_their_surge", surges_on_nodes),
     "a resource that the node lacks": ("node_holds", lacks_a_slot),
     "a pod taken from its owner": ("owner_is_kept", changes_hands),
     "room made for an equal": ("victims_are_lesser", preempts),
