@@ -15,6 +15,7 @@ BY_HAND = (
     "apiserver/v1/custom.proto",
     "apiserver/v1/wire.proto",
     "thirdparty/containerd/mount.proto",
+    "thirdparty/dra/v1/api.proto",
     "thirdparty/kms/v2/api.proto",
 )
 

@@ -6,6 +6,7 @@ The functions keep one set of compiled code for the process; a message's code is
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -133,7 +134,7 @@ def _check(cls: type[Message], raw: bytes) -> None:
     from_json(cls, document)
 
 
-_check_once = functools.lru_cache(maxsize=512)(_check)
+_check_once: Callable[[type[Message], bytes], None] = functools.lru_cache(maxsize=512)(_check)
 
 
 def from_json(cls: type[M], data: Any, sink: FieldSink | None = None) -> M:

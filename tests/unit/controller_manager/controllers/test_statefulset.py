@@ -386,4 +386,5 @@ async def test_M15_a_set_that_is_going_gets_no_revision_anew() -> None:
         await built.settle()
         assert await built.all(ControllerRevision, "default") == []
         left: Any = built.client.stored(StatefulSet, "web", "default")
-        assert left is not None and left.status.replicas == 1
+        assert left is not None
+        assert left.status.replicas == 1
