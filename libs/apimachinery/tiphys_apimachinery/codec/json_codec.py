@@ -6,7 +6,6 @@ The functions keep one set of compiled code for the process; a message's code is
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -83,7 +82,8 @@ def check_sayable(message: Message) -> None:
             raw = part.SerializeToString()
             # Specs come again and again: in the pods of one template, and with each write of a status.
             is_kept = len(raw) <= _MOST_REMEMBERED and not isinstance(part, meta_pb2.ObjectMeta)
-            (_check_once if is_kept else _check)(type(part), raw)
+            cls: Any = type(part)
+            (_check_once if is_kept else _check)(cls, raw)
     except BadRequest:
         # Said of the whole: what is wrong is told with its path.
         _check(type(message), message.SerializeToString())
@@ -134,7 +134,7 @@ def _check(cls: type[Message], raw: bytes) -> None:
     from_json(cls, document)
 
 
-_check_once: Callable[[type[Message], bytes], None] = functools.lru_cache(maxsize=512)(_check)
+_check_once = functools.lru_cache(maxsize=512)(_check)
 
 
 def from_json(cls: type[M], data: Any, sink: FieldSink | None = None) -> M:
