@@ -76,8 +76,6 @@ _pod = st.builds(
     ready=st.booleans(),
     going=st.sampled_from((False, False, True)),
 )
-# The pods of a StatefulSet are always restarted: they don't end by themselves.
-_living = st.builds(FoundPod, st.sampled_from(("Pending", "Running")), st.booleans(), st.booleans())
 _some_pods = st.lists(_pod, max_size=4).map(tuple)
 _set = st.builds(
     FoundSet,
@@ -96,7 +94,7 @@ _found = st.builds(
     lost_sets=_sets,
     lost_pods=_some_pods,
     bare_pods=st.lists(_pod, max_size=2).map(tuple),
-    named=st.lists(st.tuples(st.integers(0, 4), _living), max_size=3, unique_by=lambda one: one[0]).map(tuple),
+    named=st.lists(st.tuples(st.integers(0, 4), _pod), max_size=3, unique_by=lambda one: one[0]).map(tuple),
     names_wanted=st.integers(0, 3),
     job_pods=_some_pods,
     completions=st.integers(1, 4),

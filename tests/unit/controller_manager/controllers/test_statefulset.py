@@ -43,6 +43,7 @@ def pod(number: int, revision: str = "web-1", **facts: Any) -> PodView:
 
 GOING = {"is_deleting": True}
 NOT_READY = {"ready_since": None}
+ENDED = {"phase": "Failed", "ready_since": None}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,8 @@ def deleted(wanted: Goal, *there: PodView) -> list[str]:
         pytest.param(goal(1), [pod(0, **NOT_READY), pod(1)], [], id="not while another is unwell"),
         pytest.param(goal(1), [pod(0), pod(1), pod(2, **NOT_READY)], ["web-2"], id="the one that is unwell itself"),
         pytest.param(goal(1), [pod(0), pod(1, **NOT_READY), pod(2, **NOT_READY)], [], id="two unwell"),
+        pytest.param(goal(1), [pod(0), pod(1, **ENDED), pod(2, **ENDED)], ["web-2"], id="ended ones hold up nobody"),
+        pytest.param(goal(1), [pod(0), pod(1, **ENDED), pod(2)], ["web-2"], id="nor those before them"),
         pytest.param(goal(1, is_ordered=False), [pod(0), pod(1), pod(2)], ["web-2", "web-1"], id="all at once"),
         pytest.param(goal(2, start=1), [pod(0), pod(1), pod(2)], ["web-0"], id="below the first number"),
         pytest.param(goal(0, is_ending=True), [pod(0)], [], id="a set that ends deletes none"),

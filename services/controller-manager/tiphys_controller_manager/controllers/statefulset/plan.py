@@ -172,16 +172,17 @@ def _shrink(
     if not goal.is_ordered:
         draft.delete += [pod for pod in condemned if not pod.is_deleting]
         return not condemned
-    # A pod that is not well holds the others up, unless it is the first of those and may go itself.
-    unwell = [pod for pod in (*kept.values(), *reversed(condemned)) if pod and not _is_well(pod, goal, now)]
-    for pod in condemned:
-        if pod.is_deleting:
-            return False
-        if not is_available(pod, goal, now=now) and pod is not unwell[0]:
-            return False
+    if not condemned:
+        return True
+    # A pod that is not well holds the others up, unless it is the first of those and may go itself. One that has
+    # ended will never be well: it holds up nobody and goes in its turn (in Kubernetes two of those wait for ever).
+    running = [pod for pod in (*kept.values(), *reversed(condemned)) if pod and not pod.is_finished]
+    unwell = [pod for pod in running if not _is_well(pod, goal, now)]
+    pod = condemned[0]
+    is_held_up = not pod.is_finished and not is_available(pod, goal, now=now) and pod is not unwell[0]
+    if not pod.is_deleting and not is_held_up:
         draft.delete.append(pod)
-        return False
-    return True
+    return False
 
 
 def _update(goal: Goal, kept: Mapping[int, PodView | None], draft: _Draft, now: float) -> None:
