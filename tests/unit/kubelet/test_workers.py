@@ -336,10 +336,14 @@ async def test_container_that_can_not_be_made_says_why_in_status_and_event(
             events = [Event.FromString(raw) for _, raw in here.client.server.store.select(EVENTS)]
             return event in [e.message for e in events if (e.type, e.reason) == ("Warning", "Failed")]
 
+        def waits_for_it() -> bool:
+            stored = here.status()
+            assert stored is not None
+            return [one.state.waiting.reason for one in stored.status.containerStatuses] == [reason]
+
         await here.until(told)
-        stored = here.status()
-        assert stored is not None
-        assert stored.status.containerStatuses[0].state.waiting.reason == reason
+        # Told and written are two things, and either may be first.
+        await here.until(waits_for_it)
 
 
 async def test_pod_waits_for_its_claim_says_so_when_it_takes_long_and_starts_the_moment_it_is_bound(
