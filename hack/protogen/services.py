@@ -138,6 +138,32 @@ BATCH_UPDATE_STATUS = Method(
     ),
     (("repeated RESULT", "results", 1, "In the order of the request."),),
 )
+# A Status is enough of an answer: nobody who ends or marks many objects looks at what is left of each.
+_STATUSES: Fields = ((f"repeated {STATUS}", "statuses", 1, "In the order of the request; code 200 for success."),)
+BATCH_PATCH = Method(
+    "BatchPatch",
+    "Changes parts of many objects of one namespace; each fails or succeeds by itself.",
+    (
+        _NAMESPACE,
+        (WIRE + "PatchType", "patch_type", 2, "Any but apply."),
+        (f"repeated {WIRE}NamedPatch", "patches", 3, ""),
+        ("string", "subresource", 4, "Such as status."),
+        ("bool", "dry_run", 5, ""),
+        ("string", "field_manager", 6, ""),
+        ("string", "field_validation", 7, ""),
+    ),
+    _STATUSES,
+)
+BATCH_DELETE = Method(
+    "BatchDelete",
+    "Deletes many objects of one namespace; each fails or succeeds by itself.",
+    (
+        _NAMESPACE,
+        (f"repeated {WIRE}NamedDelete", "deletes", 2, ""),
+        (META + "DeleteOptions", "options", 3, "For each of them."),
+    ),
+    _STATUSES,
+)
 UPDATE_STATUS = Method(
     "UpdateStatus",
     "Replaces the status of one object.",
@@ -223,6 +249,7 @@ def methods_of(resource: Record) -> list[Method]:
     found = [VERBS[verb] for verb in VERBS if verb in resource["verbs"]]
     if {"create", "list"} <= set(resource["verbs"]):
         found.append(BATCH_CREATE)
+    found += [batch for verb, batch in (("patch", BATCH_PATCH), ("delete", BATCH_DELETE)) if verb in resource["verbs"]]
     for name in resource.get("subresources") or {}:
         found += SUBRESOURCES.get(name, ())
     # Batches share the message that tells what became of one object.

@@ -29,6 +29,7 @@ MessageT = TypeVar("MessageT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
 
 PatchForm = Literal["json", "merge", "strategic", "apply"]
+Propagation = Literal["Background", "Foreground", "Orphan"]
 _PATCH_TYPES = {
     "json": wire_pb2.PATCH_TYPE_JSON,
     "merge": wire_pb2.PATCH_TYPE_MERGE,
@@ -284,6 +285,53 @@ class Client:
         )
         return _object(cls, await self._unary(cls, "Patch", request, wire_pb2.PatchResponse))
 
+    async def batch_patch(
+        self,
+        cls: type[MessageT],
+        namespace: str,
+        patches: Sequence[tuple[str, Mapping[str, Any] | Sequence[Any]]],
+        *,
+        type: Literal["json", "merge", "strategic"] = "merge",
+        subresource: str = "",
+    ) -> builtins.list[APIError | None]:
+        """Patch objects of one namespace by name in one call: for each, in order, None or its error."""
+        if not patches:
+            return []
+        request = wire_pb2.BatchPatchRequest(
+            namespace=namespace,
+            patch_type=_PATCH_TYPES[type],
+            patches=[wire_pb2.NamedPatch(name=name, patch=orjson.dumps(patch)) for name, patch in patches],
+            subresource=subresource,
+            field_manager=self._field_manager,
+        )
+        reply = await self._unary(cls, "BatchPatch", request, wire_pb2.BatchPatchResponse)
+        _check_count(len(reply.statuses), len(patches))
+        return [_error(status) for status in reply.statuses]
+
+    async def batch_delete(
+        self,
+        cls: type[MessageT],
+        namespace: str,
+        wanted: Sequence[tuple[str, str]],
+        *,
+        grace_period_s: int | None = None,
+        propagation: Propagation | None = None,
+    ) -> builtins.list[APIError | None]:
+        """Ask for the end of objects of one namespace in one call, each by name and uid (empty: whichever it is).
+
+        For each, in order, None or its error, as delete raises them.
+        """
+        if not wanted:
+            return []
+        request = wire_pb2.BatchDeleteRequest(
+            namespace=namespace,
+            deletes=[wire_pb2.NamedDelete(name=name, uid=uid) for name, uid in wanted],
+            options=_delete_options(grace_period_s, propagation).SerializeToString(),
+        )
+        reply = await self._unary(cls, "BatchDelete", request, wire_pb2.BatchDeleteResponse)
+        _check_count(len(reply.statuses), len(wanted))
+        return [_error(status) for status in reply.statuses]
+
     async def delete(
         self,
         cls: type[MessageT],
@@ -291,7 +339,7 @@ class Client:
         namespace: str = "",
         *,
         grace_period_s: int | None = None,
-        propagation: Literal["Background", "Foreground", "Orphan"] | None = None,
+        propagation: Propagation | None = None,
         preconditions_uid: str | None = None,
         absent_ok: bool = False,
     ) -> None:
@@ -299,11 +347,7 @@ class Client:
 
         Raises NotFound unless absent_ok, and Conflict when it is not the one of preconditions_uid.
         """
-        options = meta_pb2.DeleteOptions()
-        if grace_period_s is not None:
-            options.gracePeriodSeconds = grace_period_s
-        if propagation is not None:
-            options.propagationPolicy = propagation
+        options = _delete_options(grace_period_s, propagation)
         if preconditions_uid is not None:
             options.preconditions.uid = preconditions_uid
         request = wire_pb2.DeleteRequest(namespace=namespace, name=name, options=options.SerializeToString())
@@ -379,6 +423,15 @@ class Client:
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
         )
         return reply.FromString(answer)
+
+
+def _delete_options(grace_period_s: int | None, propagation: Propagation | None) -> meta_pb2.DeleteOptions:
+    options = meta_pb2.DeleteOptions()
+    if grace_period_s is not None:
+        options.gracePeriodSeconds = grace_period_s
+    if propagation is not None:
+        options.propagationPolicy = propagation
+    return options
 
 
 def _binding(item: Bind) -> binding_pb2.Binding:

@@ -23,6 +23,7 @@ _BUCKETS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0
 # HTTP's word for each method, as the metrics of REST clients have it; all others are POST.
 _METHODS = {"Get": "GET", "List": "GET", "Watch": "GET", "GetScale": "GET", "GetLog": "GET", "Patch": "PATCH"}
 _METHODS |= {"Update": "PUT", "UpdateStatus": "PUT", "Delete": "DELETE", "DeleteCollection": "DELETE", "Apply": "PATCH"}
+_METHODS |= {"BatchPatch": "PATCH", "BatchDelete": "DELETE"}
 
 
 class CountedTransport:

@@ -270,6 +270,34 @@ class FakeServer:
         merge = fake_rules.merge_status if request.subresource == "status" else fake_rules.merge_update
         return wire_pb2.PatchResponse(object=_raw(self._store_update(merge(new, old), old, dry_run=request.dry_run)))
 
+    async def batch_patch(self, cls: type[Any], request: wire_pb2.BatchPatchRequest) -> wire_pb2.BatchPatchResponse:
+        if request.patch_type == wire_pb2.PATCH_TYPE_APPLY:
+            raise BadRequest("an apply is of one object: it may create it")
+        singles = [
+            wire_pb2.PatchRequest(
+                namespace=request.namespace,
+                name=item.name,
+                patch_type=request.patch_type,
+                patch=item.patch,
+                subresource=request.subresource,
+                dry_run=request.dry_run,
+            )
+            for item in request.patches
+        ]
+        return wire_pb2.BatchPatchResponse(statuses=[await _status_of(self.patch(cls, one)) for one in singles])
+
+    async def batch_delete(self, cls: type[Any], request: wire_pb2.BatchDeleteRequest) -> wire_pb2.BatchDeleteResponse:
+        reply = wire_pb2.BatchDeleteResponse()
+        for item in request.deletes:
+            options = meta_pb2.DeleteOptions.FromString(request.options)
+            if item.uid:
+                options.preconditions.uid = item.uid
+            one = wire_pb2.DeleteRequest(
+                namespace=request.namespace, name=item.name, options=options.SerializeToString()
+            )
+            reply.statuses.append(await _status_of(self.delete(cls, one)))
+        return reply
+
     async def delete(self, cls: type[Any], request: wire_pb2.DeleteRequest) -> wire_pb2.DeleteResponse:
         obj = self._existing(cls, request.namespace, request.name)
         options = meta_pb2.DeleteOptions.FromString(request.options)
@@ -330,6 +358,8 @@ _VERBS: dict[str, tuple[type[Any], _Verb]] = {
     "Update": (wire_pb2.UpdateRequest, FakeServer.update),
     "UpdateStatus": (wire_pb2.UpdateRequest, FakeServer.update_status),
     "Patch": (wire_pb2.PatchRequest, FakeServer.patch),
+    "BatchPatch": (wire_pb2.BatchPatchRequest, FakeServer.batch_patch),
+    "BatchDelete": (wire_pb2.BatchDeleteRequest, FakeServer.batch_delete),
     "Delete": (wire_pb2.DeleteRequest, FakeServer.delete),
     "DeleteCollection": (wire_pb2.DeleteCollectionRequest, FakeServer.delete_collection),
     "Bind": (wire_pb2.CreateRequest, FakeServer.bind),
@@ -338,6 +368,15 @@ _VERBS: dict[str, tuple[type[Any], _Verb]] = {
     "GetScale": (wire_pb2.GetRequest, FakeServer.get_scale),
     "UpdateScale": (wire_pb2.UpdateRequest, FakeServer.update_scale),
 }
+
+
+async def _status_of(single: Awaitable[Any]) -> bytes:
+    """What became of one call of a batch."""
+    try:
+        await single
+    except APIError as err:
+        return err.to_status().SerializeToString()
+    return meta_pb2.Status(status="Success", code=200).SerializeToString()
 
 
 def _raw(obj: Any) -> bytes:

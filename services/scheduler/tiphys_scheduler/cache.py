@@ -34,6 +34,11 @@ class Cache:
         placed = self._placed.get(key)
         return placed.node if placed else ""
 
+    def pod_of(self, key: str) -> PodInfo | None:
+        """A pod that is placed or assumed, as it was seen last."""
+        placed = self._placed.get(key)
+        return placed.pod if placed else None
+
     def pods_on(self, node: str) -> list[PodInfo]:
         """Pods that are placed or assumed on a node."""
         return [placed.pod for placed in self._by_node.get(node, {}).values()]

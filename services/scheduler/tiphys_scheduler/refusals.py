@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from itertools import islice
 
-from tiphys.api.core.v1.pod_pb2 import Pod
-from tiphys_apimachinery.errors import APIError
 from tiphys_apimachinery.meta import format_time
 from tiphys_client.client import Client
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
+from tiphys_scheduler.batches import MOST_IN_CALL, by_namespace, patch_statuses
 from tiphys_scheduler.pod_info import PodInfo
 
 _log = get_logger("scheduler.refusals")
-_WORKERS = 4
+_CALLS_IN_FLIGHT = 4
 
 
 class Refusals:
@@ -33,33 +34,36 @@ class Refusals:
     async def run(self) -> None:
         """Writes until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(_WORKERS):
+            for _ in range(_CALLS_IN_FLIGHT):
                 group.create_task(self._work())
 
     async def _work(self) -> None:
         while True:
             await self._has_work.wait()
+            keys = list(islice(self._todo, MOST_IN_CALL))
+            batch = [self._todo.pop(key) for key in keys]
             if not self._todo:
                 self._has_work.clear()
-                continue
-            key = next(iter(self._todo))
-            pod, message, nominated = self._todo.pop(key)
-            await self._write(pod, message, nominated)
+            for namespace, some in by_namespace(batch, lambda refusal: refusal[0].namespace):
+                await self._write(namespace, some)
 
-    async def _write(self, pod: PodInfo, message: str, nominated: str) -> None:
-        condition = {
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": message,
-            "lastTransitionTime": format_time(self._clock.now()),
-        }
-        status: dict[str, object] = {"conditions": [condition]}
-        if nominated != pod.nominated_node:
-            status["nominatedNodeName"] = nominated or None
-        patch = {"metadata": {"uid": pod.uid}, "status": status}
-        try:
-            await self._client.patch(Pod, pod.name, pod.namespace, patch, type="strategic", subresource="status")
-        except APIError as err:
-            # The pod is tried again and refused again, which writes again.
-            _log.debug("refusal not written", pod=pod.key, err=str(err))
+    async def _write(self, namespace: str, refusals: Sequence[tuple[PodInfo, str, str]]) -> None:
+        since = format_time(self._clock.now())
+        patches = []
+        for pod, message, nominated in refusals:
+            condition = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": message,
+                "lastTransitionTime": since,
+            }
+            status: dict[str, object] = {"conditions": [condition]}
+            if nominated != pod.nominated_node:
+                status["nominatedNodeName"] = nominated or None
+            patches.append((pod, status))
+        errors = await patch_statuses(self._client, namespace, patches)
+        for (pod, _), error in zip(patches, errors, strict=True):
+            if error is not None:
+                # The pod is tried again and refused again, which writes again.
+                _log.debug("refusal not written", pod=pod.key, err=str(error))

@@ -446,6 +446,6 @@ class Scheduler:
         self.queue.remove(key)
         self._forget_nomination(key)
         self._drop(key)
-        node = self.cache.node_of(key)
+        node, info = self.cache.node_of(key), self.cache.pod_of(key)
         if self.cache.remove_pod(key):
-            self.queue.move_on(_POD_DELETED, node=node, pod=pod_info(pod))
+            self.queue.move_on(_POD_DELETED, node=node, pod=info)

@@ -256,6 +256,67 @@ async def test_A56_batch_larger_than_a_transaction_is_refused(subject: Subject) 
         await subject.client.batch_create(many, all_or_nothing=True)
 
 
+async def test_batch_patch_answers_for_each_in_order(subject: Subject) -> None:
+    for name in "ab":
+        await subject.client.create(config_map(subject, name, k="v"))
+    changes = [
+        ("a", {"data": {"k": "w"}}),
+        ("none", {"data": {"k": "w"}}),
+        ("b", {"metadata": {"uid": "another"}, "data": {"k": "w"}}),
+    ]
+    results = await subject.client.batch_patch(ConfigMap, subject.namespace, changes)
+    assert [type(result) for result in results] == [type(None), NotFound, Conflict]
+    listed = await subject.client.list(ConfigMap, subject.namespace)
+    found = {item.metadata.name: item.data["k"] for item in listed.items if item.metadata.name in ("a", "b")}
+    assert found == {"a": "w", "b": "v"}
+    assert await subject.client.batch_patch(ConfigMap, subject.namespace, []) == []
+
+
+async def test_batch_patch_of_statuses_merges_each_by_the_keys_of_its_lists(subject: Subject) -> None:
+    made = [await subject.client.create(pod(subject, name)) for name in "ab"]
+    for kind in ("PodScheduled", "DisruptionTarget"):
+        condition = {"type": kind, "status": "False", "message": f"of {kind}"}
+        patches = [
+            (one.metadata.name, {"metadata": {"uid": one.metadata.uid}, "status": {"conditions": [condition]}})
+            for one in made
+        ]
+        answer = subject.client.batch_patch(Pod, subject.namespace, patches, type="strategic", subresource="status")
+        assert await answer == [None, None]
+    for name in "ab":
+        stored = await subject.client.get(Pod, name, subject.namespace)
+        assert {c.type: c.message for c in stored.status.conditions} == {
+            "PodScheduled": "of PodScheduled",
+            "DisruptionTarget": "of DisruptionTarget",
+        }
+
+
+async def test_batch_delete_answers_for_each_in_order(subject: Subject) -> None:
+    made = [await subject.client.create(config_map(subject, name)) for name in "ab"]
+    held = config_map(subject, "held")
+    held.metadata.finalizers.append("example.com/hold")
+    await subject.client.create(held)
+    wanted = [("a", made[0].metadata.uid), ("none", ""), ("b", "another"), ("held", "")]
+    results = await subject.client.batch_delete(ConfigMap, subject.namespace, wanted)
+    assert [type(result) for result in results] == [type(None), NotFound, Conflict, type(None)]
+    left = {item.metadata.name: item for item in (await subject.client.list(ConfigMap, subject.namespace)).items}
+    assert "a" not in left
+    assert not left["b"].metadata.HasField("deletionTimestamp")
+    assert left["held"].metadata.HasField("deletionTimestamp")
+    assert await subject.client.batch_delete(ConfigMap, subject.namespace, []) == []
+
+
+async def test_batch_delete_gives_each_pod_its_own_grace_unless_told_otherwise(subject: Subject) -> None:
+    for name, grace_s in (("long", 60), ("short", 5), ("now", 7)):
+        obj = pod(subject, name)
+        obj.spec.nodeName, obj.spec.terminationGracePeriodSeconds = "n1", grace_s
+        await subject.client.create(obj)
+    names = [("long", ""), ("short", "")]
+    assert await subject.client.batch_delete(Pod, subject.namespace, names) == [None, None]
+    assert await subject.client.batch_delete(Pod, subject.namespace, [("now", "")], grace_period_s=0) == [None]
+    left = (await subject.client.list(Pod, subject.namespace)).items
+    assert {item.metadata.name: item.metadata.deletionGracePeriodSeconds for item in left} == {"long": 60, "short": 5}
+
+
 async def test_batch_bind_answers_for_each_in_order(subject: Subject) -> None:
     await subject.client.create(pod(subject, "p"))
     results = await subject.client.bind(

@@ -155,6 +155,40 @@ async def test_A56_statuses_are_written_in_one_call_with_a_result_each(server: R
     assert found["status"]["phase"] == "Running"
 
 
+async def test_batches_of_patches_and_deletes_want_the_verb_of_the_single_call(server: RunningServer) -> None:
+    await create(server, CONFIG_MAPS, config_map("a"))
+    patch = wire_pb2.BatchPatchRequest(namespace="default", patch_type=wire_pb2.PATCH_TYPE_MERGE)
+    patch.patches.add(name="a", patch=b'{"data":{"k":"v"}}')
+    delete = wire_pb2.BatchDeleteRequest(namespace="default", deletes=[wire_pb2.NamedDelete(name="a")])
+    for method, request in (("BatchPatch", patch), ("BatchDelete", delete)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.grpc(CONFIG_MAPS, method, request, user="alice")
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    found = (await server.http("GET", "/api/v1/namespaces/default/configmaps/a")).json()
+    assert "data" not in found
+
+
+async def test_batch_of_patches_refuses_what_one_patch_may_not_be(server: RunningServer) -> None:
+    await create(server, CONFIG_MAPS, config_map("a", k="v"))
+    apply = wire_pb2.BatchPatchRequest(namespace="default", patch_type=wire_pb2.PATCH_TYPE_APPLY)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await server.grpc(CONFIG_MAPS, "BatchPatch", apply)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    merge = wire_pb2.BatchPatchRequest(namespace="default", patch_type=wire_pb2.PATCH_TYPE_MERGE)
+    for name, text in (
+        ("a", b"no JSON"),
+        ("", b"{}"),
+        ("a", b'{"metadata":{"name":"b"}}'),
+        ("a", b'{"data":{"k":"w"}}'),
+    ):
+        merge.patches.add(name=name, patch=text)
+    answer = wire_pb2.BatchPatchResponse.FromString(await server.grpc(CONFIG_MAPS, "BatchPatch", merge))
+    assert [meta_pb2.Status.FromString(raw).code for raw in answer.statuses] == [400, 400, 400, 200]
+    unnamed = wire_pb2.BatchDeleteRequest(namespace="default", deletes=[wire_pb2.NamedDelete(uid="u")])
+    deleted = wire_pb2.BatchDeleteResponse.FromString(await server.grpc(CONFIG_MAPS, "BatchDelete", unnamed))
+    assert [meta_pb2.Status.FromString(raw).code for raw in deleted.statuses] == [400]
+
+
 async def test_batch_bind_binds_each_pod_once(server: RunningServer) -> None:
     await create(server, PODS, pod("a"))
     await create(server, PODS, pod("b"))

@@ -29,10 +29,14 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """Objects in bytes as they came over gRPC. cls None is a patch: JSON, or YAML to apply."""
+    """Objects in bytes as they came over gRPC. cls None is a patch: JSON, or YAML to apply.
+
+    names says of a batch which object each is for; what is for all of them comes once.
+    """
 
     cls: type[Message] | None
     raw: Sequence[bytes]
+    names: Sequence[str] | None = None
 
 
 class Bodies:
@@ -79,6 +83,12 @@ class Bodies:
         return yaml_codec.parse(body.data) if kind in _YAML else orjson.loads(body.data)
 
     def _wire(self, body: Wire) -> Any:
+        if body.names is not None:
+            bodies = [self._wire(Wire(body.cls, (raw,))) for raw in body.raw]
+            if len(bodies) == 1:
+                bodies *= len(body.names)
+            items = [{"name": name, "body": value} for name, value in zip(body.names, bodies, strict=True)]
+            return {"kind": "List", "apiVersion": "v1", "items": items}
         if body.cls is None:
             return yaml_codec.parse(body.raw[0])
         values = [json_codec.to_json(body.cls.FromString(raw)) for raw in body.raw]

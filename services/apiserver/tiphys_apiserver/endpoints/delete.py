@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from tiphys.api.meta.v1 import meta_pb2
-from tiphys_apimachinery.errors import NotFound
+from tiphys_apimachinery.errors import APIError, BadRequest, NotFound
 from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.endpoints.batch import each
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.endpoints.list import list_objects
 from tiphys_apiserver.registry.deletion import read_options
@@ -31,6 +33,25 @@ async def delete(hall: Hall, served: Served, call: Call, options: meta_pb2.Delet
     admit = hall.admit(served, call, Operation.DELETE, options)
     deleted = await served.store.delete(ctx, call.info.name, request, admit)
     return replace(deleted, object=await served.served_form(deleted.object))
+
+
+async def delete_batch(
+    hall: Hall, served: Served, call: Call, wanted: Sequence[tuple[str, str]], *, options: meta_pb2.DeleteOptions
+) -> list[APIError | None]:
+    """Delete each by itself, by name and (where there is one) uid; for each the APIError that refused it, in order."""
+
+    async def one(item: tuple[str, str]) -> None:
+        name, uid = item
+        if not name:
+            raise BadRequest("name is required")
+        asked = options
+        if uid:
+            asked = meta_pb2.DeleteOptions()
+            asked.CopyFrom(options)
+            asked.preconditions.uid = uid
+        await delete(hall, served, replace(call, info=replace(call.info, name=name)), asked)
+
+    return await each(wanted, one)
 
 
 async def delete_collection(

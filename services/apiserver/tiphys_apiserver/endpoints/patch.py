@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from tiphys_apimachinery.codec import json_codec, yaml_codec
 from tiphys_apimachinery.dynamic import DynamicObject
-from tiphys_apimachinery.errors import BadRequest, UnsupportedMediaType
+from tiphys_apimachinery.errors import APIError, BadRequest, UnsupportedMediaType
 from tiphys_apimachinery.patch import json_patch, merge, strategic
 from tiphys_apimachinery.schema import Kind, descriptor_of, fields_by_json
 from tiphys_apiserver.admission.interface import Operation
+from tiphys_apiserver.endpoints.batch import each
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.endpoints.ownership import Ownership
 from tiphys_apiserver.registry.metadata import match_name
@@ -68,6 +69,20 @@ async def patch(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[
     admit = hall.admit(served, call, Operation.UPDATE)
     stored, is_new = await served.store.update(ctx, call.info.name, change, admit)
     return await served.served_form(stored), is_new
+
+
+async def patch_batch(
+    hall: Hall, served: Served, call: Call, wanted: Sequence[tuple[str, Patch]]
+) -> list[APIError | None]:
+    """Patch each by itself, by name; for each the APIError that refused it, in order."""
+
+    async def one(item: tuple[str, Patch]) -> None:
+        name, change = item
+        if not name:
+            raise BadRequest("name is required")
+        await patch(hall, served, replace(call, info=replace(call.info, name=name)), change)
+
+    return await each(wanted, one)
 
 
 async def _apply(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[Any, bool]:

@@ -51,6 +51,9 @@ def only_field(raw: bytes, number: int = 1) -> bytes:
     return b"".join((varint(number << 3 | 2), varint(len(raw)), raw))
 
 
+_DONE = only_field(meta_pb2.Status(status="Success", code=200).SerializeToString())
+
+
 class ResourceService:
     """Methods of one resource. Handlers take wire messages and answer bytes."""
 
@@ -70,7 +73,9 @@ class ResourceService:
             "BatchCreate": ("create", self.batch_create, wire_pb2.BatchCreateRequest),
             "Update": ("update", self.update, wire_pb2.UpdateRequest),
             "Patch": ("patch", self.patch, wire_pb2.PatchRequest),
+            "BatchPatch": ("patch", self.batch_patch, wire_pb2.BatchPatchRequest),
             "Delete": ("delete", self.delete, wire_pb2.DeleteRequest),
+            "BatchDelete": ("delete", self.batch_delete, wire_pb2.BatchDeleteRequest),
             "DeleteCollection": ("deletecollection", self.delete_collection, wire_pb2.DeleteCollectionRequest),
         }
         found = {
@@ -214,11 +219,7 @@ class ResourceService:
 
     async def patch(self, request: Request, context: Context) -> bytes:
         """Change parts of one object."""
-        kind = _PATCH_KINDS.get(request.patch_type)
-        if kind is None:
-            raise BadRequest("patch_type is not given")
-        if request.subresource and request.subresource not in self.served.info.subresources:
-            raise BadRequest(f"{self.served.info.plural} have no subresource {request.subresource!r}")
+        kind = self._patch_kind(request)
         call = make_call(
             context,
             self.served,
@@ -233,6 +234,26 @@ class ResourceService:
         stored, _ = await self.chain.run(call, lambda: patching.patch(self.hall, self.served, call, wanted))
         return only_field(stored.SerializeToString())
 
+    async def batch_patch(self, request: Request, context: Context) -> bytes:
+        """Change parts of many objects of one namespace; each has its own Status."""
+        kind = self._patch_kind(request)
+        if kind is patching.PatchKind.APPLY:
+            raise BadRequest("an apply is of one object: it may create it")
+        call = make_call(context, self.served, "patch", namespace=request.namespace, subresource=request.subresource)
+        call.sent = Wire(None, [item.patch for item in request.patches], names=[item.name for item in request.patches])
+        _write_options(call, request)
+        wanted = [(item.name, patching.Patch(kind, item.patch)) for item in request.patches]
+        results = await self.chain.run(call, lambda: patching.patch_batch(self.hall, self.served, call, wanted))
+        return _batch_statuses(results)
+
+    def _patch_kind(self, request: Request) -> patching.PatchKind:
+        kind = _PATCH_KINDS.get(request.patch_type)
+        if kind is None:
+            raise BadRequest("patch_type is not given")
+        if request.subresource and request.subresource not in self.served.info.subresources:
+            raise BadRequest(f"{self.served.info.plural} have no subresource {request.subresource!r}")
+        return kind
+
     async def delete(self, request: Request, context: Context) -> bytes:
         """Delete one object."""
         call = make_call(context, self.served, "delete", namespace=request.namespace, name=request.name)
@@ -240,6 +261,18 @@ class ResourceService:
         options = _delete_options(request.options)
         deleted = await self.chain.run(call, lambda: deleting.delete(self.hall, self.served, call, options))
         return only_field(deleted.object.SerializeToString())
+
+    async def batch_delete(self, request: Request, context: Context) -> bytes:
+        """Delete many objects of one namespace; each has its own Status."""
+        call = make_call(context, self.served, "delete", namespace=request.namespace)
+        names = [item.name for item in request.deletes]
+        call.sent = Wire(meta_pb2.DeleteOptions, (request.options,), names=names)
+        options = _delete_options(request.options)
+        wanted = [(item.name, item.uid) for item in request.deletes]
+        results = await self.chain.run(
+            call, lambda: deleting.delete_batch(self.hall, self.served, call, wanted, options=options)
+        )
+        return _batch_statuses(results)
 
     async def delete_collection(self, request: Request, context: Context) -> bytes:
         """Delete every object chosen."""
@@ -262,6 +295,11 @@ def _batch_results(results: Iterable[Any]) -> bytes:
         else:
             pieces.append(only_field(only_field(result.SerializeToString())))
     return b"".join(pieces)
+
+
+def _batch_statuses(results: Iterable[APIError | None]) -> bytes:
+    """A Status for each, one behind the other."""
+    return b"".join([_DONE if err is None else only_field(err.to_status().SerializeToString()) for err in results])
 
 
 def decode_message(cls: type[Message], version: str, kind: str, raw: bytes, field_validation: str) -> Any:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tiphys_scheduler.budgets import Budgets
 from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask
-from tiphys_scheduler.framework.interface import Event, FilterPlugin, NodePlugin, PostFilterResult
+from tiphys_scheduler.framework.interface import Event, FilterPlugin, PostFilterResult
 from tiphys_scheduler.framework.status import FitError
 from tiphys_scheduler.nominations import Nominations, clash
 from tiphys_scheduler.pod_info import Needs, PodInfo
@@ -323,7 +323,8 @@ class DefaultPreemption:
 
 def _is_unhelped(plugin: FilterPlugin) -> bool:
     """Whether the end of pods can't change what the plugin says of a node."""
-    return plugin.name == "VolumeBinding" or (isinstance(plugin, NodePlugin) and plugin.looks_at_nodes_alone)
+    # Not by isinstance: the check of a protocol costs more than the search for victims on a node.
+    return plugin.name == "VolumeBinding" or bool(getattr(plugin, "looks_at_nodes_alone", False))
 
 
 def _clashes(pod: PodInfo, other: PodInfo) -> bool:
