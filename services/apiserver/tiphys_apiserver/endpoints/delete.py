@@ -12,7 +12,7 @@ from tiphys_apiserver.admission.interface import Operation
 from tiphys_apiserver.endpoints.batch import each
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.endpoints.list import list_objects
-from tiphys_apiserver.registry.deletion import read_options
+from tiphys_apiserver.registry.deletion import DeleteRequest, read_options
 from tiphys_apiserver.registry.store import Deleted
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
@@ -21,35 +21,48 @@ from tiphys_apiserver.storage.list_query import ListQuery
 
 async def delete(hall: Hall, served: Served, call: Call, options: meta_pb2.DeleteOptions) -> Deleted:
     """Delete the object, or mark it. Raises NotFound, Conflict, Invalid, Forbidden."""
+    request = _request(served, call, options)
+    deleted = await _delete(hall, served, call, options, request=request)
+    return replace(deleted, object=await served.served_form(deleted.object))
+
+
+def _request(served: Served, call: Call, options: meta_pb2.DeleteOptions) -> DeleteRequest:
+    """What the options ask of this resource; a dry run becomes one of the call. Raises Invalid, BadRequest."""
     request = read_options(options)
     if request.propagation is None:
         request = replace(request, propagation=served.store.strategy.default_propagation)
     if call.dry_run or request.dry_run:
         call.dry_run = True
         request = replace(request, dry_run=True)
+    return request
+
+
+async def _delete(
+    hall: Hall, served: Served, call: Call, options: meta_pb2.DeleteOptions, *, request: DeleteRequest, name: str = ""
+) -> Deleted:
     ctx = hall.write_context(call)
     if not served.info.namespaced:
         ctx.namespace = ""
     admit = hall.admit(served, call, Operation.DELETE, options)
-    deleted = await served.store.delete(ctx, call.info.name, request, admit)
-    return replace(deleted, object=await served.served_form(deleted.object))
+    return await served.store.delete(ctx, name or call.info.name, request, admit)
 
 
 async def delete_batch(
     hall: Hall, served: Served, call: Call, wanted: Sequence[tuple[str, str]], *, options: meta_pb2.DeleteOptions
 ) -> list[APIError | None]:
     """Delete each by itself, by name and (where there is one) uid; for each the APIError that refused it, in order."""
+    request = _request(served, call, options)
 
     async def one(item: tuple[str, str]) -> None:
         name, uid = item
         if not name:
             raise BadRequest("name is required")
-        asked = options
+        asked, said = request, options
         if uid:
-            asked = meta_pb2.DeleteOptions()
-            asked.CopyFrom(options)
-            asked.preconditions.uid = uid
-        await delete(hall, served, replace(call, info=replace(call.info, name=name)), asked)
+            asked, said = replace(request, uid=uid), meta_pb2.DeleteOptions()
+            said.CopyFrom(options)
+            said.preconditions.uid = uid
+        await _delete(hall, served, call, said, request=asked, name=name)
 
     return await each(wanted, one)
 

@@ -138,7 +138,10 @@ def patch_object(cls: Any, current: Any, kind: PatchKind, document: Any, call: C
     if is_dynamic and kind is PatchKind.STRATEGIC:
         # How lists merge is said by no contract.
         raise UnsupportedMediaType.of((PatchKind.JSON.value, PatchKind.MERGE.value, PatchKind.APPLY.value))
-    touched = _touched(cls, document) if kind is not PatchKind.JSON and not is_dynamic else None
+    partial, uid, touched = document, "", None
+    if kind is not PatchKind.JSON and not is_dynamic:
+        partial, uid = _without_uid(document)
+        touched = _touched(cls, partial)
     if touched is None:
         return _decode(cls, _patch_values(cls, json_codec.to_json(current), kind, document), call)
     # Most patches are of one part: the others, of a pod the most by far, need not become JSON and back.
@@ -146,11 +149,24 @@ def patch_object(cls: Any, current: Any, kind: PatchKind, document: Any, call: C
     for name in touched:
         if current.HasField(name):
             before[name] = json_codec.to_json(getattr(current, name), with_type_meta=False)
-    parts = _decode(cls, _patch_values(cls, before, kind, document), call)
+    parts = _decode(cls, _patch_values(cls, before, kind, partial), call)
     patched = copy_of(current)
     for name in touched:
         copy_field(patched, parts, name)
+    if uid:
+        patched.metadata.uid = uid
     return patched
+
+
+def _without_uid(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The patch without metadata that only says which very object is meant, as many do, and that uid."""
+    metadata = document.get("metadata")
+    if len(document) < 2 or not isinstance(metadata, dict) or metadata.keys() != {"uid"}:
+        return document, ""
+    uid = metadata["uid"]
+    if not isinstance(uid, str) or not uid:
+        return document, ""
+    return {name: part for name, part in document.items() if name != "metadata"}, uid
 
 
 def _touched(cls: Any, document: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -413,19 +413,30 @@ class ResourceStore:
         """
         key = self.key(ctx.namespace, name)
         ctx.name = name
-        current = await self._read(key)
+        current = self._cached(ctx.namespace, name)
+        fresh = False
+        if current is None:
+            current, fresh = await self._read(key), True
         for _ in range(_UPDATE_ATTEMPTS):
             if current is None:
                 raise self._not_found(name)
             if self.keeps_versions and admit is not NO_ADMISSION:
                 # The server's own deletions need nobody who converts.
                 current = await self._upgraded(current)
-            deletion.check_preconditions(request, current, self.resource.plural, self.resource.group)
-            await admit.validate(None, current)
             try:
+                deletion.check_preconditions(request, current, self.resource.plural, self.resource.group)
+                await admit.validate(None, current)
                 return await self._delete_once(ctx, key, current, request)
             except RevisionMismatch as err:
-                current = self._decode(err.current)
+                current, fresh = self._decode(err.current), True
+            except APIError:
+                if fresh:
+                    raise
+                # As for an update: the refusal may come from a stale cache.
+                newest = await self._read(key)
+                if newest is not None and newest.metadata.resourceVersion == current.metadata.resourceVersion:
+                    raise
+                current, fresh = newest, True
         raise self._conflict(name)
 
     async def _delete_once(self, ctx: WriteContext, key: str, old: Any, request: DeleteRequest) -> Deleted:

@@ -176,9 +176,7 @@ class PodClass:
         self._compute_best()
 
     def _follow(self, changes: list[int]) -> None:
-        rows = np.array([max(row, ~row) for row in changes], np.intp)
-        if len(rows) > 1:
-            rows = np.unique(rows)
+        rows = np.array(sorted({max(row, ~row) for row in changes}), np.intp)
         if any(row < 0 for row in changes):
             self._compute_static(rows)
             self._compute(rows)
