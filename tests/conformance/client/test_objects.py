@@ -290,6 +290,29 @@ async def test_batch_patch_of_statuses_merges_each_by_the_keys_of_its_lists(subj
         }
 
 
+async def test_batch_patch_of_statuses_answers_for_each_in_order(subject: Subject) -> None:
+    made = [await subject.client.create(pod(subject, name)) for name in "ab"]
+    status = {"status": {"phase": "Running"}}
+    patches = [
+        ("a", {"metadata": {"uid": made[0].metadata.uid}, **status}),
+        ("none", status),
+        ("b", {"metadata": {"uid": "another"}, **status}),
+        ("a", {"status": {"reason": "twice"}}),
+        ("a", {"status": {"phase": "Running"}, "spec": {"nodeName": "n1"}}),
+    ]
+    results = await subject.client.batch_patch(Pod, subject.namespace, patches, type="strategic", subresource="status")
+    assert [type(result) for result in results] == [type(None), NotFound, Conflict, type(None), type(None)]
+    found = {one.metadata.name: one for one in (await subject.client.list(Pod, subject.namespace)).items}
+    assert (found["a"].status.phase, found["a"].status.reason) == ("Running", "twice")
+    assert found["b"].status.phase != "Running"
+    # What is wanted of it is not changed through this door.
+    assert not found["a"].spec.nodeName
+    again = await subject.client.batch_patch(Pod, subject.namespace, [("a", status)], subresource="status")
+    assert again == [None]
+    same = await subject.client.get(Pod, "a", subject.namespace)
+    assert same.metadata.resourceVersion == found["a"].metadata.resourceVersion
+
+
 async def test_batch_delete_answers_for_each_in_order(subject: Subject) -> None:
     made = [await subject.client.create(config_map(subject, name)) for name in "ab"]
     held = config_map(subject, "held")

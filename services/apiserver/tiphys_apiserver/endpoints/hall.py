@@ -13,7 +13,7 @@ from tiphys_apiserver.authorization.forbidden import forbidden
 from tiphys_apiserver.authorization.interface import Authorizer
 from tiphys_apiserver.endpoints.ownership import Ownership
 from tiphys_apiserver.endpoints.reader import Reader
-from tiphys_apiserver.registry.store import Admit
+from tiphys_apiserver.registry.admit import Admit
 from tiphys_apiserver.registry.strategy import WriteContext
 from tiphys_apiserver.registry.table import ResourceTable, Served
 from tiphys_apiserver.server.call import Call

@@ -14,8 +14,8 @@ from tiphys_apimachinery.dynamic import DynamicObject
 from tiphys_apimachinery.errors import APIError, BadRequest, UnsupportedMediaType
 from tiphys_apimachinery.patch import json_patch, merge, strategic
 from tiphys_apimachinery.schema import Kind, descriptor_of, fields_by_json
-from tiphys_apiserver.admission.interface import Operation
-from tiphys_apiserver.endpoints.batch import each
+from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
+from tiphys_apiserver.endpoints.batch import WIDTH, each
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.endpoints.ownership import Ownership
 from tiphys_apiserver.registry.metadata import match_name
@@ -74,7 +74,10 @@ async def patch(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[
 async def patch_batch(
     hall: Hall, served: Served, call: Call, wanted: Sequence[tuple[str, Patch]]
 ) -> list[APIError | None]:
-    """Patch each by itself, by name; for each the APIError that refused it, in order."""
+    """Patch each by itself, by name; for each the APIError that refused it, in order.
+
+    Statuses go the quick road, in one go; all else, and what fails there, goes the long one, each by itself.
+    """
 
     async def one(item: tuple[str, Patch]) -> None:
         name, change = item
@@ -82,7 +85,45 @@ async def patch_batch(
             raise BadRequest("name is required")
         await patch(hall, served, replace(call, info=replace(call.info, name=name)), change)
 
-    return await each(wanted, one)
+    results: list[APIError | None] = []
+    for start in range(0, len(wanted), WIDTH):
+        some = wanted[start : start + WIDTH]
+        done = await _patch_statuses(hall, served, call, some)
+        slow = iter(await each([item for item, is_done in zip(some, done, strict=True) if not is_done], one))
+        results += [None if is_done else next(slow) for is_done in done]
+    return results
+
+
+async def _patch_statuses(hall: Hall, served: Served, call: Call, wanted: Sequence[tuple[str, Patch]]) -> list[bool]:
+    """Patch those that are as the cache has them, where no admission plug-in needs to see each of them."""
+    info, resource = call.info, served.store.resource
+    is_home = served.info is resource and served.remote is None and bool(info.namespace) == resource.namespaced
+    if not is_home or info.subresource != "status" or not await _is_plain(hall, served, call):
+        return [False] * len(wanted)
+
+    def change(index: int, current: Any) -> Any:
+        name, asked = wanted[index]
+        patched = patch_object(resource.message, current, asked.kind, read_document(asked), call)
+        match_name(patched.metadata, name, info.namespace)
+        return patched
+
+    names = [name for name, _ in wanted]
+    return await served.store.set_statuses(hall.owned_context(served, call), names, change)
+
+
+async def _is_plain(hall: Hall, served: Served, call: Call) -> bool:
+    """Whether admission lets all such writes of the caller pass; False where it must see each."""
+    resource = served.store.resource
+    nothing: Any = resource.message()
+    attributes = AdmissionAttributes(
+        Operation.UPDATE, resource, call.info.subresource, call.info.namespace, "", nothing, nothing,
+        call.user, call.dry_run, None, call.warn, call.waited,
+    )  # fmt: skip
+    try:
+        return await hall.admission.admit_alike(attributes)
+    except APIError:
+        # Each is told by itself.
+        return False
 
 
 async def _apply(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[Any, bool]:

@@ -31,6 +31,7 @@ from tiphys_apimachinery.errors import (
 from tiphys_apimachinery.scheme import ResourceInfo
 from tiphys_apiserver.cel.aside import Aside
 from tiphys_apiserver.registry import deletion, metadata
+from tiphys_apiserver.registry.admit import NO_ADMISSION, Admit
 from tiphys_apiserver.registry.deletion import DeleteRequest
 from tiphys_apiserver.registry.differences import settle
 from tiphys_apiserver.registry.storage_errors import storage_errors
@@ -53,25 +54,6 @@ _NAME_ATTEMPTS = 8
 _UPDATE_ATTEMPTS = 64
 
 
-async def _nothing(_new: Any, _old: Any) -> None:
-    return None
-
-
-AdmissionStep = Callable[[Any, Any], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Admission as the store calls it: (new, old) each; old is None for create, new for delete.
-
-    mutate gives True where somebody from outside changed the object, so that it lacks defaults again.
-    """
-
-    mutate: AdmissionStep = _nothing
-    validate: AdmissionStep = _nothing
-
-
-NO_ADMISSION = Admit()
 # Makes the object to store from a private copy of the one stored (None where there is none).
 Change = Callable[[Any], Awaitable[Any]]
 
@@ -299,6 +281,55 @@ class ResourceStore:
                 stored[index] = isinstance(outcome, int)
         return stored
 
+    async def set_statuses(
+        self, ctx: WriteContext, names: Sequence[str], change: Callable[[int, Any], Any]
+    ) -> list[bool]:
+        """Change the statuses of objects that admission has judged already; for each whether it is as wanted now.
+
+        change gets the index and a private copy, and makes the object to store of it, or raises APIError. It is the
+        quick road for what goes well, as `set_each` is; where False comes back, `update` finds out why.
+        """
+        done = [False] * len(names)
+        if self.keeps_versions or ctx.dry_run or self.strategy.may_take_long or ctx.subresource != "status":
+            return done
+        writes: list[Replacement] = []
+        indexes: list[int] = []
+        for index, name in enumerate(names):
+            found = self.cacher.get_nowait(ctx.namespace, name)
+            if found is None:
+                continue
+            ctx.name = name
+            old: Any = self._message.FromString(found.raw)
+            try:
+                new = self._with_new_status(ctx, change(index, copy_of(old)), old)
+            except APIError:
+                continue
+            if new is None:
+                done[index] = True
+            elif not deletion.is_finished(new.metadata, self.strategy.holds_object(new)):
+                writes.append(Replacement(found.key, self._encode(new), found.rv, self.strategy.ttl_s(new)))
+                indexes.append(index)
+        if writes:
+            with storage_errors():
+                outcomes = await self._store.write_each(writes)
+            for index, outcome in zip(indexes, outcomes, strict=True):
+                done[index] = isinstance(outcome, int)
+        return done
+
+    def _with_new_status(self, ctx: WriteContext, new: Any, old: Any) -> Any | None:
+        """What is to be stored of new, None where nothing differs. Raises Conflict, Invalid."""
+        metadata.match_namespace(new.metadata, ctx.namespace if self.resource.namespaced else "")
+        self._check_version(new, old)
+        self._apply_defaults(ctx, new)
+        self._keep_metadata(ctx, new, old)
+        self.strategy.prepare_for_status_update(ctx, new, old)
+        errors = self.strategy.validate_status_update(ctx, new, old)
+        self._refuse(new.metadata.name, self._own(ctx, new, old) + errors)
+        new.metadata.resourceVersion = old.metadata.resourceVersion
+        changed = settle(new, old)
+        metadata.raise_generation(new, old, changed)
+        return new if changed else None
+
     async def _create_by_update(self, ctx: WriteContext, change: Change, admit: Admit) -> Any | None:
         """Create what an update names and finds absent; None when another writer was quicker."""
         obj = await change(None)
@@ -383,10 +414,7 @@ class ResourceStore:
 
     async def _prepare_update(self, ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
         strategy = self.strategy
-        metadata.prepare_update(new, old)
-        if ctx.trusted or (ctx.record_owner is None and not new.metadata.managedFields):
-            del new.metadata.managedFields[:]
-            new.metadata.managedFields.MergeFrom(old.metadata.managedFields)
+        self._keep_metadata(ctx, new, old)
         if ctx.trusted:
             return []
         if ctx.subresource == "status":
@@ -398,9 +426,22 @@ class ResourceStore:
         else:
             strategy.prepare_for_update(ctx, new, old)
             errors = await self._judged(strategy.validate_update, ctx, new, old)
+        return self._own(ctx, new, old) + errors
+
+    @staticmethod
+    def _keep_metadata(ctx: WriteContext, new: Any, old: Any) -> None:
+        """Put back what is not the caller's to change."""
+        metadata.prepare_update(new, old)
+        if ctx.trusted or (ctx.record_owner is None and not new.metadata.managedFields):
+            del new.metadata.managedFields[:]
+            new.metadata.managedFields.MergeFrom(old.metadata.managedFields)
+
+    @staticmethod
+    def _own(ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
+        """Record whose the changes are; the faults of the metadata."""
         if ctx.record_owner is not None:
             ctx.record_owner(new, old)
-        return metadata.validate_metadata_update(new.metadata, old.metadata) + errors
+        return metadata.validate_metadata_update(new.metadata, old.metadata)
 
     # -- delete
 
