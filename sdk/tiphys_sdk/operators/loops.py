@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from tiphys.api.apiextensions.v1.apiextensions_pb2 import CustomResourceDefinition
-from tiphys_apimachinery.errors import NotFound
+from tiphys_apimachinery.errors import Conflict, NotFound
 from tiphys_apimachinery.meta import get_controller_of, is_being_deleted, is_condition_true
 from tiphys_client.client import Client
 from tiphys_client.controller import Controller, RequeueAfter
@@ -93,7 +93,7 @@ class Loops:
                 await what()
                 return
             except Exception as err:
-                if not is_retriable(err):
+                if not (is_retriable(err) or isinstance(err, Conflict)):
                     raise
                 get_logger(self._name).warning("definitions are not there yet, will retry", err=str(err))
             await self._clock.sleep(backoff.next())
