@@ -29,6 +29,7 @@ from tests.bench.scheduler_plugins import measure_scheduler_plugins
 from tests.bench.scheduler_road import measure_scheduler_road
 from tests.bench.simulation import measure_simulation
 from tests.bench.storage import main as print_storage
+from tiphys_component import log
 
 
 def measure_codec() -> list[Figure]:
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-cluster", action="store_true", help="leave out what starts a whole cluster")
     parser.add_argument("--store", choices=STORES, action="append", help="store behind the API server; both by default")
     options = parser.parse_args(argv)
+    # What is measured in this process tells of what is wrong, and not of each thing that it does.
+    log.configure("warning")
     _print_machine()
     print_heading()
     figures = _measure(measure_codec())
