@@ -103,6 +103,17 @@ async def test_B18_the_back_off_outlives_the_controller() -> None:
         assert len(await running(later)) == 1
 
 
+async def test_B18_a_machine_whose_clock_is_an_hour_ahead_delays_a_job_no_longer() -> None:
+    async with house(JOB) as built:
+        await submit(built, job())
+        (pod,) = await running(built)
+        await end(built, pod, 1, ahead_s=3600)
+        await built.run_for(9)
+        assert await running(built) == []
+        await built.run_for(1.1)
+        assert len(await running(built)) == 1
+
+
 async def test_B19_over_its_deadline_a_job_fails_and_its_pods_go() -> None:
     async with house(JOB) as built:
         await submit(built, job(activeDeadlineSeconds=5, parallelism=2, completions=2))

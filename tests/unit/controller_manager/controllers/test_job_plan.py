@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from tests.unit.controller_manager.controllers.jobs import job
 from tests.unit.controller_manager.controllers.test_replicaset import view
 from tiphys.api.batch.v1 import batch_pb2
+from tiphys_apimachinery.meta import to_time
 from tiphys_component.clock import FakeClock
 from tiphys_controller_manager.controllers.job.backoff import Record, remaining
 from tiphys_controller_manager.controllers.job.counting import Tally, announce, clear_counted, count_pods, finish
 from tiphys_controller_manager.controllers.job.indexes import Indexes, parse_indexes
 from tiphys_controller_manager.controllers.job.plan import plan_pods, reached
 from tiphys_controller_manager.controllers.job.policies import rule_on, success_message
-from tiphys_controller_manager.controllers.job.verdict import assess, is_finished
+from tiphys_controller_manager.controllers.job.verdict import REACHED, assess, is_finished
 from tiphys_controller_manager.job_facts import TRACKING_FINALIZER, Exit, JobFacts
 from tiphys_controller_manager.pods import Owner, PodView
 
@@ -85,6 +87,30 @@ def test_B18_a_success_wipes_out_the_failures_before_it() -> None:
     assert Record(4, NOW - 40).after([good], [early, late]) == Record(1, NOW - 10)
     assert Record(4, NOW - 40).after([good], [early]) == Record()
     assert Record(4, NOW - 40).after([], []) == Record(4, NOW - 40)
+
+
+def test_B18_a_failure_that_another_clock_has_still_to_come_delays_only_once() -> None:
+    record = Record().after([], [pod("a", ended=NOW + 3600)]).seen_at(NOW)
+    assert [record.seen_at(NOW + passed).remaining(NOW + passed) for passed in (0.0, 4.0, 10.0)] == [10.0, 6.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("began", "ended", "said"),
+    [
+        pytest.param(NOW, NOW + 5, NOW + 5, id="as the clock says"),
+        pytest.param(NOW, NOW, NOW, id="at once"),
+        pytest.param(NOW + 3600, NOW, NOW + 3600, id="the clock was set back"),
+        pytest.param(NOW + 0.5, NOW + 0.25, NOW + 0.5, id="set back by less than a second"),
+    ],
+)
+def test_B18_no_job_is_completed_before_it_began(began: float, ended: float, said: float) -> None:
+    status = batch_pb2.JobStatus(startTime=to_time(_moment(began)))
+    assert finish(status, REACHED, _moment(ended))
+    assert status.completionTime == to_time(_moment(said))
+
+
+def _moment(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 def _rule(action: str, operator: str, *values: int, container: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ Source: kubernetes pkg/controller/job/backoff_utils.go. Its cap is that of the d
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tiphys_controller_manager.controllers.job.policies import facts_of
@@ -31,6 +31,14 @@ class Record:
             return Record(self.failures + len(bad), max(bad)) if bad else self
         later = [moment for moment in bad if moment > good]
         return Record(len(later), max(later, default=0.0))
+
+    def seen_at(self, now: float) -> Record:
+        """The record with no moment that is still to come.
+
+        The clock that stamped it was ahead, or this one was set back: it would be ahead at every look, and the delay
+        begin anew each time.
+        """
+        return self if self.last <= now else replace(self, last=now)
 
     def remaining(self, now: float) -> float:
         """Seconds until the next pod may be made."""

@@ -124,7 +124,10 @@ def finish(status: batch_pb2.JobStatus, verdict: Verdict, now: datetime.datetime
         return False
     put_condition(status, verdict.final, "True", why=(verdict.reason, verdict.message), now=now)
     if not verdict.has_failed:
-        status.completionTime.CopyFrom(to_time(now))
+        # Never before its start, which the API server refuses: a clock may have been set back since.
+        began, ended = status.startTime, to_time(now)
+        is_before = (ended.seconds, ended.nanos) < (began.seconds, began.nanos)
+        status.completionTime.CopyFrom(began if is_before else ended)
     return True
 
 
