@@ -143,6 +143,10 @@ class FakeClock:
                 callback()
         self._elapsed = target
 
+    def set_wall(self, by_s: float) -> None:
+        """Set the wall clock forward, or back below zero: monotonic time and the timers go on as they do."""
+        self._start += timedelta(seconds=by_s)
+
     async def run_for(self, seconds: float) -> None:
         """Move the clock from timer to timer and let tasks come to rest after each, so that new sleeps count too."""
         target = self._elapsed + seconds

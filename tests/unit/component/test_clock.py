@@ -75,3 +75,17 @@ async def test_system_clock_keeps_the_contract() -> None:
     await asyncio.wait_for(fired.wait(), 1)
     assert clock.now().tzinfo is not None
     assert clock.monotonic() <= clock.monotonic()
+
+
+async def test_wall_clock_that_is_set_moves_no_timer() -> None:
+    clock = FakeClock()
+    woken: list[float] = []
+    clock.call_later(10, lambda: woken.append(clock.monotonic()))
+    before = clock.now()
+    clock.set_wall(3600)
+    assert (clock.now() - before).total_seconds() == 3600
+    assert (clock.monotonic(), woken) == (0, [])
+    clock.set_wall(-7200)
+    clock.advance(10)
+    assert (clock.now() - before).total_seconds() == -3590
+    assert woken == [10]

@@ -141,6 +141,7 @@ class HorizontalPodAutoscalerController:
             pods=pods,
             tolerance=behavior.tolerance,
             now_s=self._clock.now().timestamp(),
+            monotonic_s=self._clock.monotonic(),
             cpu_initialization_s=options.horizontal_pod_autoscaler_cpu_initialization_period_s,
             initial_readiness_s=options.horizontal_pod_autoscaler_initial_readiness_delay_s,
         )

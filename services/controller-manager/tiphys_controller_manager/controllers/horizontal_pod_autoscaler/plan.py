@@ -83,7 +83,7 @@ def plan(
     """What to do. readings are those of spec.metrics, in order; nobody looks at them where measures do not decide."""
     current, bounds = around.current, bounds_of(spec)
     if not history.wishes:
-        history = history.wished(Wish(around.now_s, current), behavior.memory_s)
+        history = history.wished(Wish(around.monotonic_s, current), behavior.memory_s)
     start = Outcome(current, notes=(SCALE_READ,), measures=(), history=history)
     if current == 0 and bounds.least != 0:
         text = "scaling is disabled since the replica count of the target is zero"
@@ -143,7 +143,7 @@ def _without_answer(start: Outcome, count: int, failures: Sequence[tuple[Any, Me
 
 
 def _towards(best: Judged, start: Outcome, bounds: Bounds, around: Surroundings, *, behavior: Behavior) -> Outcome:
-    current, now_s, wanted = around.current, around.now_s, best.proposal.replicas
+    current, now_s, wanted = around.current, around.monotonic_s, best.proposal.replicas
     steady = stabilized(start.history, behavior, current=current, wanted=wanted, now_s=now_s)
     history = start.history.wished(Wish(now_s, wanted), behavior.memory_s)
     found = limited(history, behavior, bounds, current=current, wanted=steady, now_s=now_s)
@@ -166,7 +166,7 @@ def _readiness(wanted: int, steady: int, current: int) -> Note:
 
 
 def _rescale(start: Outcome, replicas: int, reason: str, around: Surroundings, *, behavior: Behavior) -> Outcome:
-    change = Change(around.now_s, replicas - around.current)
+    change = Change(around.monotonic_s, replicas - around.current)
     return replace(
         start,
         desired=replicas,

@@ -39,7 +39,10 @@ class Surroundings:
     seen: int
     pods: Sequence[PodFacts]
     tolerance: Tolerance
+    # The wall clock, as the moments of pods are told by it.
     now_s: float
+    # What was wished and done is dated by the clock that nobody sets: a calendar that jumps is no reason to wait.
+    monotonic_s: float
     # How long after its start a pod's use of processors says nothing about its work.
     cpu_initialization_s: float = 300.0
     # How soon after its start the first change to ready must come to count as that.

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from tests.unit.controller_manager.harness import House, house
 from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.autoscaling.v2 import autoscaling_pb2 as v2
@@ -140,6 +142,20 @@ async def test_B31_goes_down_when_it_has_wished_so_for_five_minutes() -> None:
         await it.house.run_for(280.0)
         assert await it.replicas() == 6
         assert (await it.said())["AbleToScale"] == ("True", "ScaleDownStabilized")
+        await it.house.run_for(60.0)
+        assert await it.replicas() == 1
+
+
+@pytest.mark.parametrize("by_s", [-3600.0, 3600.0], ids=["back", "forward"])
+async def test_calendar_that_jumps_changes_nothing_of_how_long_it_waits(by_s: float) -> None:
+    async with world(6) as it:
+        it.queue.length = 60
+        await it.house.client.create(scaler())
+        await it.house.run_for(30.0)
+        it.queue.length = 10
+        it.house.clock.set_wall(by_s)
+        await it.house.run_for(280.0)
+        assert await it.replicas() == 6
         await it.house.run_for(60.0)
         assert await it.replicas() == 1
 

@@ -48,7 +48,7 @@ def run(
     made: Any = json_codec.from_json(v2.HorizontalPodAutoscalerSpec, document, None)
     behavior = behavior_of(made, Defaults())
     pods = tuple(pod(name) for name in "abcdefghij"[:current])
-    around = Surroundings(current, current, pods, behavior.tolerance, NOW)
+    around = Surroundings(current, current, pods, behavior.tolerance, NOW, NOW)
     return plan(made, readings, around, behavior=behavior, history=history or History())
 
 

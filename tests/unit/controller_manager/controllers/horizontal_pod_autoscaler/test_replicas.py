@@ -31,7 +31,8 @@ def pod(name: str, **facts: object) -> PodFacts:
 def around(*pods: PodFacts, current: int | None = None, seen: int | None = None) -> Surroundings:
     """Pods, all of them wanted and seen where nothing else is said."""
     count = len(pods)
-    return Surroundings(count if current is None else current, count if seen is None else seen, pods, Tolerance(), NOW)
+    wanted, there = count if current is None else current, count if seen is None else seen
+    return Surroundings(wanted, there, pods, Tolerance(), NOW, NOW)
 
 
 def used(*values: int, at_s: float = NOW) -> dict[str, PodSample]:
