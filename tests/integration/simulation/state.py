@@ -124,15 +124,22 @@ async def _allowed(cluster: Cluster) -> int:
 
 
 def _storage(seen: Mapping[Any, list[Any]]) -> State:
-    """Claims that count: those of ordinals that are wanted, and all where none is to be kept."""
+    """Claims that count: those of ordinals that are wanted, and those that were to go with their pods.
+
+    A claim goes with its pod where the set takes that pod away. One whose pod was lost before the set shrank stays, as
+    in Kubernetes, and which came first is chance.
+    """
     kept = {one.metadata.name: one for one in seen[StatefulSet]}.get("keeper")
     claims = seen[PersistentVolumeClaim]
     if kept is None:
         counted = []
-    elif kept.spec.persistentVolumeClaimRetentionPolicy.whenScaled == "Delete":
-        counted = claims
     else:
-        counted = [one for one in claims if int(one.metadata.name.rpartition("-")[2]) < kept.spec.replicas]
+        counted = [
+            one
+            for one in claims
+            if int(one.metadata.name.rpartition("-")[2]) < kept.spec.replicas
+            or any(owner.kind == "Pod" for owner in one.metadata.ownerReferences)
+        ]
     bound = {one.spec.volumeName for one in claims}
     return {
         "claims": sorted(f"{one.metadata.name} {one.status.phase}" for one in counted),

@@ -271,6 +271,21 @@ async def test_B12_claims_end_with_whom_the_policy_names() -> None:
         assert owners(built, "data-web-0") == []
 
 
+async def test_B12_a_claim_whose_pod_was_lost_before_the_set_shrank_stays() -> None:
+    """As in Kubernetes: only a pod that the set itself takes away takes its claim along."""
+    async with house(CONTROLLER) as built:
+        left = PersistentVolumeClaim()
+        left.metadata.name, left.metadata.namespace = "data-web-1", "default"
+        await built.client.create(left)
+        made = stateful_set(1, templates=("data",))
+        made.spec.persistentVolumeClaimRetentionPolicy.whenScaled = "Delete"
+        await built.client.create(made)
+        await run_all(built)
+        assert names(await built.pods()) == ["web-0"]
+        claim: Any = built.client.stored(PersistentVolumeClaim, "data-web-1", "default")
+        assert not claim.metadata.ownerReferences
+
+
 async def test_B12_a_claim_that_is_going_is_not_used_again() -> None:
     async with house(CONTROLLER) as built:
         old = PersistentVolumeClaim()
