@@ -50,6 +50,6 @@ def test_a_killed_component_heals(cluster: Cluster, shop: Kubectl, component: st
     # A pod that is made now goes all the way through every component.
     eventually(lambda: "deployment" in shop("scale", "deployment/shop", "--replicas=4"))
     eventually(lambda: "successfully" in shop("rollout", "status", "deployment/shop", "--timeout=60s"))
-    assert len(pods(shop)) == 4
+    eventually(lambda: len(pods(shop)) == 4)
     assert eventually(lambda: ask(shop, "shop").endswith(" 1"))
     assert containers.items() <= started_at(shop).items(), "containers that ran were touched"

@@ -285,7 +285,7 @@ class Cacher:
                 with self._deadlines.begin():
                     revision = await self._store.revision()
             except (StorageError, TimeoutError) as err:
-                raise ServiceUnavailable(f"the store does not answer: {err or 'time-out'}") from err
+                raise ServiceUnavailable(f"the store does not answer: {str(err) or 'time-out'}") from err
         await self.wait_applied(max(revision, self._fill_revision))
 
     # -- reading
