@@ -26,6 +26,7 @@ from tiphys_kubelet.api import ApiClient
 from tiphys_kubelet.dra import prepared
 from tiphys_kubelet.dra.drivers import DraDrivers, DriverError
 from tiphys_kubelet.dra.prepared import CorruptState, PreparedClaim
+from tiphys_kubelet.resources.checkpoint import replace_file
 from tiphys_kubelet.resources.grants import DeviceGrant
 from tiphys_kubelet.resources.interface import PodDevices
 from tiphys_kubelet.volumes.keyed_locks import KeyedLocks
@@ -202,7 +203,7 @@ class ClaimManager:
 
     async def _save(self) -> None:
         async with self._writing:
-            await to_thread(prepared.write, self._path, prepared.encode(self._claims.values()))
+            await to_thread(replace_file, self._path, prepared.encode(self._claims.values()))
 
 
 class WithClaims:

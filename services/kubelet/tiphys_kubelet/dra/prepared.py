@@ -6,7 +6,6 @@ A claim is noted before its drivers are asked: whatever a crash leaves half done
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -113,21 +112,6 @@ def read(path: Path) -> list[PreparedClaim]:
         return decode(path.read_bytes())
     except FileNotFoundError:
         return []
-
-
-def write(path: Path, content: bytes) -> None:
-    """Replaces the file so that a crash at any moment leaves the old or the new one. Raises OSError. Blocks."""
-    draft = path.with_name(f".{path.name}.new")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _claim(entry: Mapping[str, Any]) -> PreparedClaim:
