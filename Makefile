@@ -1,6 +1,10 @@
 # `make help` lists the targets. `make up` and `make test` do all their set-up themselves.
 SHELL := /bin/bash
-PYTHON ?= python3
+# Another one is named by: make PYTHON=python3.12 dev
+ifndef PYTHON
+PYTHON := $(shell hack/find-python)
+endif
+export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS := 1
@@ -13,6 +17,7 @@ help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: requirements-dev.txt $(wildcard */pyproject.toml */*/pyproject.toml)
+	@hack/install-system-packages python
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip install --quiet --disable-pip-version-check "grpcio-tools>=1.76,<2" "mypy-protobuf>=3.6,<6"

@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.conformance.cri.subject import Subject
 from tests.support.containerd import ContainerdNode, containerd_node, missing
+from tests.support.promptness import PROMPTLY_S
 from tiphys_component.clock import SystemClock
 from tiphys_cri.endpoint import channel
+from tiphys_cri.errors import CRIError
 from tiphys_cri.fake import FakeImages, FakeRuntime
 from tiphys_cri.image import GrpcImageService
 from tiphys_cri.runtime import GrpcRuntimeService
@@ -55,5 +58,17 @@ async def subject(node: ContainerdNode | None, tmp_path: Path) -> AsyncIterator[
             yield subject
         finally:
             for sandbox in await subject.runtime.list_pod_sandboxes():
-                await subject.runtime.stop_pod_sandbox(sandbox.id)
+                await _stop(subject, sandbox.id)
                 await subject.runtime.remove_pod_sandbox(sandbox.id)
+
+
+async def _stop(subject: Subject, sandbox_id: str) -> None:
+    """Ask until it is stopped, as a kubelet does: containerd refuses while the shim of an ended container goes away."""
+    async with asyncio.timeout(PROMPTLY_S):
+        while True:
+            try:
+                return await subject.runtime.stop_pod_sandbox(sandbox_id)
+            except CRIError as err:
+                if err.code is not grpc.StatusCode.UNKNOWN:
+                    raise
+                await asyncio.sleep(0.1)
