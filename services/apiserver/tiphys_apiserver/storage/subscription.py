@@ -6,16 +6,13 @@ resumes it reads on from there; when the ring has moved past its place it is tol
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from tiphys_apimachinery.errors import APIError
 from tiphys_apiserver.storage.objects import CachedObject
 from tiphys_apiserver.storage.selection import Matcher
 from tiphys_apiserver.storage.watch_event import ADDED, EventBatch, WatchEvent
-
-if TYPE_CHECKING:
-    from tiphys_apiserver.storage.dispatcher import Dispatcher
 
 # Events handed out in one go to a watcher that catches up; the loop turns between two goes.
 CHUNK = 128
@@ -49,12 +46,35 @@ class RunningWatch(Protocol):
         """End the watch from the reader's side."""
 
 
+class Deliveries(Protocol):
+    """What a subscription asks of who hands out the events: the dispatcher of its cache."""
+
+    def deliver(self, subscription: Subscription, batch: EventBatch) -> None:
+        """Push a batch; a connection that fails loses its own watch only."""
+
+    def catch_up(self, subscription: Subscription) -> None:
+        """Deliver the next part of what a watcher has missed; when nothing is left it is live."""
+
+    def suspend(self, subscription: Subscription) -> None:
+        """Take a paused watcher out of those that get events at once."""
+
+    def forget(self, subscription: Subscription) -> None:
+        """Remove a watcher that is over."""
+
+    def bookmark(self, revision: int, *, initial_events_end: bool = False) -> WatchEvent:
+        """A new bookmark event."""
+        ...
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run in the next turn of the loop."""
+
+
 class Subscription:
     """One running watch. Begins paused if asked to; the sink pauses it while its transport is full."""
 
     __slots__ = (
         "_closed",
-        "_dispatcher",
+        "_deliveries",
         "_initial",
         "_scheduled",
         "_wants_end_bookmark",
@@ -69,7 +89,7 @@ class Subscription:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        deliveries: Deliveries,
         group: Group,
         sink: Sink,
         *,
@@ -78,7 +98,7 @@ class Subscription:
         wants_bookmarks: bool = False,
         wants_end_bookmark: bool = False,
     ) -> None:
-        self._dispatcher = dispatcher
+        self._deliveries = deliveries
         self.group = group
         self.sink = sink
         # Everything up to here was delivered or did not concern this watcher; of use only while it is not live.
@@ -102,7 +122,7 @@ class Subscription:
         """Deliver nothing more until resume()."""
         if not self.paused and not self._closed:
             self.paused = True
-            self._dispatcher.suspend(self)
+            self._deliveries.suspend(self)
 
     def resume(self) -> None:
         """Deliver what was missed, then go on."""
@@ -119,14 +139,14 @@ class Subscription:
         if not self._closed:
             self._closed = True
             self._initial = None
-            self._dispatcher.forget(self)
+            self._deliveries.forget(self)
             self.sink.ended(error)
 
     def schedule(self) -> None:
         """Catch up in the next turn of the loop."""
         if not self._scheduled:
             self._scheduled = True
-            self._dispatcher.call_soon(self._catch_up)
+            self._deliveries.call_soon(self._catch_up)
 
     def _catch_up(self) -> None:
         self._scheduled = False
@@ -135,18 +155,18 @@ class Subscription:
         if self._initial is not None:
             self._deliver_initial()
         else:
-            self._dispatcher.catch_up(self)
+            self._deliveries.catch_up(self)
 
     def _deliver_initial(self) -> None:
         assert self._initial is not None
         chunk = next(self._initial, None)
         if chunk is not None:
-            self._dispatcher.deliver(self, EventBatch([WatchEvent(ADDED, cached, cached.rv) for cached in chunk]))
+            self._deliveries.deliver(self, EventBatch([WatchEvent(ADDED, cached, cached.rv) for cached in chunk]))
         else:
             self._initial = None
             if self._wants_end_bookmark:
-                bookmark = self._dispatcher.bookmark(self.initial_revision, initial_events_end=True)
-                self._dispatcher.deliver(self, EventBatch([bookmark]))
+                bookmark = self._deliveries.bookmark(self.initial_revision, initial_events_end=True)
+                self._deliveries.deliver(self, EventBatch([bookmark]))
         if not self._closed and not self.paused:
             self.schedule()
 
