@@ -10,13 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from tiphys_apimachinery.errors import APIError
 from tiphys_client.client import Client
 from tiphys_component.app import start_loop
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
-from tiphys_scheduler.binder import Binder, Bound
+from tiphys_scheduler.binder import Binder
 from tiphys_scheduler.framework.interface import concerns
 from tiphys_scheduler.framework.profile import Profile
 from tiphys_scheduler.scheduling_queue import Waiting
@@ -64,7 +65,7 @@ class BindingCycle:
         self._clock = clock
         self._done = done
         self._volumes = volumes
-        self._binder = Binder(client, self._on_bound)
+        self._binder = Binder(client, clock=clock)
         self.volume_binder = VolumeBinder(client, storage, volumes, clock=clock, done=self._on_volumes)
         self._on_the_way: dict[str, Placed] = {}
         self._todo: deque[Placed] = deque()
@@ -82,7 +83,7 @@ class BindingCycle:
         profile, pod = placed.profile, placed.waiting.pod
         self._on_the_way[pod.key] = placed
         if placed.decisions is None and profile.is_plain_for(pod):
-            self._binder.add(placed.waiting, placed.node)
+            self._bind(placed)
             return
         for reserve in profile.reserves:
             if not concerns(reserve, pod):
@@ -146,7 +147,7 @@ class BindingCycle:
             self._todo.append(placed)
             self._has_work.set()
         else:
-            self._binder.add(placed.waiting, placed.node)
+            self._bind(placed)
 
     def _on_volumes(self, pending: Pending, fault: str) -> None:
         """The pod's volumes are bound, or will not be on this node."""
@@ -189,27 +190,32 @@ class BindingCycle:
             _log.error("plugin failed", pod=pod.key, step=step, err=str(err), exc_info=err)
             self._end(placed, Failure(f"{step}: {err}", "", err if isinstance(err, APIError) else None))
             return
-        self._binder.add(placed.waiting, placed.node)
+        self._bind(placed)
 
-    def _on_bound(self, bound: Bound) -> None:
-        placed = self._on_the_way[bound.waiting.pod.key]
-        if bound.error is None:
-            self._end(placed, None)
-        else:
-            self._end(placed, Failure(f"binding rejected: {bound.error}", "", bound.error))
+    def _bind(self, placed: Placed) -> None:
+        self._binder.add(placed.waiting, placed.node, partial(self._on_bound, placed))
+
+    def _on_bound(self, placed: Placed, error: APIError | None) -> None:
+        self._end(placed, None if error is None else Failure(f"binding rejected: {error}", "", error))
 
     def _end(self, placed: Placed, failure: Failure | None) -> None:
         pod = placed.waiting.pod
         if failure is None:
-            self._on_the_way.pop(pod.key, None)
+            self._leave(placed)
             for plugin in placed.profile.post_binds:
                 plugin.post_bind(pod, placed.node)
         else:
             self._release(placed)
         self._done(placed, failure)
 
+    def _leave(self, placed: Placed) -> None:
+        """Another pod of its name may be on its way by now."""
+        key = placed.waiting.pod.key
+        if self._on_the_way.get(key) is placed:
+            del self._on_the_way[key]
+
     def _release(self, placed: Placed) -> None:
-        self._on_the_way.pop(placed.waiting.pod.key, None)
+        self._leave(placed)
         if placed.decisions is not None:
             self._volumes.forget(placed.decisions)
         for plugin in reversed(placed.profile.reserves):
