@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from tiphys_apimachinery.codec import json_codec, proto_codec
 from tiphys_apimachinery.errors import APIError
@@ -14,7 +14,7 @@ from tiphys_apiserver.crd.schema import VersionSchema
 from tiphys_apiserver.crd.store import CustomStore
 from tiphys_apiserver.crd.strategy import CustomStrategy, FieldPaths, accept
 from tiphys_apiserver.crd.webhook_conversion import Caller, ConversionWebhook, WebhookConverter, webhook_of
-from tiphys_apiserver.registry.conversion import Converter
+from tiphys_apiserver.registry.conversion import Converter, RemoteConverter
 from tiphys_apiserver.registry.strategy import Environment
 from tiphys_apiserver.registry.table import ResourceTable, Served
 from tiphys_apiserver.storage.cacher import Cacher
@@ -56,15 +56,19 @@ class Kinds:
         home = infos[stored.name]
         webhook = webhook_of(crd, self.caller, self.environment.new_uid)
         others = infos if webhook is not None else {}
-        # Without a webhook versions differ in name only, and each may let other fields be selected.
-        fields = field_paths([home] if webhook is not None else list(infos.values()))
+        # Each version may let other fields be selected. Those of all are read of every object, in its own version.
+        fields = field_paths(infos.values())
         store = self._new_store(home, others, is_ending, fields)
         if webhook is not None:
-            upgrader = WebhookConverter(webhook, home, home)
+            upgrader = WebhookConverter(webhook, home, home, store.cacher.format)
             store.follow({info.api_version: info.message for info in infos.values()}, upgrader.from_storage)
         elif set(crd.status.storedVersions) - {stored.name}:
             store.follow({}, None)
-        return [_served(infos[version.name], home, store, webhook) for version in crd.spec.versions if version.served]
+        served = [infos[version.name] for version in crd.spec.versions if version.served]
+        if webhook is None:
+            return [_served(info, store, None if info is home else _renaming(home, info)) for info in served]
+        lies_at_home = set(crd.status.storedVersions) == {stored.name}
+        return [_converted(info, store, webhook, is_home_of_all=lies_at_home and info is home) for info in served]
 
     def _new_store(
         self, info: CustomInfo, versions: Mapping[str, CustomInfo], is_ending: Callable[[], bool], fields: FieldPaths
@@ -92,11 +96,18 @@ def _new_format(info: CustomInfo, fields: tuple[str, ...], strategy: CustomStrat
     )
 
 
-def _served(info: CustomInfo, home: CustomInfo, store: CustomStore, webhook: ConversionWebhook | None) -> Served:
-    if webhook is not None:
-        made = Served(info, store, None, WebhookConverter(webhook, info, home))
-    else:
-        made = Served(info, store, None if info is home else _renaming(home, info))
+def _converted(info: CustomInfo, store: CustomStore, webhook: ConversionWebhook, *, is_home_of_all: bool) -> Served:
+    home, made = cast(CustomInfo, store.resource), cast(CustomFormat, store.cacher.format)
+    served_format = made.others.get(info.api_version, made)
+    return _served(
+        info, store, None, WebhookConverter(webhook, info, home, served_format, is_home_of_all=is_home_of_all)
+    )
+
+
+def _served(
+    info: CustomInfo, store: CustomStore, converter: Converter | None, remote: RemoteConverter | None = None
+) -> Served:
+    made = Served(info, store, converter, remote)
     made.fields = frozenset(info.selectable_fields)
     return made
 

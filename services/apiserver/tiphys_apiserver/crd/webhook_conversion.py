@@ -90,22 +90,30 @@ def _read(info: CustomInfo, document: Mapping[str, Any]) -> Any:
 
 
 class WebhookConverter:
-    """Both ways between one served version and the stored one. See RemoteConverter."""
+    """Both ways between one served version and the stored one. See RemoteConverter.
 
-    def __init__(self, webhook: ConversionWebhook, info: CustomInfo, home: CustomInfo) -> None:
+    served_format is how objects of the served version are written.
+    """
+
+    def __init__(
+        self,
+        webhook: ConversionWebhook,
+        info: CustomInfo,
+        home: CustomInfo,
+        served_format: ObjectFormat,
+        *,
+        is_home_of_all: bool = False,
+    ) -> None:
+        self.format = served_format
+        self.is_home_of_all = is_home_of_all
         self._webhook = webhook
         self._info = info
         self._home = home
         self._aside = Aside()
-        self._format: ObjectFormat | None = None
         self._kept: OrderedDict[_Key, CachedObject] = OrderedDict()
         self._kept_bytes = 0
         # Objects that somebody asks the webhook about just now.
         self._asked: dict[_Key, asyncio.Future[CachedObject]] = {}
-
-    def attach(self, served_format: ObjectFormat) -> None:
-        """Tell it how objects of the served version are written, once."""
-        self._format = served_format
 
     async def to_storage(self, obj: Any) -> Any:
         """The object in the stored version. Raises Invalid for one that its own version's schema does not take."""
@@ -167,8 +175,7 @@ class WebhookConverter:
                     future.set_result(found[place])
 
     def _keep(self, item: CachedObject, obj: Any) -> CachedObject:
-        assert self._format is not None
-        made = CachedObject(item.key, item.rv, obj, self._format)
+        made = CachedObject(item.key, item.rv, obj, self.format)
         self._kept[item.key, item.rv] = made
         self._kept_bytes += len(made.raw)
         while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
@@ -178,10 +185,9 @@ class WebhookConverter:
         return made
 
     def _bookmark(self, item: CachedObject) -> CachedObject:
-        assert self._format is not None
         made: Any = self._info.message()
         made.metadata.CopyFrom(item.message().metadata)
-        return CachedObject("", item.rv, made, self._format)
+        return CachedObject("", item.rv, made, self.format)
 
 
 def webhook_of(crd: Any, caller: Caller, new_uid: Callable[[], str]) -> ConversionWebhook | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tiphys_apimachinery.errors import BadRequest
@@ -11,18 +12,53 @@ from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
 from tiphys_apiserver.storage.cacher import CachedList
 from tiphys_apiserver.storage.list_query import ListQuery
-from tiphys_apiserver.storage.selection import Selection
+from tiphys_apiserver.storage.objects import CachedObject
+from tiphys_apiserver.storage.selection import PLACE_FIELDS, Matcher, Selection
 
-# Fields that every kind can be selected by.
-_OF_ALL = frozenset({"metadata.name", "metadata.namespace"})
+# Objects of one question to who converts, where a page is not longer.
+_AT_ONCE = 500
 
 
 async def list_objects(served: Served, call: Call, query: ListQuery) -> CachedList:
     """A page of objects. Raises BadRequest, Invalid, Expired, Timeout."""
-    page = await served.store.cacher.list(selection_of(served, call), query)
+    selection = selection_of(served, call)
+    cached, rest = divided(served, selection)
+    page = await served.store.cacher.list(cached, query)
+    if rest is not None:
+        return await _chosen(served, page, query, outline=cached, rest=rest)
     if served.converter is None and served.remote is None:
         return page
     return replace(page, items=await served.viewed(page.items))
+
+
+async def _chosen(
+    served: Served, page: CachedList, query: ListQuery, *, outline: Selection, rest: Matcher
+) -> CachedList:
+    """Pages of what may be chosen are converted, from this one on, until there is enough of what is."""
+    cacher, limit = served.store.cacher, query.limit
+    found = chosen(await served.viewed(page.items), rest)
+    while page.continue_token and len(found) <= limit:
+        more = ListQuery(limit=max(limit, _AT_ONCE), continue_token=page.continue_token)
+        page = await cacher.list(outline, more)
+        found += chosen(await served.viewed(page.items), rest)
+    return cacher.page(found, page.revision, rest, limit=limit)
+
+
+def chosen(items: Sequence[CachedObject], matcher: Matcher) -> list[CachedObject]:
+    """Those that the matcher takes."""
+    matches = matcher.matches
+    return list(items) if matches is None else [cached for cached in items if matches(cached)]
+
+
+def divided(served: Served, selection: Selection) -> tuple[Selection, Matcher | None]:
+    """What the cache can choose, and what is left to ask of objects in the served version, None where nothing is.
+
+    An object that somebody else converts may have other labels and fields in each version.
+    """
+    outline = selection.outline()
+    if served.remote is None or served.remote.is_home_of_all or outline == selection:
+        return selection, None
+    return outline, Matcher(selection, served.format)
 
 
 def selection_of(served: Served, call: Call) -> Selection:
@@ -40,7 +76,7 @@ def selection_of(served: Served, call: Call) -> Selection:
         raise BadRequest(str(err)) from err
     if served.fields is not None:
         for term in fields.requirements:
-            if term.field not in served.fields and term.field not in _OF_ALL:
+            if term.field not in served.fields and term.field not in PLACE_FIELDS:
                 raise BadRequest(f"field label not supported: {term.field}")
     if fields and served.converter is not None:
         names = served.converter.field_names

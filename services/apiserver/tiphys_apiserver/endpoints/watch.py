@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from tiphys_apiserver.endpoints.converted_watch import ConvertedWatch
-from tiphys_apiserver.endpoints.list import selection_of
+from tiphys_apiserver.endpoints.list import divided, selection_of
 from tiphys_apiserver.registry.table import Served
 from tiphys_apiserver.server.call import Call
 from tiphys_apiserver.storage.list_query import WatchQuery
@@ -26,9 +26,10 @@ async def watch_converted(
     served: Served, call: Call, query: WatchQuery, sink: Sink, *, serve: Callable[[ConvertedWatch], Awaitable[None]]
 ) -> None:
     """The same where somebody else converts: serve is given the watch and ends with it."""
-    stream = await served.store.cacher.stream(selection_of(served, call), query)
+    cached, rest = divided(served, selection_of(served, call))
+    stream = await served.store.cacher.stream(cached, query)
     call.free_seat()
-    running = ConvertedWatch(served, stream, sink)
+    running = ConvertedWatch(served, stream, sink, rest)
     async with asyncio.TaskGroup() as group:
         pump = group.create_task(running.run(), name=f"conversion of {served.info.plural}")
         try:

@@ -37,8 +37,14 @@ class RemoteConverter(Protocol):
     Each raises InternalError where the conversion fails.
     """
 
-    def attach(self, served_format: ObjectFormat) -> None:
-        """Tell it how objects of the served version are written, once."""
+    @property
+    def format(self) -> ObjectFormat:
+        """How objects of the served version are written."""
+        ...
+
+    @property
+    def is_home_of_all(self) -> bool:
+        """Whether every object lies in the served version, so that the cache can choose among them."""
         ...
 
     async def to_storage(self, obj: Any) -> Any:

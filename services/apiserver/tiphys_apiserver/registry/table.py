@@ -51,11 +51,11 @@ class Served:
         self.fields: frozenset[str] | None = None
         # Makers of watch frames, by form: the same for all watchers, and gone when the kind is.
         self.frames: dict[tuple[Any, str], Any] = {}
-        is_home = converter is None and (remote is None or info is store.resource)
-        self.format = store.cacher.format if is_home else object_format(info)
         self.remote = remote
         if remote is not None:
-            remote.attach(self.format)
+            self.format = remote.format
+        else:
+            self.format = store.cacher.format if converter is None else object_format(info)
 
     def to_storage(self, obj: Any) -> Any:
         """The object in the stored version."""

@@ -128,7 +128,7 @@ class ResourceService:
             send_initial_events=initial,
         )
         call.sends_initial_events = bool(initial)
-        selection = listing.selection_of(self.served, call)
+        selection, rest = listing.divided(self.served, listing.selection_of(self.served, call))
         call.streams = True
         stream = await self.chain.run(call, lambda: self.served.store.cacher.stream(selection, query))
         try:
@@ -136,9 +136,11 @@ class ResourceService:
                 # Answer at once: a caller may wait for the head to know that its watch is on.
                 await context.send_initial_metadata(())
                 async for batch in stream:
+                    shown = batch
                     if self.served.remote is not None:
-                        batch = await converted_batch(self.served, batch)
-                    yield batch.frame(self._frames)
+                        shown = await converted_batch(self.served, batch, rest)
+                    if shown is not None:
+                        yield shown.frame(self._frames)
         finally:
             if call.record is not None:
                 call.record.ended()

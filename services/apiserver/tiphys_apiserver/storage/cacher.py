@@ -313,8 +313,7 @@ class Cacher:
         """The objects chosen. Raises Invalid, BadRequest, Expired (a forgotten revision), Timeout (a future one)."""
         plan = plan_list(query)
         matcher = Matcher(selection, self.format)
-        base = f"{self.prefix}{selection.namespace}/" if selection.namespace else self.prefix
-        start_after = base + plan.start_after if plan.start_after else ""
+        start_after = self._base(selection) + plan.start_after if plan.start_after else ""
         if plan.freshness is Freshness.EXACT:
             await self.wait_applied(plan.revision)
             found, revision = await self._select_at(matcher, plan, start_after, query.limit)
@@ -323,7 +322,10 @@ class Cacher:
             limit = query.limit and query.limit + 1
             found = self._cache.select(matcher, start_after=start_after, limit=limit)
             revision = self.revision
-        return self._page(found, revision, matcher, base=base, limit=query.limit)
+        return self.page(found, revision, matcher, limit=query.limit)
+
+    def _base(self, selection: Selection) -> str:
+        return f"{self.prefix}{selection.namespace}/" if selection.namespace else self.prefix
 
     async def _select_at(
         self, matcher: Matcher, plan: ListPlan, start_after: str, limit: int
@@ -345,11 +347,11 @@ class Cacher:
         except StorageError as err:
             raise ServiceUnavailable(str(err)) from err
 
-    def _page(
-        self, found: Sequence[CachedObject], revision: int, matcher: Matcher, *, base: str, limit: int
-    ) -> CachedList:
+    def page(self, found: Sequence[CachedObject], revision: int, matcher: Matcher, *, limit: int) -> CachedList:
+        """What was found, cut to the limit; where more was found, with a token to go on with."""
         if not limit or len(found) <= limit:
             return CachedList(found, revision)
+        base = self._base(matcher.selection)
         items = found[:limit]
         token = make_token(revision, items[-1].key[len(base) :])
         return CachedList(items, revision, token, self._remaining(matcher, revision, items[-1].key))

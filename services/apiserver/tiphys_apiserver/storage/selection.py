@@ -15,6 +15,8 @@ Pin = tuple[str, str, str]
 LABEL = "label"
 FIELD = "field"
 OWNER = "owner"
+# Fields that every kind can be selected by.
+PLACE_FIELDS = frozenset({"metadata.name", "metadata.namespace"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,11 @@ class Selection:
     labels: Selector = field(default_factory=Selector)
     fields: FieldSelector = field(default_factory=FieldSelector)
     owner_uid: str = ""
+
+    def outline(self) -> Selection:
+        """What of it holds of an object in whichever version: webhooks convert labels and fields, but not its place."""
+        fields = tuple(term for term in self.fields.requirements if term.field in PLACE_FIELDS)
+        return Selection(self.namespace, fields=FieldSelector(fields), owner_uid=self.owner_uid)
 
 
 class Matcher:

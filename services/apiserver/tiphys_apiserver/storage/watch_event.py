@@ -19,14 +19,17 @@ FrameMaker = Callable[["WatchEvent"], bytes]
 
 
 class WatchEvent:
-    """One event as a watcher sees it; immutable but for the frames it remembers."""
+    """One event as a watcher sees it; immutable but for the frames it remembers. previous is known of MODIFIED."""
 
-    __slots__ = ("_frames", "object", "revision", "type")
+    __slots__ = ("_frames", "object", "previous", "revision", "type")
 
-    def __init__(self, event_type: WatchEventType, cached: CachedObject, revision: int) -> None:
+    def __init__(
+        self, event_type: WatchEventType, cached: CachedObject, revision: int, previous: CachedObject | None = None
+    ) -> None:
         self.type: WatchEventType = event_type
         self.object = cached
         self.revision = revision
+        self.previous = previous
         self._frames: dict[str | FrameMaker, bytes] | None = None
 
     def frame(self, kind: str | FrameMaker) -> bytes:
@@ -95,7 +98,7 @@ class Change:
             assert self.current is not None
             if before:
                 if self._modified is None:
-                    self._modified = WatchEvent(MODIFIED, self.current, self.revision)
+                    self._modified = WatchEvent(MODIFIED, self.current, self.revision, self.previous)
                 return self._modified
             if self._added is None:
                 self._added = WatchEvent(ADDED, self.current, self.revision)

@@ -61,9 +61,7 @@ class Webhook:
 
 def converter(webhook: Webhook) -> WebhookConverter:
     uids = count()
-    made = WebhookConverter(ConversionWebhook(ENDPOINT, webhook, lambda: f"u{next(uids)}"), NEW, NEW)
-    made.attach(NEW_FORMAT)
-    return made
+    return WebhookConverter(ConversionWebhook(ENDPOINT, webhook, lambda: f"u{next(uids)}"), NEW, NEW, NEW_FORMAT)
 
 
 def cached(name: str, rv: int = 1, *, of: Any = OLD) -> CachedObject:
