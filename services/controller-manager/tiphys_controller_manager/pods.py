@@ -111,9 +111,15 @@ class PodView:
         """Whether it counts as one of its owner's replicas."""
         return not self.is_finished and not self.is_deleting
 
-    def available_at(self, min_ready_s: int) -> float | None:
-        """When it has been, or will have been, ready for so long; None while it is not ready."""
-        return None if self.ready_since is None else self.ready_since + min_ready_s
+    def available_in(self, min_ready_s: int, *, now: float) -> float | None:
+        """Seconds until it has been ready for so long, 0.0 once it has; None while it is not ready.
+
+        Never more than min_ready_s: where the moment at which it became ready has not come yet, this machine's clock is
+        behind the node's, and may be set right at any time. Without min_ready_s no clock is asked, as in Kubernetes.
+        """
+        if self.ready_since is None:
+            return None
+        return min(max(0.0, self.ready_since + min_ready_s - now), float(min_ready_s))
 
 
 def pod_view(pod: pod_pb2.Pod) -> PodView:

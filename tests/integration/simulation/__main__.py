@@ -18,6 +18,7 @@ from tests.integration.simulation.scenario import draw
 from tiphys_component import log
 
 _TELL_EVERY = 50
+_TELL_OF = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,11 +47,13 @@ def _play_one(seed: int) -> int:
 
 def _play_many(seeds: range, jobs: int, level: str) -> int:
     began, failed, events = time.monotonic(), 0, 0
+    longest: list[tuple[float, int]] = []
     with ProcessPoolExecutor(jobs, initializer=log.configure, initargs=(level,)) as pool:
         played = {pool.submit(play, seed): seed for seed in seeds}
         for number, future in enumerate(as_completed(played), 1):
             seed, outcome = played.pop(future), future.result()
             events += outcome.events
+            longest = sorted([*longest, (outcome.lasted_s, seed)], reverse=True)[:_TELL_OF]
             if outcome.faults:
                 failed += 1
                 sys.stdout.write(f"seed {seed}: {'; '.join(outcome.faults[:3])}\n")
@@ -61,6 +64,8 @@ def _play_many(seeds: range, jobs: int, level: str) -> int:
                 said = f"{number} of {len(seeds)} seeds, {failed} failed, {events} events, {took_s:.0f} s\n"
                 sys.stdout.write(said)
                 sys.stdout.flush()
+    told = ", ".join(f"{seed} ({lasted_s:.0f} s)" for lasted_s, seed in longest)
+    sys.stdout.write(f"settled last, in virtual time: {told}\n")
     return bool(failed)
 
 

@@ -58,8 +58,8 @@ async def end_state(cluster: Cluster) -> State:
 
 
 async def is_settled(cluster: Cluster) -> bool:
-    """Whether all sets say that they are done, and nothing is on its way."""
-    if not await is_done(cluster):
+    """Whether all sets say that they are done, truly, and nothing is on its way."""
+    if not await is_done(cluster) or not await _sets_tell_the_truth(cluster):
         return False
     state = await end_state(cluster)
     at_rest = state["endpoints"] == state["ready in the service"] and not state["unused volumes"]
@@ -82,6 +82,19 @@ async def is_done(cluster: Cluster, without: str = "") -> bool:
     if not all(map(is_over, seen[Job])) or any(one.status.active for one in seen[CronJob]):
         return False
     return _follows_load(cluster, seen[Deployment]) and await _bounded_sets_are_done(cluster, seen[ReplicaSet])
+
+
+async def _sets_tell_the_truth(cluster: Cluster) -> bool:
+    """Whether the sets count the pods that there are.
+
+    While no controller manager leads, as for the term of a lease after it was killed, nobody takes notice of a pod that
+    is lost, and its set says for so long that it is done.
+    """
+    seen = await _look(cluster, (Pod, ReplicaSet, StatefulSet, DaemonSet))
+    ready = Counter(owner.uid for pod in seen[Pod] if is_ready(pod) and (owner := get_controller_of(pod)))
+    told = {one.metadata.uid: one.status.readyReplicas for kind in (ReplicaSet, StatefulSet) for one in seen[kind]}
+    told |= {one.metadata.uid: one.status.numberReady for one in seen[DaemonSet]}
+    return all(ready[uid] == number for uid, number in told.items())
 
 
 async def _look(cluster: Cluster, kinds: Iterable[Any]) -> dict[Any, list[Any]]:

@@ -11,7 +11,13 @@ from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.core.v1 import pod_pb2
 from tiphys_apimachinery.errors import Forbidden, ServiceUnavailable
 from tiphys_apimachinery.meta import get_controller_of
-from tiphys_controller_manager.controllers.replicaset.plan import Failure, plan_pods, slow_start, status_of
+from tiphys_controller_manager.controllers.replicaset.plan import (
+    Failure,
+    next_available,
+    plan_pods,
+    slow_start,
+    status_of,
+)
 from tiphys_controller_manager.controllers.replicaset.ranking import choose_for_deletion
 from tiphys_controller_manager.pods import Owner, PodView
 
@@ -97,6 +103,27 @@ def test_status_counts_only_what_is_ready_for_long_enough_as_available() -> None
     pods = [view("old"), view("fresh", ready_since=NOW - 5), view("unready", ready_since=None)]
     status = status_of(owner, pods, now=NOW, failure=None)
     assert (status.replicas, status.readyReplicas, status.availableReplicas) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("ready_since", "min_ready_s", "left_s"),
+    [
+        pytest.param(None, 0, None, id="not ready"),
+        pytest.param(NOW, 0, 0.0, id="at once where nothing is asked"),
+        pytest.param(NOW + 3600, 0, 0.0, id="at once, though our clock is behind"),
+        pytest.param(NOW - 5, 30, 25.0, id="ready for a while"),
+        pytest.param(NOW - 30, 30, 0.0, id="ready for long enough"),
+        pytest.param(NOW + 3600, 30, 30.0, id="our clock is behind: asked again as if it had become ready now"),
+    ],
+)
+def test_a_clock_that_is_behind_delays_no_pod_beyond_what_its_owner_asks(
+    ready_since: float | None, min_ready_s: int, left_s: float | None
+) -> None:
+    pod = view("p", ready_since=ready_since)
+    assert pod.available_in(min_ready_s, now=NOW) == left_s
+    status = status_of(replica_set(minReadySeconds=min_ready_s), [pod], now=NOW, failure=None)
+    assert status.availableReplicas == (left_s == 0.0)
+    assert next_available([pod], min_ready_s, now=NOW) == (left_s or None)
 
 
 def test_failure_condition_appears_and_goes() -> None:

@@ -36,8 +36,7 @@ class Goal:
 
     def is_available(self, pod: PodView, *, now: float) -> bool:
         """Whether a pod does its work, and has long enough."""
-        at = pod.available_at(self.min_ready_s)
-        return not pod.is_deleting and at is not None and at <= now
+        return not pod.is_deleting and pod.available_in(self.min_ready_s, now=now) == 0.0
 
 
 @dataclass(frozen=True, slots=True)

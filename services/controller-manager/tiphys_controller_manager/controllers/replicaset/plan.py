@@ -68,7 +68,7 @@ def status_of(
     spec = replica_set.spec
     labels = Selector.from_set(dict(spec.template.metadata.labels))
     ready = [pod for pod in active if pod.is_ready]
-    available = [pod for pod in ready if (pod.available_at(spec.minReadySeconds) or 0.0) <= now]
+    available = [pod for pod in ready if pod.available_in(spec.minReadySeconds, now=now) == 0.0]
     status = type(replica_set.status)()
     status.CopyFrom(replica_set.status)
     status.replicas = len(active) + made
@@ -83,8 +83,7 @@ def status_of(
 
 def next_available(active: Sequence[PodView], min_ready_s: int, *, now: float) -> float | None:
     """Seconds until the next ready pod counts as available; None when there is none to wait for."""
-    waits = [at - now for pod in active if (at := pod.available_at(min_ready_s)) is not None and at > now]
-    return min(waits, default=None)
+    return min(filter(None, (pod.available_in(min_ready_s, now=now) for pod in active)), default=None)
 
 
 def same_status(one: Any, other: Any) -> bool:

@@ -110,14 +110,12 @@ def plan(goal: Goal, pods: Sequence[PodView], *, now: float) -> Plan:
 
 def is_available(pod: PodView, goal: Goal, *, now: float) -> bool:
     """Whether the pod runs, is ready, and has been so for long enough."""
-    ready_at = pod.available_at(goal.min_ready_s)
-    return pod.phase == "Running" and ready_at is not None and ready_at <= now
+    return pod.phase == "Running" and pod.available_in(goal.min_ready_s, now=now) == 0.0
 
 
 def next_available(goal: Goal, pods: Sequence[PodView], *, now: float) -> float | None:
     """Seconds until the next ready pod counts as available; None when there is none to wait for."""
-    waits = [at - now for pod in pods if (at := pod.available_at(goal.min_ready_s)) is not None and at > now]
-    return min(waits, default=None)
+    return min(filter(None, (pod.available_in(goal.min_ready_s, now=now) for pod in pods)), default=None)
 
 
 def status_of(
