@@ -34,7 +34,7 @@ from tiphys_apiserver.server.chain import Chain
 from tiphys_apiserver.server.request_info import selected_name
 from tiphys_apiserver.storage.list_query import NOT_OLDER_THAN, ListQuery, WatchQuery
 from tiphys_apiserver.storage.objects import varint
-from tiphys_apiserver.storage.watch_event import grpc_frame
+from tiphys_apiserver.storage.watch_event import EventBatch, grpc_frame
 
 Request = Any
 Context = Any
@@ -136,7 +136,7 @@ class ResourceService:
                 # Answer at once: a caller may wait for the head to know that its watch is on.
                 await context.send_initial_metadata(())
                 async for batch in stream:
-                    shown = batch
+                    shown: EventBatch | None = batch
                     if self.served.remote is not None:
                         shown = await converted_batch(self.served, batch, rest)
                     if shown is not None:

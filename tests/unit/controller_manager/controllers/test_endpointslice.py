@@ -230,7 +230,9 @@ async def test_B28_slices_and_endpoints_follow_readiness_at_once() -> None:
         unready = h.client.stored(pod_pb2.Pod, "a", "default")
         unready.status.conditions[0].status = "False"
         await h.client.update_status(unready)
+        # Whoever waited for a time, be it as short as a second, would find the clock standing still.
         await h.settle()
+        assert h.clock.monotonic() == 0
         assert await ready(h) == ["10.0.0.2"]
         subset = h.client.stored(endpoints_pb2.Endpoints, "web", "default").subsets[0]
         assert ([a.ip for a in subset.addresses], [a.ip for a in subset.notReadyAddresses]) == (

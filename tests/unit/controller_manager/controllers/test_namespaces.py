@@ -45,11 +45,13 @@ def condition(h: House, kind: str) -> Any:
 async def test_B26_each_namespace_has_a_default_account_also_after_it_was_deleted() -> None:
     async with house("serviceaccount-controller") as h:
         h.client.seed(namespace())
+        # Whoever waited for a time, be it as short as a second, would find the clock standing still.
         await h.settle()
         assert names(await h.all(ServiceAccount, "shop")) == ["default"]
         await h.client.delete(ServiceAccount, "default", "shop")
         await h.settle()
         assert names(await h.all(ServiceAccount, "shop")) == ["default"]
+        assert h.clock.monotonic() == 0
 
 
 async def test_a_namespace_that_is_going_gets_no_account() -> None:

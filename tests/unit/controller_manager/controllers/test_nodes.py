@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.controller_manager.controllers.test_replicaset import view
+from tests.unit.controller_manager.controllers.test_replicaset import replica_set, view
 from tests.unit.controller_manager.harness import House, house, names
 from tiphys.api.coordination.v1 import coordination_pb2
 from tiphys.api.core.v1 import node_pb2, pod_pb2
@@ -118,6 +119,64 @@ async def test_B24_silence_makes_a_node_unknown_and_its_pods_not_ready() -> None
         assert waiting.status == "False"
         await say(h, "True")
         assert taints(h) == set()
+
+
+async def moment(h: House, holds: Callable[[], Awaitable[bool]], *, before_s: float, step_s: float = 0.25) -> float:
+    """When it came true, by the clock, to a step; fails if it has not by a moment."""
+    while not await holds():
+        assert h.clock.monotonic() < before_s, "it has not happened in time"
+        await h.run_for(step_s)
+    return h.clock.monotonic()
+
+
+@pytest.mark.parametrize("last_s", [0.0, 0.9, 3.7, 7.3], ids="last heard {} s after another".format)
+async def test_B24_a_silent_node_is_not_ready_within_five_seconds_of_its_grace(last_s: float) -> None:
+    async with house(LIFECYCLE) as h:
+        h.client.seed(node("n1"), node("n2"))
+        await h.settle()
+        await h.run_for(last_s)
+        await say(h, "True")
+        silent_since = h.clock.monotonic()
+
+        async def is_unknown() -> bool:
+            ready: Any = find_condition(h.client.stored(node_pb2.Node, "n1").status.conditions, "Ready")
+            return bool(ready.status == "Unknown")
+
+        await h.run_for(49.5)
+        assert not await is_unknown()
+        assert await moment(h, is_unknown, before_s=silent_since + 56) - silent_since <= 55
+
+
+async def test_B24_pods_of_a_silent_node_are_replaced_five_minutes_after_it_was_given_up() -> None:
+    async with house(LIFECYCLE, EVICTION, "replicaset-controller") as h:
+        # Bound by hand: there is no scheduler.
+        h.client.seed(node("n1"), node("n2"))
+        await h.client.create(replica_set(replicas=1))
+        await h.settle()
+        (born,) = await h.pods()
+        born.spec.nodeName = "n1"
+        born.spec.tolerations.extend(pod(tolerate_s=300).spec.tolerations)
+        await h.make_ready(await h.client.update(born))
+
+        async def live_on(seconds: float) -> None:
+            # The other node is well all the time.
+            until = h.clock.monotonic() + seconds
+            while h.clock.monotonic() < until:
+                await say(h, "True", "n2")
+                await h.run_for(min(20.0, until - h.clock.monotonic()))
+            await say(h, "True", "n2")
+
+        async def is_given_up() -> bool:
+            return (UNREACHABLE, "NoExecute") in taints(h)
+
+        async def is_replaced() -> bool:
+            return any(one.metadata.uid != born.metadata.uid for one in await h.pods())
+
+        await live_on(48)
+        given_up = await moment(h, is_given_up, before_s=56)
+        await live_on(given_up + 298.5 - h.clock.monotonic())
+        assert not await is_replaced()
+        await moment(h, is_replaced, before_s=given_up + 302)
 
 
 async def test_a_lease_is_a_heartbeat() -> None:
