@@ -164,6 +164,11 @@ class CertificateAuthority:
         return _pem(builder.sign(self._key, hashes.SHA256()))
 
 
+def expires_at(cert_pem: bytes) -> datetime:
+    """When a certificate ends; of several the first. Raises ValueError if it is none."""
+    return x509.load_pem_x509_certificate(cert_pem).not_valid_after_utc
+
+
 def identity(cert_pem: bytes) -> Identity:
     """Whom a certificate names; raises ValueError if it can't be read."""
     subject = x509.load_pem_x509_certificate(cert_pem).subject

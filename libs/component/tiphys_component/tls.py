@@ -82,9 +82,13 @@ class TLSFiles:
 
 
 def server_ssl_context(
-    files: TLSFiles, *, client_auth: ClientAuth = ClientAuth.OPTIONAL, alpn: tuple[str, ...] = ("http/1.1",)
+    files: TLSFiles,
+    *,
+    client_auth: ClientAuth = ClientAuth.OPTIONAL,
+    alpn: tuple[str, ...] = ("http/1.1",),
+    not_reloaded: Callable[[], None] = lambda: None,
 ) -> ssl.SSLContext:
-    """A context for a server that follows its files.
+    """A context for a server that follows its files; not_reloaded hears of each time that they can't be used.
 
     Raises StartupError, which names the file, when they can't be read now.
     """
@@ -104,7 +108,7 @@ def server_ssl_context(
                 context.load_verify_locations(authority)
         return context
 
-    watched = _Watched(files, make)
+    watched = _Watched(files, make, not_reloaded)
     outer = watched.first()
 
     # OpenSSL has copied the certificate by the time of this callback, so the connection is handed to the new context.
@@ -193,9 +197,12 @@ def _pair(files: TLSFiles) -> tuple[Path, Path]:
 class _Watched(Generic[ValueT]):
     """A value made from files, made again when they have changed. Called by the loop and by gRPC's threads."""
 
-    def __init__(self, files: TLSFiles, make: Callable[[], ValueT]) -> None:
+    def __init__(
+        self, files: TLSFiles, make: Callable[[], ValueT], not_reloaded: Callable[[], None] = lambda: None
+    ) -> None:
         self._files = files
         self._make = make
+        self._not_reloaded = not_reloaded
         self._lock = threading.Lock()
         self._value: ValueT | None = None
         self._stamp: tuple[object, ...] = ()
@@ -229,6 +236,7 @@ class _Watched(Generic[ValueT]):
                     self._stamp = stamp
                 except (OSError, ValueError) as err:
                     get_logger("tls").warning("certificate not reloaded", err=str(err))
+                    self._not_reloaded()
             return self._value
 
     def _read_stamp(self) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLContext
 
 from tiphys.api.core.v1.config_map_pb2 import ConfigMap
 from tiphys.api.core.v1.node_pb2 import Node
@@ -59,6 +60,7 @@ from tiphys_kubelet.runtime.pod_runtime import NodeSettings, PodRuntime
 from tiphys_kubelet.runtime.sandbox_config import SandboxSettings
 from tiphys_kubelet.server.app import KubeletServer, ServerParts
 from tiphys_kubelet.server.auth import ApiGuard
+from tiphys_kubelet.server.certificate_metrics import CertificateMetrics
 from tiphys_kubelet.server.metrics import KubeletMetrics
 from tiphys_kubelet.servicer import servicer
 from tiphys_kubelet.stats.sampler import Groups, UsageSampler
@@ -82,6 +84,8 @@ class Outside:
     runtime: RuntimeService
     images: ImageService
     clock: Clock
+    # The certificate that client shows.
+    client_pem: bytes = b""
 
 
 class Kubelet:
@@ -140,10 +144,19 @@ class Kubelet:
         self.volume_stats = VolumeStats(self.csi.plugin.published, self.csi.drivers, self.metrics.registry, clock)
         self.guard = ApiGuard(client, clock, options.node_name, trusted=(API_SERVER_CLIENT,))
         self.parts = self._server_parts()
-        tls = server_ssl_context(options.tls) if options.tls is not None else None
+        tls = self._serving_tls()
         self.server = KubeletServer(self.parts, options.address, options.port, tls)
         services = (servicer(self.parts, self.workers, self.guard),)
         self.grpc_server = Server(f"{options.address}:{options.grpc_port}", options.tls, services, flag="--grpc-port")
+
+    def _serving_tls(self) -> SSLContext | None:
+        """The server's side of TLS, and what the metrics tell of certificates."""
+        files = self._options.tls
+        told = CertificateMetrics(
+            self._outside.clock, client_pem=self._outside.client_pem, server=files.cert if files else None
+        )
+        told.show_in(self.metrics.registry)
+        return server_ssl_context(files, not_reloaded=told.not_reloaded) if files is not None else None
 
     async def run(self) -> None:
         """Works until cancelled. Raises StartupError where a port can't be had."""
@@ -251,6 +264,7 @@ class Kubelet:
             services=self.services.list,
             host_ips=options.addresses,
             release_cgroup=self.cgroups.release,
+            worked=self.metrics.worked,
             devices=self.devices,
             resizes=self.resizes,
             actuator=Actuator(

@@ -33,11 +33,16 @@ class KubeletService:
         image_endpoint = options.image_service_endpoint or options.container_runtime_endpoint
         runtime_channel = channel(options.container_runtime_endpoint)
         image_channel = channel(image_endpoint)
-        transport = counted_transport(load(options.kubeconfig))
+        config = load(options.kubeconfig)
+        transport = counted_transport(config)
         client = Client(transport, field_manager="kubelet")
         try:
             outside = Outside(
-                client, GrpcRuntimeService(runtime_channel), GrpcImageService(image_channel), SystemClock()
+                client,
+                GrpcRuntimeService(runtime_channel),
+                GrpcImageService(image_channel),
+                SystemClock(),
+                config.cert_pem,
             )
             kubelet = Kubelet(options, outside)
             transport.show_in(kubelet.metrics.registry)

@@ -87,6 +87,8 @@ class Surroundings:
     host_ips: Sequence[str] = ()
     runtime_name: str = "containerd"
     release_cgroup: Callable[[Pod], None] = lambda pod: None
+    # Told of each step: create, update, sync (the time had come) or kill, and its seconds.
+    worked: Callable[[str, float], None] = lambda operation, took_s: None
     devices: PodDevices = field(default_factory=NoDevices)
     claims: PodClaims = field(default_factory=NoClaims)
 
@@ -209,13 +211,14 @@ class PodWorker:
         """Works until the pod is gone."""
         retry = RetryBackoff(RETRY_BASE_S, RETRY_CAP_S)
         self._renew_stop()
+        operation = "create"
         while True:
             self._wake.clear()
             self._hope.clear()
             try:
-                wake_at = await self._step()
+                wake_at = await self._timed(operation)
                 retry.reset()
-                await self._sleep(self._wake, wake_at)
+                operation = await self._sleep(self._wake, wake_at)
                 continue
             except _Done:
                 return
@@ -224,7 +227,14 @@ class PodWorker:
             except Exception as err:
                 # A fault of ours in one pod must not end the other pods.
                 self._log.exception("pod worker failed, will retry", err=repr(err))
-            await self._sleep(self._hope, self._shared.clock.now() + timedelta(seconds=retry.next()))
+            operation = await self._sleep(self._hope, self._shared.clock.now() + timedelta(seconds=retry.next()))
+
+    async def _timed(self, operation: str) -> datetime | None:
+        operation, began = "kill" if self._stop else operation, self._shared.clock.monotonic()
+        try:
+            return await self._step()
+        finally:
+            self._shared.worked(operation, self._shared.clock.monotonic() - began)
 
     async def _step(self) -> datetime | None:
         """Decides once and does it; the time to look again, None if nothing is due."""
@@ -304,17 +314,18 @@ class PodWorker:
             if failure.reason == reason:
                 del self._memory.failures[name]
 
-    async def _sleep(self, event: asyncio.Event, until: datetime | None) -> None:
-        """Waits for the event, or until a time."""
+    async def _sleep(self, event: asyncio.Event, until: datetime | None) -> str:
+        """Waits for the event, or until a time; which of them it was."""
         if until is None:
             await event.wait()
-            return
+            return "update"
         left_s = (until - self._shared.clock.now()).total_seconds()
         timer = self._shared.clock.call_later(max(0.0, left_s), event.set)
         try:
             await event.wait()
         finally:
             timer.cancel()
+        return "sync" if self._shared.clock.now() >= until else "update"
 
     async def _interruptibly(self, work: Coroutine[Any, Any, None]) -> None:
         """Does the work; an urgent change cancels it, and the next decision goes on from what was reached."""

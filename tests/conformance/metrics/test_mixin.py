@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,10 @@ from tiphys.api.core.v1.pod_pb2 import Pod, PodStatus
 from tiphys_client.counted_transport import CountedTransport
 from tiphys_client.workqueue import RateLimitingQueue
 from tiphys_client.workqueue_metrics import WorkMetrics
+from tiphys_component.certificates import CertificateAuthority, expires_at
 from tiphys_component.clock import FakeClock
 from tiphys_component.metrics import Registry
+from tiphys_kubelet.server.certificate_metrics import CertificateMetrics
 from tiphys_kubelet.server.metrics import KubeletMetrics
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -93,6 +96,11 @@ KUBELET = (
     "histogram_quantile(0.99, sum by (le) (rate(kubelet_pod_start_sli_duration_seconds_bucket[5m])))",
     "sum(kubelet_running_pods)",
     "sum(kubelet_running_containers)",
+    "histogram_quantile(0.99, sum by (instance, le) (rate(kubelet_pod_worker_duration_seconds_bucket[5m])))",
+    "kubelet_certificate_manager_client_ttl_seconds < 604800",
+    "kubelet_certificate_manager_server_ttl_seconds < 86400",
+    "increase(kubelet_certificate_manager_client_expiration_renew_errors[5m]) >= 0",
+    "increase(kubelet_server_expiration_renew_errors[5m]) > 0",
 )
 
 
@@ -193,6 +201,13 @@ def test_J5_no_series_of_the_kubelet_is_missing(tmp_path: Path) -> None:
     pod.status.phase = "Running"
     pod.status.containerStatuses.add(name="c").state.running.startedAt.seconds = 103
     metrics.status_written(pod, PodStatus(phase="Pending"))
+    metrics.worked("create", 0.02)
+    pair = CertificateAuthority.create("ours").issue("n1", client=True)
+    pair.write(tmp_path / "n1.crt", tmp_path / "n1.key")
+    soon = FakeClock(expires_at(pair.cert_pem) - timedelta(hours=1))
+    told = CertificateMetrics(soon, client_pem=pair.cert_pem, server=tmp_path / "n1.crt")
+    told.not_reloaded()
+    told.show_in(metrics.registry)
     check(tmp_path, metrics.registry.render(), KUBELET)
 
 

@@ -80,9 +80,14 @@ async def test_H21_renewed_certificate_is_served_without_restart(files: TLSFiles
 async def test_half_written_pair_leaves_the_old_one_in_use(files: TLSFiles) -> None:
     client = tls.client_ssl_context(TLSFiles(ca=files.ca))
     assert files.key is not None
-    async with serving(tls.server_ssl_context(files), lambda _peer: None) as port:
+    failures: list[bool] = []
+    context = tls.server_ssl_context(files, not_reloaded=lambda: failures.append(True))
+    async with serving(context, lambda _peer: None) as port:
+        assert await server_name(port, client) == "first"
+        assert failures == []
         files.key.write_bytes(CA.issue("other", server=True).key_pem)
         assert await server_name(port, client) == "first"
+        assert failures == [True]
 
 
 async def test_optional_client_certificate_is_seen_and_not_required(files: TLSFiles, tmp_path: Path) -> None:

@@ -1,10 +1,18 @@
-"""How long pods took to start, read from their statuses."""
+"""How long pods took to start, read from their statuses; and how long certificates are good for."""
 
 from __future__ import annotations
+
+import math
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from tiphys.api.core.v1.pod_pb2 import Pod, PodStatus
+from tiphys_component.certificates import CertificateAuthority, Credential, expires_at
+from tiphys_component.clock import FakeClock
+from tiphys_component.metrics import Registry
+from tiphys_kubelet.server.certificate_metrics import CertificateMetrics
 from tiphys_kubelet.server.metrics import start_duration_s
 
 
@@ -38,3 +46,32 @@ def started(*at_s: int, phase: str = "Running", init: tuple[int, int] = (0, 0), 
 )
 def test_J5_start_of_a_pod_is_told_once_with_its_duration(pod: Pod, before: str, took_s: float | None) -> None:
     assert start_duration_s(pod, PodStatus(phase=before)) == took_s
+
+
+PAIR: Credential = CertificateAuthority.create("ours").issue("n1", client=True)
+PREFIX = "kubelet_certificate_manager"
+
+
+def told_of_certificates(client_pem: bytes, server: Path | None, *, left_s: float = 90.0) -> Registry:
+    """Metrics read when the pair has so much time left."""
+    clock = FakeClock(expires_at(PAIR.cert_pem) - timedelta(seconds=left_s))
+    registry = Registry()
+    CertificateMetrics(clock, client_pem=client_pem, server=server).show_in(registry)
+    return registry
+
+
+@pytest.mark.parametrize("left_s", [90.0, -90.0], ids=["valid", "expired"])
+def test_J5_certificates_tell_how_long_they_are_good_for(tmp_path: Path, left_s: float) -> None:
+    PAIR.write(tmp_path / "n1.crt", tmp_path / "n1.key")
+    registry = told_of_certificates(PAIR.cert_pem, tmp_path / "n1.crt", left_s=left_s)
+    assert registry.value(f"{PREFIX}_client_ttl_seconds") == left_s
+    assert registry.value(f"{PREFIX}_server_ttl_seconds") == left_s
+
+
+def test_J5_what_is_not_there_never_ends_and_what_can_not_be_read_is_no_number(tmp_path: Path) -> None:
+    assert told_of_certificates(b"", None).value(f"{PREFIX}_server_ttl_seconds") == math.inf
+    registry = told_of_certificates(b"", tmp_path / "n1.crt")
+    assert registry.value(f"{PREFIX}_client_ttl_seconds") == math.inf
+    left = registry.value(f"{PREFIX}_server_ttl_seconds")
+    assert left is not None
+    assert math.isnan(left)

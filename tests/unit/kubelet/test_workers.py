@@ -145,6 +145,26 @@ async def test_deletion_takes_everything_away(tmp_path: Path) -> None:
         assert here.kubelet.volumes.uids() == set()
 
 
+async def test_J5_steps_of_a_worker_are_timed_by_why_they_were_taken(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+
+        def steps(operation: str) -> float:
+            name = "kubelet_pod_worker_duration_seconds_count"
+            return here.kubelet.metrics.registry.value(name, operation_type=operation) or 0
+
+        await here.client.create(make_pod("false"))
+        await here.until(lambda: here.restarts() == 1)
+        assert (steps("create"), steps("update") > 0, steps("kill")) == (1, True, 0)
+        # A container that fails is looked at again when its back-off is over.
+        before = steps("sync")
+        await here.settle(10.5)
+        await here.until(lambda: here.restarts() == 2)
+        assert steps("sync") > before
+        await here.client.delete(Pod, "web", "default")
+        await here.until(lambda: here.status() is None)
+        assert (steps("create"), steps("kill") > 0) == (1, True)
+
+
 async def test_pod_removed_by_force_is_ended_too(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         await here.client.create(make_pod())

@@ -30,11 +30,21 @@ class KubeletMetrics:
             _START_S,
         )
         self._started = starts.labels()
+        self._work = self.registry.quick_histogram(
+            "kubelet_pod_worker_duration_seconds",
+            "Seconds of one step of a pod's worker, by why it was taken: create, update, sync or kill.",
+            ("operation_type",),
+            _RELIST_S,
+        )
         self.registry.gauge_function("kubelet_running_pods", "Pods that have a running sandbox.", pods)
         self.registry.gauge_function("kubelet_running_containers", "Containers that run.", containers)
         self.http_requests = self.registry.counter(
             "kubelet_http_requests_total", "Requests to the HTTPS server.", ("method", "path", "code")
         )
+
+    def worked(self, operation: str, took_s: float) -> None:
+        """A pod's worker has looked at its pod and done what was to be done."""
+        self._work.labels(operation).observe(took_s)
 
     def status_written(self, pod: Pod, before: PodStatus) -> None:
         """The API server has a pod's status, and had this one before."""
