@@ -40,7 +40,7 @@ class Calls:
     gets: int = 6000
     creates: int = 1500
     patches: int = 2000
-    lists: int = 6
+    lists: int = 20
     deliveries: int = 100
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +57,9 @@ def number(value: float) -> str:
 
 
 def print_heading() -> None:
-    """The head of the table."""
+    """The head of the table, and which Python is measured: how it was compiled is worth a tenth."""
+    base = getattr(sys, "_base_executable", None) or sys.executable
+    sys.stdout.write(f"Python {platform.python_version()} of {os.path.realpath(base)}\n")
     sys.stdout.write(f"{'figure':<58} {'required':>14} {'measured':>14}\n")
     sys.stdout.flush()
 

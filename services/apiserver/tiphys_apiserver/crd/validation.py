@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import jsonschema_rs
-
 from tiphys_apimachinery.errors import FieldError
 from tiphys_apimachinery.field_error import FieldErrorType
 from tiphys_apimachinery.text_formats import FORMATS
@@ -47,6 +45,9 @@ def compile_schema(schema: Mapping[str, Any]) -> Any:
 
     Raises BadPattern.
     """
+    # Its 5 MB are of no use to a server without custom resources.
+    import jsonschema_rs
+
     try:
         return jsonschema_rs.Draft202012Validator(
             translate(schema),
