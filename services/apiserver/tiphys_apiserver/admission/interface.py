@@ -55,7 +55,8 @@ class MutatingPlugin(Protocol):
     def handles(self, attributes: AdmissionAttributes) -> bool:
         """Whether admit has anything to do; cheap, as it is asked for every write.
 
-        For bindings and kinds whose strategy says alike_to_admission it does not depend on name and object.
+        For bindings, deletes in namespaces and kinds whose strategy says alike_to_admission it does not depend on name
+        and object.
         """
         ...
 

@@ -140,8 +140,4 @@ async def _is_plain(hall: Hall, served: Served, call: Call, namespace: str) -> b
         Operation.CREATE, served.info, "binding", namespace, "", binding_pb2.Binding(), None,
         call.user, call.dry_run, None, call.warn, call.waited,
     )  # fmt: skip
-    try:
-        return await hall.admission.admit_alike(attributes)
-    except APIError:
-        # Each is told by itself.
-        return False
+    return await hall.admits_alike(attributes)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tiphys_apimachinery.errors import APIError
 from tiphys_apiserver.admission.interface import AdmissionAttributes, Operation
 from tiphys_apiserver.endpoints.batch import each
 from tiphys_apiserver.endpoints.hall import Hall
@@ -64,10 +63,6 @@ async def _create_quickly(hall: Hall, served: Served, call: Call, objects: Seque
         Operation.CREATE, resource, info.subresource, info.namespace, "", objects[0], None,
         call.user, call.dry_run, None, call.warn, call.waited,
     )  # fmt: skip
-    try:
-        if not await hall.admission.admit_alike(attributes):
-            return [False] * len(objects)
-    except APIError:
-        # Each is told by itself.
+    if not await hall.admits_alike(attributes):
         return [False] * len(objects)
     return await served.store.create_each(hall.owned_context(served, call), objects)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from tiphys_apimachinery.errors import MethodNotAllowed, NotFound
+from tiphys_apimachinery.errors import APIError, MethodNotAllowed, NotFound
 from tiphys_apiserver.admission.interface import Admission, AdmissionAttributes, Operation
 from tiphys_apiserver.authentication.interface import UserInfo
 from tiphys_apiserver.authorization.forbidden import forbidden
@@ -79,6 +79,16 @@ class Hall:
             warnings=call.warnings,
             is_filled=call.is_filled,
         )
+
+    async def admits_alike(self, attributes: AdmissionAttributes) -> bool:
+        """Whether admission lets all writes of a batch pass that differ from these in name and object only.
+
+        False where it must see each, or refuses all: each is told so by itself.
+        """
+        try:
+            return await self.admission.admit_alike(attributes)
+        except APIError:
+            return False
 
     def admit(self, served: Served, call: Call, operation: Operation, options: Any | None = None) -> Admit:
         """Both passes of admission for a write of the stored kind."""

@@ -19,9 +19,9 @@ from tiphys_apiserver.endpoints.batch import WIDTH, each
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.endpoints.ownership import Ownership
 from tiphys_apiserver.registry.metadata import match_name
-from tiphys_apiserver.registry.store import copy_of
 from tiphys_apiserver.registry.strategy import copy_field
 from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.registry.write_steps import copy_of
 from tiphys_apiserver.server.call import Call
 
 
@@ -119,11 +119,7 @@ async def _is_plain(hall: Hall, served: Served, call: Call) -> bool:
         Operation.UPDATE, resource, call.info.subresource, call.info.namespace, "", nothing, nothing,
         call.user, call.dry_run, None, call.warn, call.waited,
     )  # fmt: skip
-    try:
-        return await hall.admission.admit_alike(attributes)
-    except APIError:
-        # Each is told by itself.
-        return False
+    return await hall.admits_alike(attributes)
 
 
 async def _apply(hall: Hall, served: Served, call: Call, wanted: Patch) -> tuple[Any, bool]:

@@ -10,8 +10,8 @@ from tiphys_apiserver.admission.interface import Operation
 from tiphys_apiserver.endpoints.batch import each
 from tiphys_apiserver.endpoints.hall import Hall
 from tiphys_apiserver.registry.metadata import match_name
-from tiphys_apiserver.registry.store import copy_of
 from tiphys_apiserver.registry.table import Served
+from tiphys_apiserver.registry.write_steps import copy_of
 from tiphys_apiserver.server.call import Call
 
 # Subresources whose body is the object itself.

@@ -13,39 +13,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from google.protobuf.message import Message
-
 from tiphys_apimachinery import names
-from tiphys_apimachinery.codec import proto_codec
 from tiphys_apimachinery.errors import (
-    AlreadyExists,
     APIError,
     BadRequest,
-    Conflict,
     FieldError,
-    Invalid,
-    NotFound,
     ServerTimeout,
     Timeout,
 )
-from tiphys_apimachinery.scheme import ResourceInfo
-from tiphys_apiserver.cel.aside import Aside
 from tiphys_apiserver.registry import deletion, metadata
 from tiphys_apiserver.registry.admit import NO_ADMISSION, Admit
+from tiphys_apiserver.registry.batch_writes import BatchWrites
 from tiphys_apiserver.registry.deletion import DeleteRequest
 from tiphys_apiserver.registry.differences import settle
 from tiphys_apiserver.registry.storage_errors import storage_errors
-from tiphys_apiserver.registry.strategy import Environment, Finish, Strategy, WriteContext
-from tiphys_apiserver.storage.cacher import Cacher
+from tiphys_apiserver.registry.strategy import Finish, WriteContext
+from tiphys_apiserver.registry.write_steps import copy_of
 from tiphys_apiserver.storage.interface import (
     KeyExists,
     KeyMissing,
-    KeyValue,
     NewKey,
     NotTogether,
-    Replacement,
     RevisionMismatch,
-    Store,
 )
 
 # Tries for a name made from generateName. Source: registry/rest/create.go, maxNameGenerationCreateAttempts.
@@ -66,27 +55,8 @@ class Deleted:
     gone: bool
 
 
-class ResourceStore:
+class ResourceStore(BatchWrites):
     """Reads and writes of one resource in its storage version. For one loop."""
-
-    def __init__(
-        self, resource: ResourceInfo, strategy: Strategy, store: Store, cacher: Cacher, *, environment: Environment
-    ) -> None:
-        self.resource = resource
-        self.strategy = strategy
-        self.cacher = cacher
-        self._store = store
-        self._environment = environment
-        self._prefix = f"{resource.storage_key_prefix}/"
-        self._api_version = resource.api_version
-        self._message = resource.message
-        # Objects may lie in the store in other versions than the one that is stored now.
-        self.keeps_versions = False
-
-    @property
-    def aside(self) -> Aside:
-        """Where rules that are written as expressions are asked."""
-        return self._environment.aside
 
     # -- create
 
@@ -143,57 +113,6 @@ class ResourceStore:
         obj.metadata.resourceVersion = str(revision)
         return obj
 
-    def _complete(self, ctx: WriteContext, obj: Any) -> list[FieldError]:
-        """Give a new object what is not its author's to give; the faults of its metadata."""
-        metadata.prepare_create(obj, uid=self._environment.new_uid(), now=ctx.now)
-        if ctx.record_owner is None:
-            del obj.metadata.managedFields[:]
-        self.strategy.prepare_for_create(ctx, obj)
-        if ctx.record_owner is not None:
-            ctx.record_owner(obj, None)
-        return self._name_errors(obj) + metadata.validate_metadata(obj.metadata)
-
-    async def create_each(self, ctx: WriteContext, objects: Sequence[Any]) -> list[bool]:
-        """Store new objects that admission has judged already; for each whether it was stored, with its version then.
-
-        It is the quick road for what goes well: where False comes back nothing is stored, be the name taken or to be
-        made, or the object refused, and `create` finds out why. Raises what hinders all.
-        """
-        stored = [False] * len(objects)
-        strategy = self.strategy
-        if ctx.dry_run or strategy.may_take_long or type(strategy).begin_create is not Strategy.begin_create:
-            return stored
-        writes: list[NewKey] = []
-        indexes: list[int] = []
-        for index, obj in enumerate(objects):
-            if obj.metadata.resourceVersion or not obj.metadata.name:
-                continue
-            try:
-                metadata.match_namespace(obj.metadata, ctx.namespace if self.resource.namespaced else "")
-                self.strategy.apply_defaults(obj)
-                errors = self._complete(ctx, obj)
-                self._refuse(obj.metadata.name, errors + self.strategy.validate(ctx, obj))
-                self._warn(ctx, obj)
-                key = self.key(obj.metadata.namespace, obj.metadata.name)
-            except APIError:
-                continue
-            writes.append(NewKey(key, self._encode(obj), self.strategy.ttl_s(obj)))
-            indexes.append(index)
-        if writes:
-            with storage_errors():
-                outcomes = await self._store.write_each(writes)
-            for index, outcome in zip(indexes, outcomes, strict=True):
-                if isinstance(outcome, int):
-                    objects[index].metadata.resourceVersion = str(outcome)
-                    stored[index] = True
-        return stored
-
-    def _name_errors(self, obj: Any) -> list[FieldError]:
-        name = obj.metadata.name
-        if not name:
-            return [FieldError.required("metadata.name", "name or generateName is required")]
-        return [FieldError.invalid("metadata.name", name, why) for why in self.strategy.validate_name(name)]
-
     async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
         """As Store.create_together, for objects that have been through create. Raises BadRequest where it can't be."""
         try:
@@ -249,87 +168,6 @@ class ResourceStore:
                 current, fresh = newest, True
         raise self._conflict(name)
 
-    async def set_each(
-        self, ctx: WriteContext, names: Sequence[tuple[str, str]], change: Callable[[int, Any], bool]
-    ) -> list[bool]:
-        """The server's own change (ctx.trusted) to many objects by namespace and name; for each whether it was stored.
-
-        change gets the index and a private copy, and says whether to store it. It is the quick road for what goes well:
-        where False comes back nothing is stored, be the object absent, changed meanwhile or refused, and `update` finds
-        out why. Raises what hinders all.
-        """
-        if self.keeps_versions or ctx.dry_run or not ctx.trusted:
-            return [False] * len(names)
-        writes: list[Replacement] = []
-        indexes: list[int] = []
-        for index, (namespace, name) in enumerate(names):
-            found = self.cacher.get_nowait(namespace, name)
-            if found is None:
-                continue
-            obj: Any = self._message.FromString(found.raw)
-            if change(index, obj):
-                obj.metadata.ClearField("resourceVersion")
-                raw = obj.SerializeToString(deterministic=True)
-                value = proto_codec.encode_envelope(self._version_of(obj), self.resource.kind, raw)
-                writes.append(Replacement(found.key, value, found.rv, self.strategy.ttl_s(obj)))
-                indexes.append(index)
-        stored = [False] * len(names)
-        if writes:
-            with storage_errors():
-                outcomes = await self._store.write_each(writes)
-            for index, outcome in zip(indexes, outcomes, strict=True):
-                stored[index] = isinstance(outcome, int)
-        return stored
-
-    async def set_statuses(
-        self, ctx: WriteContext, names: Sequence[str], change: Callable[[int, Any], Any]
-    ) -> list[bool]:
-        """Change the statuses of objects that admission has judged already; for each whether it is as wanted now.
-
-        change gets the index and a private copy, and makes the object to store of it, or raises APIError. It is the
-        quick road for what goes well, as `set_each` is; where False comes back, `update` finds out why.
-        """
-        done = [False] * len(names)
-        if self.keeps_versions or ctx.dry_run or self.strategy.may_take_long or ctx.subresource != "status":
-            return done
-        writes: list[Replacement] = []
-        indexes: list[int] = []
-        for index, name in enumerate(names):
-            found = self.cacher.get_nowait(ctx.namespace, name)
-            if found is None:
-                continue
-            ctx.name = name
-            old: Any = self._message.FromString(found.raw)
-            try:
-                new = self._with_new_status(ctx, change(index, copy_of(old)), old)
-            except APIError:
-                continue
-            if new is None:
-                done[index] = True
-            elif not deletion.is_finished(new.metadata, self.strategy.holds_object(new)):
-                writes.append(Replacement(found.key, self._encode(new), found.rv, self.strategy.ttl_s(new)))
-                indexes.append(index)
-        if writes:
-            with storage_errors():
-                outcomes = await self._store.write_each(writes)
-            for index, outcome in zip(indexes, outcomes, strict=True):
-                done[index] = isinstance(outcome, int)
-        return done
-
-    def _with_new_status(self, ctx: WriteContext, new: Any, old: Any) -> Any | None:
-        """What is to be stored of new, None where nothing differs. Raises Conflict, Invalid."""
-        metadata.match_namespace(new.metadata, ctx.namespace if self.resource.namespaced else "")
-        self._check_version(new, old)
-        self._apply_defaults(ctx, new)
-        self._keep_metadata(ctx, new, old)
-        self.strategy.prepare_for_status_update(ctx, new, old)
-        errors = self.strategy.validate_status_update(ctx, new, old)
-        self._refuse(new.metadata.name, self._own(ctx, new, old) + errors)
-        new.metadata.resourceVersion = old.metadata.resourceVersion
-        changed = settle(new, old)
-        metadata.raise_generation(new, old, changed)
-        return new if changed else None
-
     async def _create_by_update(self, ctx: WriteContext, change: Change, admit: Admit) -> Any | None:
         """Create what an update names and finds absent; None when another writer was quicker."""
         obj = await change(None)
@@ -384,28 +222,8 @@ class ResourceStore:
         new.metadata.resourceVersion = str(revision)
         return new
 
-    def _apply_defaults(self, ctx: WriteContext, new: Any) -> None:
-        if ctx.subresource == "status":
-            self.strategy.apply_status_defaults(new)
-        else:
-            self.strategy.apply_defaults(new)
-
     async def _begin_update(self, ctx: WriteContext, new: Any, old: Any) -> Finish | None:
         return None if ctx.trusted or ctx.subresource == "status" else await self.strategy.begin_update(ctx, new, old)
-
-    def _check_version(self, new: Any, old: Any) -> None:
-        """Hold the object sent against the one stored. Raises Conflict, or Invalid where a version is needed."""
-        asked = new.metadata.resourceVersion
-        if asked and asked != old.metadata.resourceVersion:
-            raise self._conflict(old.metadata.name)
-        if not asked and not self.strategy.allow_unconditional_update:
-            error = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
-            raise Invalid.of(self.resource.kind, old.metadata.name, [error], group=self.resource.group)
-        if new.metadata.uid and new.metadata.uid != old.metadata.uid:
-            why = (
-                f"Precondition failed: UID in precondition: {new.metadata.uid}, UID in object meta: {old.metadata.uid}"
-            )
-            raise self._conflict(old.metadata.name, why)
 
     async def _judged(self, judge: Callable[..., list[FieldError]], *seen: Any) -> list[FieldError]:
         if not self.strategy.may_take_long:
@@ -427,21 +245,6 @@ class ResourceStore:
             strategy.prepare_for_update(ctx, new, old)
             errors = await self._judged(strategy.validate_update, ctx, new, old)
         return self._own(ctx, new, old) + errors
-
-    @staticmethod
-    def _keep_metadata(ctx: WriteContext, new: Any, old: Any) -> None:
-        """Put back what is not the caller's to change."""
-        metadata.prepare_update(new, old)
-        if ctx.trusted or (ctx.record_owner is None and not new.metadata.managedFields):
-            del new.metadata.managedFields[:]
-            new.metadata.managedFields.MergeFrom(old.metadata.managedFields)
-
-    @staticmethod
-    def _own(ctx: WriteContext, new: Any, old: Any) -> list[FieldError]:
-        """Record whose the changes are; the faults of the metadata."""
-        if ctx.record_owner is not None:
-            ctx.record_owner(new, old)
-        return metadata.validate_metadata_update(new.metadata, old.metadata)
 
     # -- delete
 
@@ -482,12 +285,7 @@ class ResourceStore:
 
     async def _delete_once(self, ctx: WriteContext, key: str, old: Any, request: DeleteRequest) -> Deleted:
         strategy = self.strategy
-        grace = strategy.grace_period_s(ctx, old, request.grace_period_s)
-        new = copy_of(old)
-        propagation = request.propagation
-        deletion.apply_propagation(new.metadata, propagation)
-        deletion.mark_deleted(new.metadata, grace, ctx.now)
-        strategy.prepare_for_delete(ctx, new)
+        new = self._marked(ctx, old, request)
         expected = int(old.metadata.resourceVersion)
         if deletion.is_finished(new.metadata, strategy.holds_object(new)):
             if not ctx.dry_run:
@@ -507,77 +305,6 @@ class ResourceStore:
             raise RevisionMismatch(key, None) from err
         await self.strategy.after_delete(ctx, obj)
 
-    # -- keys and bytes
-
-    def key(self, namespace: str, name: str) -> str:
-        """Key of an object in the store. Raises BadRequest for a namespaced object without namespace."""
-        self._check_namespace(namespace)
-        return f"{self._prefix}{namespace}/{name}" if self.resource.namespaced else f"{self._prefix}{name}"
-
-    def _check_namespace(self, namespace: str) -> None:
-        if self.resource.namespaced and not namespace:
-            raise BadRequest(f"an empty namespace may not be set: {self.resource.plural} are namespaced")
-
-    def _cached(self, namespace: str, name: str) -> Any | None:
-        """A private copy of the cached object."""
-        found = self.cacher.get_nowait(namespace, name)
-        return None if found is None else self._message.FromString(found.raw)
-
-    async def _read(self, key: str) -> Any | None:
-        """What the store has now."""
-        with storage_errors():
-            return self._decode(await self._store.get(key))
-
-    def _decode(self, found: KeyValue | None) -> Any | None:
-        if found is None:
-            return None
-        obj: Any = self._message.FromString(proto_codec.decode_envelope(found.value)[2])
-        obj.metadata.resourceVersion = str(found.mod_revision)
-        return obj
-
-    def _encode(self, obj: Any) -> bytes:
-        """The bytes to store: the version is the store's own revision and is not among them."""
-        version = obj.metadata.resourceVersion
-        obj.metadata.ClearField("resourceVersion")
-        raw = obj.SerializeToString(deterministic=True)
-        if version:
-            obj.metadata.resourceVersion = version
-        return proto_codec.encode_envelope(self._version_of(obj), self.resource.kind, raw)
-
-    def _version_of(self, _obj: Any) -> str:
-        """The apiVersion that the object's bytes are in."""
-        return self._api_version
-
-    async def _upgraded(self, obj: Any) -> Any:
-        """The object in the version stored now; asked only where `keeps_versions` is set."""
-        return obj
-
-    async def _is_outdated(self, _key: str) -> bool:
-        """Whether what is stored is in another version; asked only where `keeps_versions` is set."""
-        return False
-
-    # -- refusals and warnings
-
-    def _warn(self, ctx: WriteContext, obj: Any) -> None:
-        if self.strategy.warnings is not None and not ctx.trusted:
-            for text in self.strategy.warnings(obj):
-                ctx.warn(text)
-
-    def _refuse(self, name: str, errors: Sequence[FieldError]) -> None:
-        if errors:
-            # The schema and a kind's own rules may find the same fault; it is told once.
-            told = list({(error.path, error.body): error for error in errors}.values())
-            raise Invalid.of(self.resource.kind, name, told, group=self.resource.group)
-
-    def _not_found(self, name: str) -> NotFound:
-        return NotFound.of(self.resource.plural, name, group=self.resource.group)
-
-    def _already_exists(self, name: str) -> AlreadyExists:
-        return AlreadyExists.of(self.resource.plural, name, group=self.resource.group)
-
-    def _conflict(self, name: str, why: str = Conflict.MODIFIED) -> Conflict:
-        return Conflict.of(self.resource.plural, name, group=self.resource.group, why=why)
-
 
 async def _end(finish: Finish | None, stored: bool) -> None:
     """End what a begin_ step opened. Where nobody knows whether the write happened there is nothing to end.
@@ -586,10 +313,3 @@ async def _end(finish: Finish | None, stored: bool) -> None:
     """
     if finish is not None:
         await finish(stored)
-
-
-def copy_of(obj: Message) -> Any:
-    """A deep copy that may be changed."""
-    clone = type(obj)()
-    clone.CopyFrom(obj)
-    return clone

@@ -25,7 +25,8 @@ from tiphys_apimachinery.scheme import load_default
 from tiphys_apiserver.registry.access import RegistryAccess
 from tiphys_apiserver.registry.admit import Admit
 from tiphys_apiserver.registry.deletion import DeleteRequest
-from tiphys_apiserver.registry.store import ResourceStore, copy_of
+from tiphys_apiserver.registry.store import ResourceStore
+from tiphys_apiserver.registry.write_steps import copy_of
 from tiphys_apiserver.registry.strategy import Environment, Finish, Strategy, WriteContext
 from tiphys_apiserver.registry.table import object_format
 from tiphys_apiserver.storage.cacher import Cacher
