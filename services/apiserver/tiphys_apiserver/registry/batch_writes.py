@@ -128,14 +128,15 @@ class BatchWrites(WriteSteps):
 
         It is the quick road for what goes well, as `set_each` is; where False comes back nothing is changed, be the
         object absent, not the one that is meant, changed meanwhile or to be removed at once, and `delete` does it or
-        finds out why.
+        finds out why. Kinds that know no grace, and deletes that want none, are not looked at twice.
         """
         done = [False] * len(wanted)
-        if self.keeps_versions or ctx.dry_run or not self.resource.namespaced or not ctx.namespace:
+        knows_grace = type(self.strategy).grace_period_s is not Strategy.grace_period_s
+        if self.keeps_versions or ctx.dry_run or not knows_grace:
             return done
         writes: dict[int, Replacement] = {}
         for index, (name, request) in enumerate(wanted):
-            found = self.cacher.get_nowait(ctx.namespace, name)
+            found = self.cacher.get_nowait(ctx.namespace, name) if request.grace_period_s != 0 else None
             if found is None:
                 continue
             ctx.name = name
