@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from tests.support.etcd import EtcdMember
 from tiphys_apiserver.storage.etcd.connection import EtcdOptions
 from tiphys_apiserver.storage.etcd.store import open_etcd
-from tiphys_apiserver.storage.interface import EventType, KeyExists, KeyMissing, NewKey, RevisionMismatch, Store
+from tiphys_apiserver.storage.interface import (
+    EventType,
+    KeyExists,
+    KeyMissing,
+    NewKey,
+    Replacement,
+    RevisionMismatch,
+    StorageError,
+    Store,
+)
 from tiphys_apiserver.storage.memory.store import MemoryStore
 from tiphys_apiserver.storage.sqlite.store import SqliteStore
 from tiphys_component.clock import FakeClock, SystemClock
@@ -25,7 +34,7 @@ from tiphys_component.clock import FakeClock, SystemClock
 Step = tuple[str, int, int]
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["create", "update", "delete", "stale", "reopen", "together"]),
+        st.sampled_from(["create", "update", "delete", "stale", "reopen", "together", "beside"]),
         st.integers(0, 5),
         st.integers(0, 9),
     ),
@@ -70,6 +79,9 @@ async def run_step(store: Store, model: Model, root: str, step: Step, number: in
             return
         for name, revision in zip(names, revisions, strict=True):
             model.put(revision, name, value)
+    elif verb == "beside":
+        names = [f"{root}pods/{one % 2}/{one}" for one in range(which, which + 3)]
+        await run_beside(store, model, names, value, stale=step[2] % 3)
     elif verb in ("update", "stale"):
         expected = entry[1] if entry and verb == "update" else 1
         if entry and verb == "update":
@@ -88,6 +100,29 @@ async def run_step(store: Store, model: Model, root: str, step: Step, number: in
             assert entry is None
 
 
+async def run_beside(store: Store, model: Model, names: Sequence[str], value: bytes, *, stale: int) -> None:
+    """Write several keys at once, each by itself: replace what is there, of which one is stale, and create the rest."""
+    before = model.now
+    writes = [
+        Replacement(name, value, before[name][1] - store.spacing * (at == stale))
+        if name in before
+        else NewKey(name, value)
+        for at, name in enumerate(names)
+    ]
+
+    async def write(one: NewKey | Replacement) -> int | StorageError:
+        return (await store.write_each([one]))[0]
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(write(one)) for one in writes]
+    outcomes = {task.result(): one for task, one in zip(tasks, writes, strict=True)}
+    for at, one in enumerate(writes):
+        refused = isinstance(tasks[at].result(), RevisionMismatch)
+        assert refused == (isinstance(one, Replacement) and at == stale), tasks[at].result()
+    for revision in sorted(outcome for outcome in outcomes if isinstance(outcome, int)):
+        model.put(revision, outcomes[revision].key, value)
+
+
 async def check_states(store: Store, model: Model, root: str) -> None:
     for revision, state in model.states:
         page = await store.list(f"{root}pods/", revision=revision)
@@ -95,6 +130,9 @@ async def check_states(store: Store, model: Model, root: str) -> None:
         first = await store.list(f"{root}pods/", revision=revision, limit=2)
         assert [item.key for item in first.items] == sorted(state)[:2]
         assert first.remaining == max(0, len(state) - 2)
+        for which in range(3):
+            found = await store.get(key := f"{root}pods/{which % 2}/{which}", revision=revision)
+            assert (None if found is None else (found.value, found.mod_revision)) == state.get(key)
         rest = await store.list(f"{root}pods/1/", revision=revision, limit=2, start_after=f"{root}pods/1/1")
         assert [item.key for item in rest.items] == [k for k in sorted(state) if k > f"{root}pods/1/1"][:2]
 

@@ -1,4 +1,4 @@
-"""The store on etcd: each write a transaction of its own, many under way at once, or a pack of new keys in one.
+"""The store on etcd: writes that wait at the same time share a transaction, see ``packs``.
 
 Revisions are not etcd's own but made of them, see ``revisions``.
 """
@@ -6,7 +6,7 @@ Revisions are not etcd's own but made of them, see ``revisions``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
@@ -16,27 +16,23 @@ from tiphys_apiserver.storage.etcd import revisions
 from tiphys_apiserver.storage.etcd.connection import EtcdConnection, EtcdOptions, range_end
 from tiphys_apiserver.storage.etcd.follower import Follower
 from tiphys_apiserver.storage.etcd.lease import Leases
+from tiphys_apiserver.storage.etcd.newest import NewestRevision
+from tiphys_apiserver.storage.etcd.packs import Packs, Write, key_value, unchanged
 from tiphys_apiserver.storage.interface import (
-    MOST_TOGETHER,
     Compacted,
     FutureRevision,
-    KeyExists,
     KeyMissing,
     KeyValue,
     ListPage,
     NewKey,
     NotTogether,
-    OutcomeUnknown,
     Replacement,
     RevisionMismatch,
     StorageError,
     StoreClosed,
-    StoreFull,
-    StoreUnavailable,
     ValueTooLarge,
     Watch,
     check_together,
-    write_each,
 )
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
@@ -45,8 +41,8 @@ _log = get_logger(__name__)
 
 # Keys of one answer where the caller wants all: a list of everything would be one message of hundreds of megabytes.
 _PAGE = 2000
-# etcd takes requests up to this as it is shipped. Source: etcd's --max-request-bytes, 1.5 MiB, with room for the rest.
-_LARGE_BYTES = 1400 * 1024
+# Asks for no key, only for what every answer says.
+_NEWEST = rpc_pb2.RangeRequest(key=b"\0", count_only=True)
 # From these versions on a progress answer never overtakes events (etcd issue 15220) and comes also where there was no
 # event before it (17507). Source: the minimum that kube-apiserver asks for, storage/etcd3 feature support.
 _TRUSTED_PROGRESS = ((3, 4, 31), (3, 5, 13))
@@ -65,7 +61,8 @@ class EtcdStore:
         self._leases = Leases(connection, clock)
         self._followers: dict[Follower, asyncio.Task[None]] = {}
         self._trusts_progress = has_trusted_progress(version)
-        self._revision_read: asyncio.Future[int] | None = None
+        self._packs = Packs(self._transact, self._leases, group)
+        self._newest = NewestRevision(self._ask_newest, group)
         self._closed = False
 
     # -- reading
@@ -74,9 +71,10 @@ class EtcdStore:
         """The key now or at ``revision``."""
         request = rpc_pb2.RangeRequest(key=key.encode(), revision=revisions.in_etcd(revision))
         answer = await self._range(request)
-        found = _key_value(answer.kvs[0]) if answer.kvs else None
-        # What a transaction makes after the revision is new there: packs hold nothing but new keys.
-        return None if found is not None and 0 < revision < found.mod_revision else found
+        found = key_value(answer.kvs[0]) if answer.kvs else None
+        if found is None or not revision or found.mod_revision <= revision:
+            return found
+        return (await self._before([request.key], request.revision)).get(request.key)
 
     async def list(self, prefix: str, *, revision: int = 0, limit: int = 0, start_after: str = "") -> ListPage:
         """Keys under ``prefix`` in order."""
@@ -85,8 +83,8 @@ class EtcdStore:
             range_end=range_end(prefix),
             revision=revisions.in_etcd(revision),
         )
-        hidden = await self._made_after(revision, request)
-        request.limit = limit + len(hidden) if limit else _PAGE
+        before = await self._written_after(revision, request)
+        request.limit = limit + len(before) if limit else _PAGE
         answer = await self._range(request)
         kvs = list(answer.kvs)
         at = revision or revisions.of_state(answer.header.revision)
@@ -95,18 +93,34 @@ class EtcdStore:
             request.revision = revisions.in_etcd(at)
             answer = await self._range(request)
             kvs.extend(answer.kvs)
-        items = [_key_value(kv) for kv in kvs if kv.key not in hidden]
+        found = (before[kv.key] if kv.key in before else key_value(kv) for kv in kvs)
+        items = [item for item in found if item is not None]
         if not limit:
             return ListPage(items, at, False, 0)
-        remaining = max(0, answer.count - len(hidden) - limit)
+        hidden = sum(item is None for item in before.values())
+        remaining = max(0, answer.count - hidden - limit)
         return ListPage(items[:limit], at, remaining > 0, remaining)
 
-    async def _made_after(self, revision: int, request: rpc_pb2.RangeRequest) -> frozenset[bytes]:
-        """The keys in a range that the transaction of a revision makes after it; none, but for one amid a pack."""
+    async def _written_after(self, revision: int, request: rpc_pb2.RangeRequest) -> Mapping[bytes, KeyValue | None]:
+        """The keys in a range that the transaction of a revision writes after it, as they were before.
+
+        None for those that were not there. There are none at all but for a revision amid a pack.
+        """
         if not revision or revisions.is_whole(revision):
-            return frozenset()
+            return {}
         kvs = await self._made_at(request.revision, request)
-        return frozenset(kv.key for kv in kvs if _key_value(kv).mod_revision > revision)
+        later = [kv for kv in kvs if key_value(kv).mod_revision > revision]
+        replaced = [kv.key for kv in later if kv.create_revision < request.revision]
+        absent: dict[bytes, KeyValue | None] = {kv.key: None for kv in later}
+        return absent | await self._before(replaced, request.revision)
+
+    async def _before(self, keys: Sequence[bytes], etcd_revision: int) -> dict[bytes, KeyValue]:
+        """Those of the keys that were there before a transaction, as they were then."""
+        found: dict[bytes, KeyValue] = {}
+        for key in keys:
+            request = rpc_pb2.RangeRequest(key=key, revision=etcd_revision - 1)
+            found |= {kv.key: key_value(kv) for kv in (await self._range(request)).kvs}
+        return found
 
     async def _made_at(self, etcd_revision: int, where: rpc_pb2.RangeRequest) -> Sequence[kv_pb2.KeyValue]:
         """What stands in a range just as a transaction has left it."""
@@ -130,33 +144,13 @@ class EtcdStore:
             raise (FutureRevision(newest) if is_future else Compacted(0)) from err
 
     async def revision(self) -> int:
-        """The newest revision, by a linearizable read shared by all who ask in one turn of the loop."""
+        """The newest revision, by a linearizable read shared by all who ask at the same time."""
         self._check_open()
-        if self._revision_read is not None:
-            return await asyncio.shield(self._revision_read)
-        read = self._revision_read = asyncio.get_running_loop().create_future()
-        try:
-            # Whoever asks before the read is sent may share it, nobody after.
-            await asyncio.sleep(0)
-            self._revision_read = None
-            request = rpc_pb2.RangeRequest(key=b"\0", count_only=True)
-            answer = await self._connection.read(lambda member: member.kv.Range(request, timeout=self._timeout_s))
-        except StorageError as err:
-            read.set_exception(err)
-            # Seen here, in case nobody shares it.
-            read.exception()
-            raise
-        except BaseException:
-            read.set_exception(StorageError("the one who asked etcd for all was cancelled; try again"))
-            read.exception()
-            raise
-        else:
-            newest = revisions.of_state(answer.header.revision)
-            read.set_result(newest)
-            return newest
-        finally:
-            if self._revision_read is read:
-                self._revision_read = None
+        return await self._newest.read()
+
+    async def _ask_newest(self) -> int:
+        answer = await self._connection.read(lambda member: member.kv.Range(_NEWEST, timeout=self._timeout_s))
+        return revisions.of_state(answer.header.revision)
 
     @asynccontextmanager
     async def watch(self, prefix: str, *, after_revision: int) -> AsyncIterator[Watch]:
@@ -204,100 +198,55 @@ class EtcdStore:
 
     async def create(self, key: str, value: bytes, *, ttl_s: int = 0) -> int:
         """Write a new key."""
-        answer = await self._put(key, value, expected_revision=0, ttl_s=ttl_s)
-        if not answer.succeeded:
-            raise KeyExists(key)
-        return revisions.of_change(answer.header.revision)
+        return await self._write_one(Write(key, value, 0, ttl_s))
 
     async def create_together(self, keys: Sequence[NewKey]) -> Sequence[int]:
         """Write new keys in one transaction, each at its place."""
         check_together(keys)
+        self._check_open()
         if not keys:
             return []
-        request = rpc_pb2.TxnRequest()
-        for place, new in enumerate(keys):
-            raw = new.key.encode()
-            request.compare.append(_unchanged(raw, 0))
-            lease = await self._leases.lease(new.ttl_s)
-            value = revisions.sealed(new.value, place)
-            request.success.add(request_put=rpc_pb2.PutRequest(key=raw, value=value, lease=lease))
-            request.failure.add(request_range=rpc_pb2.RangeRequest(key=raw, keys_only=True))
         try:
-            answer = await self._write(request, [new.ttl_s for new in keys], sum(len(new.value) for new in keys))
+            return await self._packs.together([Write(new.key, new.value, 0, new.ttl_s) for new in keys])
         except ValueTooLarge as err:
             raise NotTogether(f"the objects are too large for one transaction of etcd: {err}; send fewer") from err
-        if not answer.succeeded:
-            found = (one.response_range.kvs for one in answer.responses)
-            raise KeyExists(next((kvs[0].key.decode() for kvs in found if kvs), keys[0].key))
-        return [revisions.of_change(answer.header.revision, place) for place in range(len(keys))]
 
     async def write_each(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
-        """Write each by itself: in transactions of many as long as all of one go well, else one after another."""
-        parts = [writes[start : start + MOST_TOGETHER] for start in range(0, len(writes), MOST_TOGETHER)]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._write_part(part)) for part in parts]
-        return [outcome for task in tasks for outcome in task.result()]
-
-    async def _write_part(self, writes: Sequence[NewKey | Replacement]) -> Sequence[int | StorageError]:
-        expected = [0 if isinstance(write, NewKey) else write.expected_revision or -1 for write in writes]
-        if min(expected) < 0 or len({write.key for write in writes}) < len(writes):
-            return await write_each(self, writes)
-        request = rpc_pb2.TxnRequest()
-        for place, (write, revision) in enumerate(zip(writes, expected, strict=True)):
-            raw = write.key.encode()
-            request.compare.append(_unchanged(raw, revision))
-            lease = await self._leases.lease(write.ttl_s)
-            value = revisions.sealed(write.value, place)
-            request.success.add(request_put=rpc_pb2.PutRequest(key=raw, value=value, lease=lease))
-        try:
-            answer = await self._write(request, [write.ttl_s for write in writes], sum(len(w.value) for w in writes))
-        except OutcomeUnknown as err:
-            return [err] * len(writes)
-        except StorageError:
-            # One of them may be at fault, or all together too large; nothing was written.
-            return await write_each(self, writes)
-        if not answer.succeeded:
-            return await write_each(self, writes)
-        return [revisions.of_change(answer.header.revision, place) for place in range(len(writes))]
+        """Write each by itself, in packs of many."""
+        self._check_open()
+        outcomes: list[int | StorageError] = [0] * len(writes)
+        asked: list[int] = []
+        sent: list[Write] = []
+        for index, write in enumerate(writes):
+            expected = 0 if isinstance(write, NewKey) else write.expected_revision
+            if isinstance(write, Replacement) and expected <= 0:
+                outcomes[index] = await self._never_there(write.key)
+            else:
+                asked.append(index)
+                sent.append(Write(write.key, write.value, expected, write.ttl_s))
+        for index, future in zip(asked, self._packs.add(sent), strict=True):
+            try:
+                outcomes[index] = await future
+            except StorageError as err:
+                outcomes[index] = err
+        return outcomes
 
     async def update(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int = 0) -> int:
         """Replace a key."""
         if expected_revision <= 0:
-            raise RevisionMismatch(key, await self.get(key))
-        answer = await self._put(key, value, expected_revision=expected_revision, ttl_s=ttl_s)
-        if not answer.succeeded:
-            raise RevisionMismatch(key, _found(answer))
-        return revisions.of_change(answer.header.revision)
+            raise await self._never_there(key)
+        return await self._write_one(Write(key, value, expected_revision, ttl_s))
 
-    async def _put(self, key: str, value: bytes, *, expected_revision: int, ttl_s: int) -> rpc_pb2.TxnResponse:
-        raw = key.encode()
-        lease = await self._leases.lease(ttl_s)
-        request = rpc_pb2.TxnRequest(compare=[_unchanged(raw, expected_revision)])
-        request.success.add(request_put=rpc_pb2.PutRequest(key=raw, value=revisions.sealed(value, 0), lease=lease))
-        if expected_revision:
-            request.failure.add(request_range=rpc_pb2.RangeRequest(key=raw))
-        return await self._write(request, [ttl_s], len(value))
+    async def _write_one(self, write: Write) -> int:
+        self._check_open()
+        return await self._packs.add((write,))[0]
 
-    async def _write(self, request: rpc_pb2.TxnRequest, lives_s: Sequence[int], size_bytes: int) -> rpc_pb2.TxnResponse:
-        """Run a transaction of puts with these lives and bytes in all. Raises ValueTooLarge for more than it takes."""
+    async def _never_there(self, key: str) -> StorageError:
+        """Why a replacement of what is at no revision is refused."""
         try:
-            return await self._transact(request)
+            return RevisionMismatch(key, await self.get(key))
         except StorageError as err:
-            # Refused by etcd, or by the wire before it, each in its own way; both may have been told to take more.
-            known = isinstance(err, StoreFull) or not isinstance(err, (OutcomeUnknown, StoreClosed, StoreUnavailable))
-            if known and size_bytes > _LARGE_BYTES:
-                raise ValueTooLarge(f"the object is too large for etcd: {size_bytes} bytes as it is stored") from err
-            raise
-        except grpc.aio.AioRpcError as err:
-            if err.code() is not grpc.StatusCode.NOT_FOUND or not any(lives_s):
-                key = request.success[0].request_put.key.decode()
-                raise StorageError(f"etcd refuses a write of {key}: {err.details()}") from err
-        # A lease has ended meanwhile (a clock that stood still): nothing was written, take others.
-        for one in request.success:
-            self._leases.forget(one.request_put.lease)
-        for one, ttl_s in zip(request.success, lives_s, strict=True):
-            one.request_put.lease = await self._leases.lease(ttl_s)
-        return await self._transact(request)
+            return err
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> KeyValue:
         """Delete a key."""
@@ -311,7 +260,7 @@ class EtcdStore:
             if not removed.deleted:
                 raise KeyMissing(key)
             return _removed(removed.prev_kvs[0], removed.header.revision)
-        request = rpc_pb2.TxnRequest(compare=[_unchanged(raw, expected_revision)])
+        request = rpc_pb2.TxnRequest(compare=[unchanged(raw, expected_revision)])
         request.success.add(request_delete_range=removal)
         request.failure.add(request_range=rpc_pb2.RangeRequest(key=raw))
         answer = await self._transact(request)
@@ -332,7 +281,7 @@ class EtcdStore:
     async def compact(self, revision: int) -> None:
         """Forget what was before ``revision``."""
         self._check_open()
-        request = rpc_pb2.CompactionRequest(revision=revisions.in_etcd(revision))
+        request = rpc_pb2.CompactionRequest(revision=await self._compactable(revision))
         try:
             await self._connection.write(lambda member: member.kv.Compact(request, timeout=self._timeout_s))
         except grpc.aio.AioRpcError as err:
@@ -342,11 +291,25 @@ class EtcdStore:
             # Compacted so far or further already, by us or another server.
             _log.debug("compacted already", rv=revision)
 
+    async def _compactable(self, revision: int) -> int:
+        """The transaction to compact at, so that the state at a revision can still be told.
+
+        It is the one before, where the revision is amid a pack that replaces something after it.
+        """
+        whole = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revisions.in_etcd(revision))
+        try:
+            later = await self._written_after(revision, whole)
+        except Compacted:
+            return whole.revision
+        return max(1, whole.revision - 1) if any(later.values()) else whole.revision
+
     async def close(self) -> None:
         """End all watches and close the connection."""
         if self._closed:
             return
         self._closed = True
+        self._packs.close()
+        self._newest.close()
         followers, self._followers = dict(self._followers), {}
         for follower, task in followers.items():
             follower.end(StoreClosed("the store is closed"))
@@ -388,25 +351,9 @@ def has_trusted_progress(version: str) -> bool:
     return any(numbers[:2] == fixed[:2] and numbers >= fixed for fixed in _TRUSTED_PROGRESS) or numbers >= (3, 6)
 
 
-def _unchanged(key: bytes, expected_revision: int) -> rpc_pb2.Compare:
-    """The condition that a key is at a revision; 0 is that it is not there."""
-    return rpc_pb2.Compare(
-        result=rpc_pb2.Compare.EQUAL,
-        target=rpc_pb2.Compare.MOD,
-        key=key,
-        mod_revision=revisions.in_etcd(expected_revision),
-    )
-
-
 def _found(answer: rpc_pb2.TxnResponse) -> KeyValue | None:
     kvs = answer.responses[0].response_range.kvs
-    return _key_value(kvs[0]) if kvs else None
-
-
-def _key_value(kv: kv_pb2.KeyValue) -> KeyValue:
-    value, place = revisions.opened(kv.value)
-    made = revisions.of_change(kv.create_revision)
-    return KeyValue(kv.key.decode(), value, revisions.of_change(kv.mod_revision, place), made)
+    return key_value(kvs[0]) if kvs else None
 
 
 def _removed(kv: kv_pb2.KeyValue, etcd_revision: int) -> KeyValue:
