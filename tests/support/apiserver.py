@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,8 +18,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import grpc
 import orjson
+from grpc.aio import Channel
 
 from tiphys_apiserver.main import ApiServer
 from tiphys_apiserver.options import Options
@@ -88,7 +88,7 @@ class RunningServer:
 
     api: ApiServer
     pki: Pki
-    _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    _channels: dict[str, Channel] = field(default_factory=dict)
 
     def client_context(self, user: str | None) -> ssl.SSLContext:
         """TLS of a client; None shows no certificate."""
@@ -131,7 +131,7 @@ class RunningServer:
 
     async def grpc(self, service: str, method: str, request: Any, *, user: str = "admin") -> bytes:
         """The answer's bytes; service without the leading tiphys.apiserver. Raises grpc.aio.AioRpcError."""
-        call = self.channel(user).unary_unary(f"/tiphys.apiserver.{service}/{method}")
+        call = self.channel(user).unary_unary(f"/tiphys.apiserver.{service}/{method}", None, None)
         answer: bytes = await call(request.SerializeToString(), timeout=10)
         return answer
 
@@ -139,12 +139,12 @@ class RunningServer:
         """The same for a caller who has a bearer token and no certificate."""
         target = f"127.0.0.1:{self.api.grpc_token_port}"
         async with channel(target, TLSFiles(ca=self.pki.folder / "ca.crt")) as opened:
-            call = opened.unary_unary(f"/tiphys.apiserver.{service}/{method}")
+            call = opened.unary_unary(f"/tiphys.apiserver.{service}/{method}", None, None)
             metadata = (("authorization", f"Bearer {token}"),)
             answer: bytes = await call(request.SerializeToString(), timeout=10, metadata=metadata)
             return answer
 
-    def channel(self, user: str = "admin") -> grpc.aio.Channel:
+    def channel(self, user: str = "admin") -> Channel:
         """The user's channel to the gRPC port."""
         if user not in self._channels:
             self._channels[user] = channel(f"127.0.0.1:{self.api.grpc_port}", self.pki.tls(user))
@@ -153,7 +153,7 @@ class RunningServer:
     async def close(self) -> None:
         """Close the channels."""
         for opened in self._channels.values():
-            await opened.close()
+            await opened.close(None)
 
 
 async def read_reply(reader: asyncio.StreamReader) -> Reply:
@@ -202,7 +202,7 @@ def options_for(pki: Pki, **changes: Any) -> Options:
 
 
 @asynccontextmanager
-async def running_server(users: Sequence[str] = (), **changes: Any) -> AsyncIterator[RunningServer]:
+async def running_server(**changes: Any) -> AsyncIterator[RunningServer]:
     """A server that is ready, stopped at the end of the block."""
     pki = shared_pki()
     api = ApiServer(options_for(pki, **changes))

@@ -29,7 +29,7 @@ class FakeNodeService(csi_pb2_grpc.NodeServicer):
     node_id: str = "node-1"
     segments: dict[str, str] = field(default_factory=dict)
     max_volumes: int = 0
-    can: tuple[int, ...] = ALL
+    can: tuple[Rpc.Type.ValueType, ...] = ALL
     staged: set[tuple[str, str]] = field(default_factory=set)
     published: set[tuple[str, str]] = field(default_factory=set)
     fail: dict[str, tuple[grpc.StatusCode, str]] = field(default_factory=dict)

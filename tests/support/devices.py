@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,9 +77,9 @@ class DeviceSide:
 
 
 @asynccontextmanager
-async def running(*runs: Callable[[], object]) -> AsyncIterator[None]:
+async def running(*runs: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Runs services until the context is left."""
-    tasks = [asyncio.ensure_future(run()) for run in runs]  # type: ignore[arg-type]
+    tasks = [asyncio.ensure_future(run()) for run in runs]
     try:
         yield
     finally:

@@ -76,7 +76,7 @@ class RunningKubelet:
 
     async def get(self, name: str) -> Pod | None:
         """The pod as the API has it; None when it is gone."""
-        return self.client.stored(Pod, name, "default")
+        return self.client.find_stored(Pod, name, "default")
 
     async def until(self, name: str, holds: Callable[[Pod], bool], *, timeout_s: float = 10.0) -> Pod:
         """Waits until the stored pod is as wanted."""

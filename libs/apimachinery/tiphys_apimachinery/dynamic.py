@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import orjson
 
@@ -119,7 +119,7 @@ class DynamicObject:
         return orjson.dumps(self._content, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
-    def FromString(cls, raw: bytes) -> DynamicObject:
+    def FromString(cls, raw: bytes, /) -> Self:
         """The object in a CustomObject's bytes. Raises DecodeError."""
         made = cls.__new__(cls)
         made._wire = custom_pb2.CustomObject.FromString(raw)

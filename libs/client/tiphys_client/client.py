@@ -22,10 +22,10 @@ from tiphys.api.core.v1 import binding_pb2, pod_pb2, service_account_pb2
 from tiphys.api.meta.v1 import meta_pb2
 from tiphys.apiserver.v1 import wire_pb2
 from tiphys_apimachinery.errors import APIError, InternalError, NotFound, from_status
-from tiphys_client.resource_facts import facts_of
+from tiphys_client.resource_facts import Stored, facts_of
 from tiphys_client.transport import DEFAULT_TIMEOUT_S, Transport
 
-MessageT = TypeVar("MessageT", bound=Message)
+MessageT = TypeVar("MessageT", bound=Stored)
 ReplyT = TypeVar("ReplyT", bound=Message)
 
 PatchForm = Literal["json", "merge", "strategic", "apply"]
@@ -72,7 +72,7 @@ class WatchEvent(Generic[MessageT]):
         return self._object
 
     def __repr__(self) -> str:
-        return f"WatchEvent({self.type.name}, {self._cls.DESCRIPTOR.name})"
+        return f"WatchEvent({self.type.name}, {facts_of(self._cls).kind})"
 
 
 class ListResult(Generic[MessageT]):
@@ -216,12 +216,12 @@ class Client:
         results = await self._batch_create(objs, all_or_nothing=all_or_nothing)
         return [_error(item.status) or type(objs[0]).FromString(item.object) for item in results]
 
-    async def batch_store(self, objs: Sequence[Message]) -> builtins.list[APIError | None]:
+    async def batch_store(self, objs: Sequence[Stored]) -> builtins.list[APIError | None]:
         """As batch_create for those who need not see what was stored: for each, in order, None or its error."""
         return [_error(item.status) for item in await self._batch_create(objs)] if objs else []
 
     async def _batch_create(
-        self, objs: Sequence[Message], *, all_or_nothing: bool = False
+        self, objs: Sequence[Stored], *, all_or_nothing: bool = False
     ) -> Sequence[wire_pb2.BatchResult]:
         cls = type(objs[0])
         if any(type(obj) is not cls or _namespace(obj) != _namespace(objs[0]) for obj in objs):
@@ -396,7 +396,7 @@ class Client:
             service_account_pb2.ServiceAccount, "CreateToken", service_account, namespace, body=request
         )
 
-    async def post(self, parent: type[Message], method: str, name: str, namespace: str, *, body: MessageT) -> MessageT:
+    async def post(self, parent: type[Stored], method: str, name: str, namespace: str, *, body: MessageT) -> MessageT:
         """Create a subresource of a named object by its method: CreateToken, Evict; the answer has the body's class."""
         request = wire_pb2.CreateRequest(
             namespace=namespace, object=body.SerializeToString(), name=name, field_manager=self._field_manager
@@ -404,7 +404,7 @@ class Client:
         return _object(type(body), await self._unary(parent, method, request, wire_pb2.CreateResponse))
 
     async def call(
-        self, cls: type[Message], method: str, request: Message, reply: type[ReplyT], *, timeout_s: float | None = None
+        self, cls: type[Stored], method: str, request: Message, reply: type[ReplyT], *, timeout_s: float | None = None
     ) -> ReplyT:
         """Any method of the service of cls, for those that have no name here, such as GetScale."""
         return await self._unary(cls, method, request, reply, timeout_s=timeout_s)
@@ -414,7 +414,7 @@ class Client:
         await self.transport.close()
 
     async def _unary(
-        self, cls: type[Message], method: str, request: Message, reply: type[ReplyT], *, timeout_s: float | None = None
+        self, cls: type[Stored], method: str, request: Message, reply: type[ReplyT], *, timeout_s: float | None = None
     ) -> ReplyT:
         answer = await self.transport.unary(
             facts_of(cls).service,
@@ -445,7 +445,7 @@ def _binding(item: Bind) -> binding_pb2.Binding:
     return binding
 
 
-def _namespace(obj: Message) -> str:
+def _namespace(obj: Stored) -> str:
     return str(cast(Any, obj).metadata.namespace)
 
 

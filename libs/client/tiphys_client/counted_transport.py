@@ -7,7 +7,7 @@ Source: client-go's metrics as component-base/metrics/prometheus/restclient regi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -64,7 +64,7 @@ class CountedTransport:
 
     async def stream(
         self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """One request, many replies."""
         code = "200"
         try:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from tiphys_client.client import Client
-from tiphys_client.fake_server import Call, FakeServer
+from tiphys_client.fake_server import Call, FakeServer, not_found
 from tiphys_client.transport import READ_METHODS, InProcessTransport
 from tiphys_component.clock import Clock, FakeClock
 
 __all__ = ["Call", "FakeClient", "FakeServer"]
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 class FakeClient(Client):
@@ -33,7 +37,14 @@ class FakeClient(Client):
         """Store objects as they are, status included, and return them; not counted among the calls."""
         return self.server.seed(*objs)
 
-    def stored(self, cls: type[Any], name: str, namespace: str = "") -> Any | None:
+    def stored(self, cls: type[MessageT], name: str, namespace: str = "") -> MessageT:
+        """The object as it is stored; not counted among the calls. Raises NotFound where there is none."""
+        found = self.find_stored(cls, name, namespace)
+        if found is None:
+            raise not_found(cls, name)
+        return found
+
+    def find_stored(self, cls: type[MessageT], name: str, namespace: str = "") -> MessageT | None:
         """The object as it is stored, or None; not counted among the calls."""
         return self.server.store.get(cls, namespace, name)
 

@@ -183,7 +183,7 @@ class FakeServer:
     def _existing(self, cls: type[Any], namespace: str, name: str) -> Any:
         obj = self.store.get(cls, namespace if facts_of(cls).namespaced else "", name)
         if obj is None:
-            raise _not_found(cls, name)
+            raise not_found(cls, name)
         return obj
 
     async def get(self, cls: type[Any], request: wire_pb2.GetRequest) -> wire_pb2.GetResponse:
@@ -262,7 +262,7 @@ class FakeServer:
         old = self.store.get(cls, request.namespace if facts_of(cls).namespaced else "", request.name)
         if old is None:
             if request.patch_type != wire_pb2.PATCH_TYPE_APPLY:
-                raise _not_found(cls, request.name)
+                raise not_found(cls, request.name)
             made = fake_patch.applied(cls, request.patch, request.name)
             obj = self._create(cls, made.SerializeToString(), request.namespace, dry_run=request.dry_run)
             return wire_pb2.PatchResponse(object=_raw(obj))
@@ -390,7 +390,8 @@ def _name(cls: type[Any], message: Any) -> str:
     return str(name)
 
 
-def _not_found(cls: type[Any], name: str) -> NotFound:
+def not_found(cls: type[Any], name: str) -> NotFound:
+    """What the server says where it has no object of that class and name."""
     facts = facts_of(cls)
     return NotFound.of(facts.plural, name, group=facts.group)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from tiphys.apiserver.v1 import wire_pb2
 from tiphys_apimachinery.errors import APIError, Expired
@@ -13,6 +15,8 @@ from tiphys_apimachinery.fields import FieldSelector
 from tiphys_apimachinery.labels import Selector
 from tiphys_client.client import EventType
 from tiphys_client.resource_facts import facts_of, read_field
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 Key = tuple[str, str, str]
 """Full name of the class, namespace, name."""
@@ -78,7 +82,7 @@ class FakeStore:
         self._cuts: list[tuple[int, APIError | None]] = []
         self._bookmarks: list[int] = []
 
-    def get(self, cls: type[Any], namespace: str, name: str) -> Any | None:
+    def get(self, cls: type[MessageT], namespace: str, name: str) -> MessageT | None:
         """A copy of the object, or None."""
         raw = self._objects.get((cls.DESCRIPTOR.full_name, namespace, name))
         return None if raw is None else cls.FromString(raw)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
-
-from google.protobuf.message import Message
+from typing import Any, Protocol, Self
 
 from tiphys.options.v1 import options_pb2
 from tiphys_apimachinery.dynamic import DynamicKind, DynamicObject
+
+
+class Stored(Protocol):
+    """What a client carries: a message, or an object of a kind that was defined at run time."""
+
+    @classmethod
+    def FromString(cls, s: bytes, /) -> Self:
+        """The object in these bytes."""
+        ...
+
+    def SerializeToString(self) -> bytes:
+        """Its bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +51,12 @@ def service_name(file: str, version: str, kind: str) -> str:
     return f"tiphys.apiserver.{folder}.{version}.{kind}Service"
 
 
-def facts_of(cls: type[Message]) -> ResourceFacts:
+def facts_of(cls: type[Stored]) -> ResourceFacts:
     """The facts of an API message class; raises TypeError for a message that is no API object."""
     made: Any = cls
     if issubclass(made, DynamicObject):
         return _of_custom(made.KIND)
-    return _read(cls.DESCRIPTOR)
+    return _read(made.DESCRIPTOR)
 
 
 def _of_custom(kind: DynamicKind) -> ResourceFacts:
@@ -80,7 +91,7 @@ def _read(descriptor: Any) -> ResourceFacts:
     )
 
 
-def read_field(obj: Message, path: str) -> str:
+def read_field(obj: Stored, path: str) -> str:
     """The text of a field by its path, as field selectors compare it; empty where it is unset."""
     value: Any = obj
     for name in path.split("."):

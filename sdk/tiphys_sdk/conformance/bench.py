@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from types import TracebackType
 from typing import NoReturn
 
 import grpc
@@ -81,6 +82,21 @@ class Report:
         return json.dumps({"passed": self.passed, "steps": [asdict(step) for step in self.steps]}, indent=2)
 
 
+class _Open(AbstractAsyncContextManager[None, bool]):
+    """An open step. Says by its type what a generator's can't: that exceptions may end with it."""
+
+    def __init__(self, step: AbstractAsyncContextManager[None]) -> None:
+        self._step = step
+
+    async def __aenter__(self) -> None:
+        await self._step.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return bool(await self._step.__aexit__(kind, err, trace))
+
+
 class Bench:
     """Runs steps one after the other and keeps what happened. For one kit run in one loop; steps never nest.
 
@@ -104,13 +120,18 @@ class Bench:
         """Whether the step of that name is over and passed: for steps that make no sense without an earlier one."""
         return any(step.name == name and step.outcome is Outcome.PASSED for step in self._steps)
 
-    @asynccontextmanager
-    async def step(self, name: str, demand: str, *, limit_s: float = DEFAULT_LIMIT_S) -> AsyncIterator[None]:
+    def step(
+        self, name: str, demand: str, *, limit_s: float = DEFAULT_LIMIT_S
+    ) -> AbstractAsyncContextManager[None, bool]:
         """One demand. An exception inside fails the step and goes no further; cancellation does.
 
         name is unique in the kit: it is what a test or a reader of the report asks for. Raises ValueError where it is
         not, RuntimeError where a step is open.
         """
+        return _Open(self._step(name, demand, limit_s))
+
+    @asynccontextmanager
+    async def _step(self, name: str, demand: str, limit_s: float) -> AsyncIterator[None]:
         if self._current:
             raise RuntimeError(f"step {name!r} inside of step {self._current!r}")
         if any(step.name == name for step in self._steps):

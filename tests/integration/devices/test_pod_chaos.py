@@ -12,10 +12,23 @@ from tests.integration.devices.test_pods import counts, folder, gpu_pod, ran, si
 from tests.integration.kubelet.conftest import end_pods
 from tests.support.containerd import ContainerdNode
 from tests.support.devices import serving
-from tests.support.kubelet import is_ready, running_kubelet, wait_until
+from tests.support.kubelet import RunningKubelet, is_ready, running_kubelet, wait_until
 
 pytestmark = pytest.mark.containerd
 WHOLE, AWAY = ("4", "4"), ("4", "0")
+
+
+async def until_whole(kubelet: RunningKubelet) -> None:
+    """All devices are back; until then none was there, never some."""
+    seen: set[object] = set()
+
+    def is_whole() -> bool:
+        found = counts(kubelet)
+        seen.add(found)
+        return found == WHOLE
+
+    await wait_until(is_whole)
+    assert seen <= {WHOLE, AWAY}
 
 
 async def restart_under_pods(containerd: ContainerdNode, root: Path, seed: int, restarts: int) -> None:
@@ -40,9 +53,7 @@ async def restart_under_pods(containerd: ContainerdNode, root: Path, seed: int, 
                 await plugin_life.enter_async_context(serving(simulated(root, "gpu:4"), folder(root)))
             passing = gpu_pod(f"passing-{number}")
             await kubelet.create(passing)
-            seen: set[object] = set()
-            await wait_until(lambda: seen.add(counts(kubelet)) or counts(kubelet) == WHOLE)  # noqa: B023  # awaited here
-            assert seen <= {WHOLE, AWAY}
+            await until_whole(kubelet)
             await kubelet.until(passing.metadata.name, is_ready)
             held = [d for h in kubelet.kubelet.devices.holdings().values() for d in h.devices]
             assert sorted(held) == [f"GPU-fake-{n}" for n in range(4)]

@@ -38,7 +38,7 @@ def gpu_pod(name: str, count: int = 1, *command: str) -> Pod:
 
 
 def counts(kubelet: RunningKubelet) -> tuple[str, str] | None:
-    node = kubelet.client.stored(Node, NODE)
+    node = kubelet.client.find_stored(Node, NODE)
     if node is None or GPU not in node.status.capacity:
         return None
     return node.status.capacity[GPU].string, node.status.allocatable[GPU].string
@@ -53,7 +53,7 @@ async def ran(kubelet: RunningKubelet, pod: Pod, *command: str) -> str:
 
 
 async def test_I18_devices_are_allocatable_as_soon_as_they_are_told(kubelet: RunningKubelet, root: Path) -> None:
-    await wait_until(lambda: kubelet.client.stored(Node, NODE) is not None)
+    await wait_until(lambda: kubelet.client.find_stored(Node, NODE) is not None)
     began = time.monotonic()
     async with serving(simulated(root), folder(root)):
         await wait_until(lambda: counts(kubelet) == ("2", "2"))
@@ -157,12 +157,12 @@ async def test_I21_a_device_that_turns_unhealthy_shows_in_the_status_of_its_pod(
 
 
 async def test_I17_a_capacity_that_somebody_patched_becomes_allocatable_and_stays(kubelet: RunningKubelet) -> None:
-    await wait_until(lambda: kubelet.client.stored(Node, NODE) is not None)
+    await wait_until(lambda: kubelet.client.find_stored(Node, NODE) is not None)
     patch = {"status": {"capacity": {"example.com/dongle": "4"}}}
     await kubelet.client.patch(Node, NODE, "", patch, type="strategic", subresource="status")
 
     def settled() -> bool:
-        node = kubelet.client.stored(Node, NODE)
+        node = kubelet.client.find_stored(Node, NODE)
         return node is not None and node.status.allocatable["example.com/dongle"].string == "4"
 
     await wait_until(settled, timeout_s=2)

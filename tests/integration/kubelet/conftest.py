@@ -33,7 +33,8 @@ def containerd() -> Iterator[ContainerdNode]:
 @pytest.fixture
 def root(containerd: ContainerdNode, request: pytest.FixtureRequest) -> Path:
     """A directory for a kubelet's own things; mounts below it end with containerd's."""
-    path = containerd.root / "kubelets" / request.node.name.replace("[", "-").replace("]", "")[:60]
+    test: str = request.node.name
+    path = containerd.root / "kubelets" / test.replace("[", "-").replace("]", "")[:60]
     path.mkdir(parents=True)
     return path
 

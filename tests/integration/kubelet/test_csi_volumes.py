@@ -29,6 +29,7 @@ from tiphys_component.clock import SystemClock
 from tiphys_csi.hostpath.main import make_driver
 from tiphys_csi.hostpath.options import Options as DriverOptions
 from tiphys_csi.hostpath.rules import DRIVER_NAME
+from tiphys_kubelet.volumes.csi import CsiPlugin
 from tiphys_kubelet.volumes.mounts import mounts_below, unmount
 from tiphys_sdk.csi.server import DriverServer
 
@@ -137,7 +138,7 @@ async def test_E26_our_driver_is_in_the_csi_node_within_two_seconds(
     registry = short_root / "kubelet" / "plugins_registry"
     registry.mkdir(parents=True)
     async with running_kubelet(containerd, short_root) as running:
-        await wait_until(lambda: running.client.stored(CSINode, "node-1") is not None)
+        await wait_until(lambda: running.client.find_stored(CSINode, "node-1") is not None)
         began = time.monotonic()
         async with hostpath(short_root, registry):
 
@@ -148,6 +149,14 @@ async def test_E26_our_driver_is_in_the_csi_node_within_two_seconds(
             assert time.monotonic() - began < PROMPTLY_S
 
 
+async def until_written(name: str, root: Path) -> None:
+    await wait_until(lambda: name in written(root))
+
+
+async def until_published(plugin: CsiPlugin) -> None:
+    await wait_until(lambda: len(plugin.published()) == 1)
+
+
 async def test_data_stays_when_the_pod_is_deleted_and_started_again(
     claiming: tuple[RunningKubelet, str], short_root: Path
 ) -> None:
@@ -155,7 +164,7 @@ async def test_data_stays_when_the_pod_is_deleted_and_started_again(
     for name in ("one", "two"):
         await kubelet.create(writing_pod(name))
         await kubelet.until(name, is_running)
-        await wait_until(lambda name=name: name in written(short_root))
+        await until_written(name, short_root)
         await kubelet.client.delete(Pod, name, "default")
         await kubelet.until_gone(name)
         # The pod goes after its volume: nothing of it is mounted any more.
@@ -206,7 +215,7 @@ async def test_running_pod_survives_a_restart_of_kubelet_and_driver(
                 assert pod.status.containerStatuses[0].restartCount == 0
                 # A later life takes the volume up too, so that it grows and its figures are told.
                 plugin = running.kubelet.csi.plugin
-                await wait_until(lambda plugin=plugin: len(plugin.published()) == 1)
+                await until_published(plugin)
                 if life == 2:
                     await client.delete(Pod, "steady", "default")
                     await running.until_gone("steady")

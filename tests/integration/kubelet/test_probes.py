@@ -59,9 +59,7 @@ async def test_failing_liveness_restarts_the_container(kubelet: RunningKubelet) 
     found = add_probe(pod.spec.containers[0], "livenessProbe", "exec", failureThreshold=1)
     found.command.extend(["cat", "/tmp/none"])
     await kubelet.create(pod)
-    await kubelet.until(
-        "dies", lambda p: p.status.containerStatuses and p.status.containerStatuses[0].restartCount >= 1
-    )
+    await kubelet.until("dies", lambda p: any(status.restartCount >= 1 for status in p.status.containerStatuses))
     expected = "Killing: Container app failed liveness probe, will be restarted"
     await wait_until(lambda: expected in kubelet.reasons("dies"))
 

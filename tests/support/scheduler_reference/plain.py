@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from tests.support.scheduler_reference.cluster import (
@@ -15,7 +15,15 @@ from tiphys.api.core.v1.container_pb2 import Container
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
 
-_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": Fraction(1, 1000), "k": 1000, "M": 10**6, "G": 10**9}
+_UNITS: Mapping[str, int | Fraction] = {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "m": Fraction(1, 1000),
+    "k": 1000,
+    "M": 10**6,
+    "G": 10**9,
+}
 _MB = 1024 * 1024
 
 

@@ -1,6 +1,7 @@
 """Leader election by Lease."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -94,7 +95,9 @@ class _Dead:
     async def unary(self, service: str, method: str, request: bytes, *, timeout_s: float = 30) -> bytes:
         raise ServiceUnavailable("no route")
 
-    def stream(self, *_args: object, **_more: object) -> object:
+    def stream(
+        self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
+    ) -> AsyncIterator[bytes]:
         raise ServiceUnavailable("no route")
 
     async def close(self) -> None:
@@ -167,7 +170,7 @@ async def test_the_next_life_under_the_same_name_takes_over_at_once() -> None:
 
     first = asyncio.create_task(elector().run(hold))
     async with asyncio.timeout(5):
-        while client.stored(Lease, "l", "kube-system") is None:  # noqa: ASYNC110 - written by another task
+        while client.find_stored(Lease, "l", "kube-system") is None:  # noqa: ASYNC110 - written by another task
             await asyncio.sleep(0)
     client.server.fail("Update", Lease, ServiceUnavailable("killed"), times=1)
     first.cancel()

@@ -252,7 +252,7 @@ async def _play(steps: list[tuple[str, int]], batch: int) -> None:
     async with informing(client, clock) as (informer, journal):
         for count, (step, number) in enumerate(steps):
             name = f"c{number}"
-            exists = client.stored(ConfigMap, name, "default") is not None
+            exists = client.find_stored(ConfigMap, name, "default") is not None
             if step == "put" and not exists:
                 await client.create(config_map(name))
                 expected.append(("add", name))

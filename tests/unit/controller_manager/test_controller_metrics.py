@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tests.unit.controller_manager.controllers.jobs import JOB, end, end_all, job, running, submit
 from tests.unit.controller_manager.controllers.test_nodes import EVICTION, LIFECYCLE, node, pod, say
 from tests.unit.controller_manager.harness import House, house
@@ -102,7 +100,7 @@ async def test_changes_of_slices_are_counted_by_what_was_done() -> None:
 
 
 def _backend(number: int) -> pod_pb2.Pod:
-    made: Any = pod(f"b{number}", "n1")
+    made = pod(f"b{number}", "n1")
     made.metadata.labels["app"] = "web"
     made.status.podIP = f"10.0.0.{number}"
     made.status.podIPs.add(ip=made.status.podIP)

@@ -12,10 +12,11 @@ ROOT = Path(tiphys_controller_manager.__file__).parent
 
 def reconcilers() -> dict[str, ast.AsyncFunctionDef]:
     """Every reconcile of a controller, by file and class."""
-    found = {}
+    found: dict[str, ast.AsyncFunctionDef] = {}
     for path in sorted((ROOT / "controllers").rglob("*.py")):
-        for owner in ast.walk(ast.parse(path.read_text())):
-            for member in owner.body if isinstance(owner, ast.ClassDef) else ():
+        owners = [one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.ClassDef)]
+        for owner in owners:
+            for member in owner.body:
                 if isinstance(member, ast.AsyncFunctionDef) and member.name == "reconcile":
                     found[f"{path.relative_to(ROOT)}:{owner.name}"] = member
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.controller_manager.harness import Events
+from tests.unit.kubelet.volumes.csi_world import Told
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys_apimachinery.meta import find_condition
 from tiphys_client.fake import FakeClient
@@ -30,7 +30,7 @@ class Reporting:
     clock: FakeClock
     reporter: NodeReporter
 
-    def stored(self) -> Any:
+    def stored(self) -> Node:
         """The node as the API has it."""
         return self.client.stored(Node, "n")
 
@@ -56,7 +56,7 @@ async def reporting() -> AsyncIterator[Reporting]:
         runtime=FakeRuntime(clock),
         images=FakeImages(),
         clock=clock,
-        events=Events(),
+        events=Told(),
         relisted_at=clock.monotonic,
     )
     task = asyncio.create_task(reporter.run(), name="reporter")

@@ -147,13 +147,14 @@ async def test_newest_of_a_name_wins_and_the_older_returns_when_it_goes(director
 async def test_name_that_is_given_back_while_the_plugin_is_being_told_is_taken_up_again(directory: Path) -> None:
     """The newer of the name goes while the older one's registration is at its last step."""
     async with watching(directory) as watched:
-        slow = Registrar(notice_after=asyncio.Event())
+        noticed = asyncio.Event()
+        slow = Registrar(notice_after=noticed)
         async with registration_socket(watched.path("old.sock"), slow):
             await watched.handler.until(("register", "a.driver", "old.sock"))
             async with registration_socket(watched.path("new.sock"), Registrar()) as new:
                 await new.wait_told()
             await watched.handler.until(("deregister", "a.driver"))
-            slow.notice_after.set()
+            noticed.set()
             await watched.handler.until(("register", "a.driver", "old.sock"), 2)
 
 

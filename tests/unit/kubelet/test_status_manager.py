@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tiphys.api.core.v1.pod_pb2 import Pod, PodStatus
+from tiphys.api.core.v1.pod_pb2 import Pod, PodCondition, PodStatus
 from tiphys_apimachinery.meta import find_condition
 from tiphys_client.fake import FakeClient
 from tiphys_component.clock import FakeClock
@@ -45,20 +45,24 @@ async def test_B24_a_pod_that_was_called_not_ready_with_its_node_is_called_ready
     manager = StatusManager(client, clock)
     task = asyncio.create_task(manager.run(), name="status manager")
 
-    async def stored() -> Any:
+    async def stored() -> Pod:
         for _ in range(10):
             await clock.settle()
         return client.stored(Pod, "p", "default")
 
-    def ready(obj: Any) -> str:
-        condition: Any = find_condition(obj.status.conditions, "Ready")
-        return str(condition.status)
+    def condition(obj: Pod) -> PodCondition:
+        found = find_condition(obj.status.conditions, "Ready")
+        assert isinstance(found, PodCondition)
+        return found
+
+    def ready(obj: Pod) -> str:
+        return condition(obj).status
 
     try:
         manager.set(created, status())
         before = await stored()
         assert ready(before) == "True"
-        find_condition(before.status.conditions, "Ready").status = "False"
+        condition(before).status = "False"
         taken = await client.update_status(before)
         # The echo of our own write comes late: it overrules nothing.
         writes = len(client.writes())

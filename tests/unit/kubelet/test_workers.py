@@ -61,7 +61,7 @@ class World:
 
     def status(self, name: str = "web") -> Pod | None:
         """The stored pod."""
-        return self.client.stored(Pod, name, "default")
+        return self.client.find_stored(Pod, name, "default")
 
     def restarts(self) -> int:
         """Restarts of the first container."""

@@ -18,13 +18,13 @@ def node(
     labels: Mapping[str, str] | None = None,
     taints: Iterable[tuple[str, str, str]] = (),
     unschedulable: bool = False,
-    **more: str,
+    more: Mapping[str, str] | None = None,
 ) -> Node:
-    """A node; more are further resources, with underscores for what can't be in a name."""
+    """A node; more are further resources."""
     found = Node()
     found.metadata.name = name
     found.metadata.labels.update(labels or {})
-    for key, value in {"cpu": cpu, "memory": memory, "pods": pods, **more}.items():
+    for key, value in {"cpu": cpu, "memory": memory, "pods": pods, **(more or {})}.items():
         found.status.allocatable[key].string = value
     for key, value, effect in taints:
         found.spec.taints.add(key=key, value=value, effect=effect)

@@ -49,7 +49,7 @@ class World:
             pods=choose.choice(("2", "5", "110")),
             labels=labels,
             unschedulable=self._has("taints") and choose.random() < 0.1,
-            **more,
+            more=more,
         )
         if self._has("taints"):
             for _ in range(choose.randint(0, 2)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -171,7 +170,7 @@ async def test_a_node_that_vanishes_while_a_volume_is_made_there_is_left_for_ano
         await found.client.create(user("data"))
 
         def chosen() -> str:
-            stored: Any = found.client.stored(PersistentVolumeClaim, "data", "default")
+            stored = found.client.find_stored(PersistentVolumeClaim, "data", "default")
             return str(stored.metadata.annotations.get(SELECTED_NODE, "")) if stored is not None else ""
 
         await found.until(lambda: chosen() == "a")
@@ -179,7 +178,7 @@ async def test_a_node_that_vanishes_while_a_volume_is_made_there_is_left_for_ano
         await found.client.delete(Node, "a")
         await found.until(lambda: list(found.scheduler.cache.columns.row_of) == ["b"])
         # The provisioner, which can't make it there, gives the claim back.
-        item: Any = found.client.stored(PersistentVolumeClaim, "data", "default")
+        item = found.client.stored(PersistentVolumeClaim, "data", "default")
         del item.metadata.annotations[SELECTED_NODE]
         await found.client.update(item)
         await found.until(lambda: found.place_of("p") == "backoff")

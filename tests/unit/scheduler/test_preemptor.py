@@ -38,7 +38,7 @@ class Bench:
 
     def left(self) -> set[str]:
         """Pods that nobody has asked to end."""
-        found = (self.client.stored(Pod, name, "default") for name in ("a", "b", "c", "d"))
+        found = (self.client.find_stored(Pod, name, "default") for name in ("a", "b", "c", "d"))
         return {
             pod.metadata.name for pod in found if pod is not None and not pod.metadata.HasField("deletionTimestamp")
         }
@@ -114,7 +114,7 @@ async def test_C19_what_ends_already_is_not_asked_again() -> None:
     bench = Bench(FakeClient())
     bench.seed("a", "b")
     await bench.client.delete(Pod, "a", "default", grace_period_s=30)
-    ending, there = (pod_info(bench.client.stored(Pod, name, "default") or Pod()) for name in "ab")
+    ending, there = (pod_info(bench.client.find_stored(Pod, name, "default") or Pod()) for name in "ab")
     async with preempting(bench, ("one", [ending]), ("two", [there])):
         await bench.until(lambda: bench.told == ["b"])
     assert bench.failed == []
@@ -159,13 +159,13 @@ async def test_refusals_are_written_many_to_a_call_and_the_newest_wins() -> None
     task = asyncio.create_task(refusals.run())
 
     def written() -> bool:
-        found = [bench.client.stored(Pod, name, "default") for name in "abc"]
+        found = [bench.client.find_stored(Pod, name, "default") for name in "abc"]
         return all(pod is not None and pod.status.nominatedNodeName == "n1" for pod in found)
 
     await bench.until(written)
     task.cancel()
     assert [call.method for call in bench.client.writes()] == ["BatchPatch"]
-    stored = bench.client.stored(Pod, "a", "default") or Pod()
+    stored = bench.client.find_stored(Pod, "a", "default") or Pod()
     assert [(c.type, c.status, c.message) for c in stored.status.conditions] == [
         ("PodScheduled", "False", "no room for a")
     ]

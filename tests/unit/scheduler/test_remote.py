@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.unit.scheduler.objects import node, pod_message
-from tests.unit.scheduler.world import world
+from tests.unit.scheduler.world import World, world
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_client.grpc_status import reply_for
 from tiphys_component import rpc
@@ -97,6 +97,10 @@ async def test_C33_only_nodes_that_changed_are_asked_about_again(tmp_path: Path)
         assert plugin.asked == [3, 1]
 
 
+async def placed(found: World, name: str) -> None:
+    await found.until(lambda: bool(found.node_of(name)))
+
+
 async def test_C33_a_plugin_that_looks_at_requests_sees_nodes_fill(tmp_path: Path) -> None:
     nodes = [node("a", cpu="4"), node("b", cpu="4")]
     async with served(Fullest(), tmp_path) as remotes, world(*nodes, remotes=remotes) as found:
@@ -104,7 +108,7 @@ async def test_C33_a_plugin_that_looks_at_requests_sees_nodes_fill(tmp_path: Pat
         await found.until(lambda: bool(found.scheduler.cache.node_of("default/first")))
         for number in range(3):
             await found.client.create(pod_message(f"p{number}", cpu="1"))
-            await found.until(lambda number=number: bool(found.node_of(f"p{number}")))
+            await placed(found, f"p{number}")
         assert {found.node_of(f"p{i}") for i in range(3)} == {"b"}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -74,7 +72,7 @@ async def test_J5_the_time_behind_a_gate_is_no_time_of_scheduling() -> None:
         await found.client.create(gated)
         await found.until(lambda: found.place_of("gated") == "gated")
         found.clock.advance(500)
-        free: Any = found.client.stored(type(gated), "gated", "default")
+        free = found.client.stored(type(gated), "gated", "default")
         del free.spec.schedulingGates[:]
         await found.client.update(free)
         await found.until(lambda: found.node_of("gated") == "a")

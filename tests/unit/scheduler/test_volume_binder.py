@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tests.unit.scheduler.objects import node, pod_message
 from tests.unit.scheduler.plugins.test_volume_binding import claim, storage_class, user, volume
 from tests.unit.scheduler.world import World, world
@@ -15,7 +13,7 @@ from tiphys_apimachinery.persistent_volumes import BIND_COMPLETED, BOUND_BY_CONT
 from tiphys_scheduler.volume_binder import TIMEOUT_S
 
 
-def stored_claim(found: World, name: str = "data") -> Any:
+def stored_claim(found: World, name: str = "data") -> PersistentVolumeClaim:
     return found.client.stored(PersistentVolumeClaim, name, "default")
 
 
@@ -46,7 +44,7 @@ async def test_a_volume_that_is_there_is_reserved() -> None:
     async with world(node("a"), storage_class(), claim(), volume()) as found:
         await found.client.create(user("data"))
 
-        def reserved() -> Any:
+        def reserved() -> PersistentVolume:
             return found.client.stored(PersistentVolume, "vol")
 
         await found.until(lambda: reserved().spec.claimRef.name == "data")

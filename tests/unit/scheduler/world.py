@@ -47,7 +47,7 @@ class World:
                 await asyncio.sleep(0)
 
     def node_of(self, name: str) -> str:
-        found = self.client.stored(Pod, name, "default")
+        found = self.client.find_stored(Pod, name, "default")
         return found.spec.nodeName if found is not None else ""
 
     def place_of(self, name: str) -> str:
@@ -81,7 +81,14 @@ async def world(*seed: object, **arguments: Any) -> AsyncIterator[World]:
         devices=devices,
         **arguments,
     )
-    informers = (nodes, pods, budgets, *storage.all(), *surroundings.all(), *devices.all())
+    informers: tuple[Informer[Any, Any], ...] = (
+        nodes,
+        pods,
+        budgets,
+        *storage.all(),
+        *surroundings.all(),
+        *devices.all(),
+    )
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (*(item.run() for item in informers), scheduler.run())]
         yield World(client, clock, events, scheduler, registry)

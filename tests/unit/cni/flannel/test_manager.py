@@ -72,7 +72,6 @@ class Bench:
 
     def annotations(self) -> dict[str, str]:
         stored = self.client.stored(Node, "a")
-        assert stored is not None
         return dict(stored.metadata.annotations)
 
 
@@ -153,7 +152,6 @@ async def test_node_that_is_held_applies_leases_while_it_can_not_announce(tmp_pa
         await rest(bench)
         bench.client.server.fail("Patch", Node, ServiceUnavailable("away"), times=99)
         stored = bench.client.stored(Node, "a")
-        assert stored is not None
         stored.metadata.annotations.clear()
         bench.client.seed(stored)
         await bench.client.create(node("b", "10.244.2.0/24", announced=True))
@@ -184,7 +182,6 @@ async def test_status_of_a_node_wakes_nobody(tmp_path: Path) -> None:
         await rest(bench)
         before = len(bench.backend.calls)
         other = bench.client.stored(Node, "b")
-        assert other is not None
         other.status.phase = "Running"
         await bench.client.update_status(other)
         await rest(bench)

@@ -46,9 +46,9 @@ async def submit(built: House, made: batch_pb2.Job) -> batch_pb2.Job:
     made.metadata.uid = str(uuid.uuid4())
     spec.template.metadata.labels[UID_LABEL] = made.metadata.uid
     spec.selector.matchLabels[UID_LABEL] = made.metadata.uid
-    (seeded,) = built.client.seed(made)
+    built.client.seed(made)
     await built.settle()
-    return seeded
+    return built.client.stored(batch_pb2.Job, made.metadata.name, made.metadata.namespace)
 
 
 async def stored(built: House, name: str = "pi") -> Any:

@@ -68,7 +68,7 @@ async def test_B36_a_new_labelled_role_shows_in_admin_at_once_and_through_edit_t
         await h.client.create(role("mine", "watch", to_edit="true"))
         assert await rules(h, "edit") == ["watch"]
         assert await rules(h, "admin") == ["watch"]
-        stored: Any = h.client.stored(ClusterRole, "mine", "")
+        stored = h.client.stored(ClusterRole, "mine", "")
         del stored.metadata.labels["to_edit"]
         await h.client.update(stored)
         assert (await rules(h, "edit"), await rules(h, "admin")) == ([], [])
@@ -79,7 +79,7 @@ async def test_B36_rules_written_by_hand_into_an_aggregated_role_are_undone() ->
         await h.client.create(role("mine", "watch", to_edit="true"))
         await h.client.create(aggregated("edit", "to_edit"))
         assert await rules(h, "edit") == ["watch"]
-        stored: Any = h.client.stored(ClusterRole, "edit", "")
+        stored = h.client.stored(ClusterRole, "edit", "")
         stored.rules.add(verbs=["*"], apiGroups=["*"], resources=["*"])
         stored.metadata.labels["note"] = "kept"
         await h.client.update(stored)

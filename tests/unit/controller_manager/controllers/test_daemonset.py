@@ -14,7 +14,10 @@ from tiphys_controller_manager.controllers.daemonset.placement import HASH_LABEL
 from tiphys_controller_manager.pods import pod_view
 from tiphys_controller_manager.revisions import template_of
 
-DaemonSet, ControllerRevision, Pod, Node = apps_pb2.DaemonSet, apps_pb2.ControllerRevision, pod_pb2.Pod, node_pb2.Node
+DaemonSet = apps_pb2.DaemonSet
+ControllerRevision = apps_pb2.ControllerRevision
+Pod = pod_pb2.Pod
+Node = node_pb2.Node
 
 
 async def of_nodes(h: House, *of: str) -> None:
@@ -38,7 +41,7 @@ def status(h: House) -> Any:
 
 
 async def change(h: House, edit: Any) -> None:
-    stored: Any = h.client.stored(DaemonSet, "agent", "default")
+    stored = h.client.stored(DaemonSet, "agent", "default")
     edit(stored)
     await h.client.update(stored)
     await h.settle()
@@ -80,7 +83,7 @@ async def test_B15_pods_follow_the_labels_of_nodes() -> None:
 
 
 async def label(h: House, name: str, **labels: str) -> None:
-    stored: Any = h.client.stored(Node, name)
+    stored = h.client.stored(Node, name)
     stored.metadata.labels.update(labels)
     await h.client.update(stored)
     await h.settle()
@@ -92,7 +95,7 @@ async def test_B15_a_heartbeat_of_a_node_is_no_work() -> None:
         await h.client.create(daemon_set())
         await run_all(h)
         before = h.loops[CONTROLLER].report.reconciles
-        stored: Any = h.client.stored(Node, "n1")
+        stored = h.client.stored(Node, "n1")
         stored.status.conditions.add(type="Ready", status="True").lastHeartbeatTime.seconds = 7
         await h.client.update_status(stored)
         await h.settle()

@@ -18,7 +18,10 @@ from tiphys_controller_manager.nodes import node_view
 from tiphys_controller_manager.pods import PodView, pod_view
 
 CONTROLLER = "daemonset-controller"
-DaemonSet, ControllerRevision, Pod, Node = apps_pb2.DaemonSet, apps_pb2.ControllerRevision, pod_pb2.Pod, node_pb2.Node
+DaemonSet = apps_pb2.DaemonSet
+ControllerRevision = apps_pb2.ControllerRevision
+Pod = pod_pb2.Pod
+Node = node_pb2.Node
 NOW = 1_000_000.0
 NEW, OLD = "new", "old"
 GOING: dict[str, Any] = {"is_deleting": True}

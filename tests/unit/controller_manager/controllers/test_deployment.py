@@ -38,9 +38,7 @@ def deployment(name: str = "web", replicas: int = 3, image: str = "busybox:1", *
 
 
 def stored(h: House, name: str = "web") -> apps_pb2.Deployment:
-    found = h.client.stored(apps_pb2.Deployment, name, "default")
-    assert isinstance(found, apps_pb2.Deployment)
-    return found
+    return h.client.stored(apps_pb2.Deployment, name, "default")
 
 
 async def sets(h: House) -> dict[str, apps_pb2.ReplicaSet]:

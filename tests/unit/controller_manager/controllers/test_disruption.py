@@ -27,7 +27,9 @@ from tiphys_controller_manager.controllers.disruption.plan import (
 )
 
 CONTROLLER = "disruption-controller"
-Budget, Pod, Deployment = policy_pb2.PodDisruptionBudget, pod_pb2.Pod, apps_pb2.Deployment
+Budget = policy_pb2.PodDisruptionBudget
+Pod = pod_pb2.Pod
+Deployment = apps_pb2.Deployment
 NOW = 1_000_000.0
 
 
@@ -224,7 +226,7 @@ async def test_B33_a_pod_that_did_not_go_is_told_of_and_counts_again() -> None:
         await pods_of(h, await of_deployment(h, 2), 2)
         await h.client.create(budget(minAvailable=1))
         await h.settle()
-        stored: Any = h.client.stored(Budget, "b", "default")
+        stored = h.client.stored(Budget, "b", "default")
         stored.status.disruptedPods["web-1-0"].CopyFrom(to_time(h.clock.now()))
         stored.status.disruptionsAllowed = 0
         await h.client.update_status(stored)
@@ -242,7 +244,7 @@ async def test_M15_a_grant_holds_two_minutes_whatever_the_servers_clock_says(wro
         await pods_of(h, await of_deployment(h, 2), 2)
         await h.client.create(budget(minAvailable=1))
         await h.settle()
-        stored: Any = h.client.stored(Budget, "b", "default")
+        stored = h.client.stored(Budget, "b", "default")
         stored.status.disruptedPods["web-1-0"].CopyFrom(to_time(h.clock.now() + timedelta(seconds=wrong_s)))
         stored.status.disruptionsAllowed = 0
         await h.client.update_status(stored)

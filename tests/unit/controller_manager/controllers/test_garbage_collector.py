@@ -85,7 +85,8 @@ def test_an_owner_of_the_same_name_but_another_uid_does_not_count() -> None:
 
 
 uids = st.sampled_from([f"u{i}" for i in range(6)])
-changes = st.one_of(
+Step = tuple[str, str, list[tuple[str, bool]], bool]
+changes: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("put"), uids, st.lists(st.tuples(uids, st.booleans()), max_size=3), st.booleans()),
     st.tuples(st.just("remove"), uids, st.just([]), st.just(False)),
 )
@@ -93,7 +94,7 @@ changes = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(changes, max_size=40))
-def test_every_link_of_the_graph_has_both_ends(steps: list[tuple[str, str, list[tuple[str, bool]], bool]]) -> None:
+def test_every_link_of_the_graph_has_both_ends(steps: list[Step]) -> None:
     graph = Graph()
     for verb, uid, owners, foreground in steps:
         if verb == "remove":
@@ -252,7 +253,7 @@ async def test_an_object_given_a_new_owner_just_now_is_not_changed() -> None:
         original = fault.unary
 
         async def unary(service: str, method: str, request: bytes, **more: Any) -> bytes:
-            if method == "Delete" and h.client.stored(ConfigMap, "child", "default") is not None:
+            if method == "Delete" and h.client.find_stored(ConfigMap, "child", "default") is not None:
                 child = h.client.stored(ConfigMap, "child", "default")
                 if len(child.metadata.ownerReferences) == 1:
                     adopted = config_map("child", ghost, keeper)

@@ -437,7 +437,8 @@ async def test_B21_ignored_failures_do_not_count() -> None:
 async def test_B21_a_rule_loses_one_index() -> None:
     async with house(JOB) as built:
         policy = {"rules": [_on_exit("FailIndex")]}
-        spec = {"completionMode": "Indexed", "completions": 2, "parallelism": 2, "backoffLimitPerIndex": 5}
+        spec: dict[str, Any] = {"completionMode": "Indexed", "completions": 2, "parallelism": 2}
+        spec |= {"backoffLimitPerIndex": 5}
         await submit(built, job(**spec, podFailurePolicy=policy))
         pods = {index_of(pod): pod for pod in await running(built)}
         await end(built, pods[0], 42)

@@ -84,7 +84,7 @@ async def test_B37_a_rollout_seen_late_keeps_within_its_bounds() -> None:
             await h.run_pods()
             await h.settle()
         client.lag(h.clock, LAG_S)
-        stored: Any = h.client.stored(apps_pb2.Deployment, "web", "default")
+        stored = h.client.stored(apps_pb2.Deployment, "web", "default")
         stored.spec.template.spec.containers[0].image = "busybox:2"
         await h.client.update(stored)
         images: set[str] = set()

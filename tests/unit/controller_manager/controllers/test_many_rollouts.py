@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
@@ -76,7 +75,7 @@ async def test_B6_a_thousand_rollouts_at_once_keep_all_their_bounds() -> None:
         await roll(h, "busybox:1")
         bounds.is_strict = True
         for number in range(COUNT):
-            stored: Any = h.client.stored(apps_pb2.Deployment, f"app-{number}", "default")
+            stored = h.client.stored(apps_pb2.Deployment, f"app-{number}", "default")
             stored.spec.template.spec.containers[0].image = "busybox:2"
             await h.client.update(stored)
         await h.settle(100)

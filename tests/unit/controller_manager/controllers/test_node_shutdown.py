@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tests.unit.controller_manager.controllers.test_attachdetach import (
     CONTROLLER,
     NAME,
@@ -30,7 +28,7 @@ OFF = "node.kubernetes.io/out-of-service"
 
 async def bind(h: House, node: str) -> None:
     """Do the scheduler's and the kubelet's work."""
-    stored: Any = h.client.stored(Pod, "web-0", "default")
+    stored = h.client.stored(Pod, "web-0", "default")
     stored.spec.nodeName = node
     await h.make_ready(await h.client.update(stored))
     await h.settle()
@@ -53,13 +51,13 @@ async def running_on_n1(h: House) -> str:
 
 
 async def lose_power(h: House) -> None:
-    stored: Any = h.client.stored(Node, "n1")
+    stored = h.client.stored(Node, "n1")
     stored.status.conditions[0].status = "Unknown"
     await h.client.update_status(stored)
 
 
 async def say_off(h: House, effect: str = "NoExecute") -> None:
-    stored: Any = h.client.stored(Node, "n1")
+    stored = h.client.stored(Node, "n1")
     stored.spec.taints.add(key=OFF, value="nodeshutdown", effect=effect)
     await h.client.update(stored)
     await h.settle()

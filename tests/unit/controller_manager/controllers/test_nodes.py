@@ -115,7 +115,7 @@ async def test_B24_silence_makes_a_node_unknown_and_its_pods_not_ready() -> None
         assert ready.reason == "NodeStatusUnknown"
         assert taints(h) == {(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")}
         assert taints(h, "n2") == set()
-        waiting: Any = h.client.stored(pod_pb2.Pod, "p1", "default").status.conditions[0]
+        waiting = h.client.stored(pod_pb2.Pod, "p1", "default").status.conditions[0]
         assert waiting.status == "False"
         await say(h, "True")
         assert taints(h) == set()
@@ -311,7 +311,7 @@ async def tainted(h: House, key: str = NOT_READY) -> None:
 
 
 def is_ending(h: House, name: str = "p1") -> bool:
-    stored = h.client.stored(pod_pb2.Pod, name, "default")
+    stored = h.client.find_stored(pod_pb2.Pod, name, "default")
     return stored is None or stored.metadata.HasField("deletionTimestamp")
 
 

@@ -63,7 +63,7 @@ async def claims(at: House) -> list[Any]:
     return await at.all(ResourceClaim, "default")
 
 
-def stored(at: House, name: str) -> Any:
+def stored(at: House, name: str) -> ResourceClaim:
     return at.client.stored(ResourceClaim, name, "default")
 
 
@@ -155,7 +155,7 @@ async def test_C28_a_deleted_claim_goes_when_nobody_uses_it() -> None:
         assert stored(at, "x").status.HasField("allocation")
         await at.client.delete(Pod, "one", "default", grace_period_s=0)
         await at.settle()
-        assert stored(at, "x") is None
+        assert at.client.find_stored(ResourceClaim, "x", "default") is None
 
 
 async def test_C28_a_pod_that_was_sent_by_hand_is_reserved_for() -> None:

@@ -41,9 +41,9 @@ def pod(number: int, revision: str = "web-1", **facts: Any) -> PodView:
     return view(f"web-{number}", labels={"controller-revision-hash": revision}, **facts)
 
 
-GOING = {"is_deleting": True}
-NOT_READY = {"ready_since": None}
-ENDED = {"phase": "Failed", "ready_since": None}
+GOING: dict[str, Any] = {"is_deleting": True}
+NOT_READY: dict[str, Any] = {"ready_since": None}
+ENDED: dict[str, Any] = {"phase": "Failed", "ready_since": None}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def run_all(built: House, rounds: int = 8) -> None:
 
 
 async def change(built: House, edit: Any) -> None:
-    stored: Any = built.client.stored(StatefulSet, "web", "default")
+    stored = built.client.stored(StatefulSet, "web", "default")
     edit(stored.spec)
     await built.client.update(stored)
     await built.settle()
@@ -256,7 +256,7 @@ async def test_B12_claims_end_with_whom_the_policy_names() -> None:
     made.spec.persistentVolumeClaimRetentionPolicy.whenScaled = "Delete"
 
     def owners(built: House, name: str) -> list[tuple[str, str]]:
-        claim: Any = built.client.stored(PersistentVolumeClaim, name, "default")
+        claim = built.client.stored(PersistentVolumeClaim, name, "default")
         return [(owner.kind, owner.name) for owner in claim.metadata.ownerReferences]
 
     async with house(CONTROLLER) as built:
@@ -282,7 +282,7 @@ async def test_B12_a_claim_whose_pod_was_lost_before_the_set_shrank_stays() -> N
         await built.client.create(made)
         await run_all(built)
         assert names(await built.pods()) == ["web-0"]
-        claim: Any = built.client.stored(PersistentVolumeClaim, "data-web-1", "default")
+        claim = built.client.stored(PersistentVolumeClaim, "data-web-1", "default")
         assert not claim.metadata.ownerReferences
 
 
@@ -296,7 +296,7 @@ async def test_B12_a_claim_that_is_going_is_not_used_again() -> None:
         await built.client.create(stateful_set(1, templates=("data",)))
         await built.run_for(5)
         assert await built.pods() == []
-        held: Any = built.client.stored(PersistentVolumeClaim, "data-web-0", "default")
+        held = built.client.stored(PersistentVolumeClaim, "data-web-0", "default")
         held.metadata.ClearField("finalizers")
         await built.client.update(held)
         await built.run_for(5)
@@ -393,7 +393,7 @@ async def test_M15_a_set_that_is_going_gets_no_revision_anew() -> None:
         await built.client.create(stateful_set())
         await run_all(built)
 
-        stored: Any = built.client.stored(StatefulSet, "web", "default")
+        stored = built.client.stored(StatefulSet, "web", "default")
         stored.metadata.finalizers.append("foregroundDeletion")
         await built.client.update(stored)
         await built.client.delete(StatefulSet, "web", "default")
@@ -403,6 +403,5 @@ async def test_M15_a_set_that_is_going_gets_no_revision_anew() -> None:
         await built.client.delete(Pod, pod.metadata.name, "default", grace_period_s=0)
         await built.settle()
         assert await built.all(ControllerRevision, "default") == []
-        left: Any = built.client.stored(StatefulSet, "web", "default")
-        assert left is not None
+        left = built.client.stored(StatefulSet, "web", "default")
         assert left.status.replicas == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.unit.controller_manager.controllers.test_persistentvolume_binder import claim, volume
@@ -37,7 +35,7 @@ async def test_a_claim_without_its_finalizer_gets_it() -> None:
     async with house(CLAIMS) as built:
         await built.client.create(claim())
         await built.settle()
-        stored: Any = built.client.stored(PersistentVolumeClaim, "data", "default")
+        stored = built.client.stored(PersistentVolumeClaim, "data", "default")
         assert list(stored.metadata.finalizers) == [HELD]
 
 
@@ -58,11 +56,11 @@ async def test_a_deleted_claim_stays_while_a_pod_uses_it(pod: Pod | None, stays:
         await built.settle()
         await built.client.delete(PersistentVolumeClaim, "data", "default")
         await built.settle()
-        assert (built.client.stored(PersistentVolumeClaim, "data", "default") is not None) == stays
+        assert (built.client.find_stored(PersistentVolumeClaim, "data", "default") is not None) == stays
         if stays:
             await built.client.delete(Pod, "p", "default", grace_period_s=0)
             await built.settle()
-            assert built.client.stored(PersistentVolumeClaim, "data", "default") is None
+            assert built.client.find_stored(PersistentVolumeClaim, "data", "default") is None
 
 
 @pytest.mark.parametrize(("phase", "stays"), [("Bound", True), ("Available", False), ("Released", False)])
@@ -70,12 +68,12 @@ async def test_a_deleted_volume_stays_while_it_is_bound(phase: str, stays: bool)
     async with house(VOLUMES) as built:
         await built.client.create(volume())
         await built.settle()
-        stored: Any = built.client.stored(PersistentVolume, "vol")
+        stored = built.client.stored(PersistentVolume, "vol")
         stored.status.phase = phase
         await built.client.update_status(stored)
         await built.client.delete(PersistentVolume, "vol")
         await built.settle()
-        assert (built.client.stored(PersistentVolume, "vol") is not None) == stays
+        assert (built.client.find_stored(PersistentVolume, "vol") is not None) == stays
 
 
 def wants_scratch() -> Pod:
@@ -93,7 +91,7 @@ async def test_an_ephemeral_claim_is_made_for_its_pod() -> None:
     async with house(EPHEMERAL) as built:
         pod = await built.client.create(wants_scratch())
         await built.settle()
-        stored: Any = built.client.stored(PersistentVolumeClaim, "p-scratch", "default")
+        stored = built.client.stored(PersistentVolumeClaim, "p-scratch", "default")
         assert stored.metadata.ownerReferences[0].uid == pod.metadata.uid
         assert stored.metadata.labels["kind"] == "scratch"
         assert stored.spec.resources.requests["storage"].string == "1Gi"

@@ -24,7 +24,7 @@ async def finished(built: House, kind: str = "Complete", **spec: Any) -> None:
 
 async def is_there(built: House) -> bool:
     """Whether the Job is there and nobody has asked for its deletion."""
-    found = built.client.stored(batch_pb2.Job, "pi", "default")
+    found = built.client.find_stored(batch_pb2.Job, "pi", "default")
     return found is not None and not is_being_deleted(found)
 
 

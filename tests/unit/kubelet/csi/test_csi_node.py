@@ -50,21 +50,18 @@ async def writing(client: FakeClient, clock: FakeClock) -> AsyncIterator[CsiNode
 
 def drivers_of(client: FakeClient) -> list[str]:
     """The names in the object."""
-    stored = client.stored(CSINode, "n")
+    stored = client.find_stored(CSINode, "n")
     return [driver.name for driver in stored.spec.drivers] if stored is not None else []
 
 
 def node_of(client: FakeClient) -> Node:
     """The node as stored."""
-    node = client.stored(Node, "n")
-    assert isinstance(node, Node)
-    return node
+    return client.stored(Node, "n")
 
 
 async def test_object_is_there_and_owned_by_the_node_before_any_driver(client: FakeClient, clock: FakeClock) -> None:
     async with writing(client, clock):
         stored = client.stored(CSINode, "n")
-        assert stored is not None
         assert [owner.uid for owner in stored.metadata.ownerReferences] == ["node-uid"]
 
 
@@ -72,7 +69,6 @@ async def test_driver_is_written_with_id_topology_and_limit(client: FakeClient, 
     async with writing(client, clock) as writer:
         await writer.add("d", FACTS)
     stored = client.stored(CSINode, "n")
-    assert stored is not None
     (driver,) = stored.spec.drivers
     assert (driver.name, driver.nodeID, list(driver.topologyKeys)) == ("d", "id-1", ["zone.x"])
     assert driver.allocatable.count == 7

@@ -30,6 +30,11 @@ def set_resources(pod: Pod, name: str, text: str, *, restart: str = "") -> Pod:
 
 def pod_of(uid: str = "uid-1", *, restart: str = "", generation: int = 1, **resources: str) -> Pod:
     """A pod of containers with these resources."""
+    return pod_with(resources, uid=uid, restart=restart, generation=generation)
+
+
+def pod_with(resources: Mapping[str, str], *, uid: str = "uid-1", restart: str = "", generation: int = 1) -> Pod:
+    """The same of containers named elsewhere."""
     pod = make_pod(*resources)
     pod.metadata.uid = pod.metadata.name = uid
     pod.metadata.generation = generation
@@ -43,7 +48,7 @@ def seen_with(pod: Pod, has: Mapping[str, str], **stopped: Any) -> PodObservatio
     runs = []
     for container in pod.spec.containers:
         actual = (
-            pod_of(**{container.name: has[container.name]}).spec.containers[0] if container.name in has else container
+            pod_with({container.name: has[container.name]}).spec.containers[0] if container.name in has else container
         )
         runs.append(replace(run(pod, container.name, RUNNING), limits=container_limits(actual)))
     return seen(box(), *runs)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.kubelet.builders import EXITED, box, run, seen
-from tests.unit.kubelet.resizing.builders import MI, pod_of, seen_with
+from tests.unit.kubelet.resizing.builders import MI, pod_of, pod_with, seen_with
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_kubelet.resizing.actuation import SetPodLimits, Step, StopForResize, UpdateContainer, plan_steps
 from tiphys_kubelet.runtime.limits import Limits, pod_limits
@@ -24,7 +24,7 @@ def words(step: Step) -> str:
 
 
 def plan(new: Pod, has: dict[str, str], *, group: bool = True) -> list[str]:
-    before = pod_of(**has)
+    before = pod_with(has)
     return [words(s) for s in plan_steps(new, seen_with(new, has), pod_limits(before) if group else None)]
 
 
@@ -67,7 +67,7 @@ SMALL, LARGE = "1 64Mi / 1 64Mi", "2 128Mi / 2 128Mi"
 def test_B32_the_pod_grows_before_its_containers_and_shrinks_after_them(
     wanted: dict[str, str], has: dict[str, str], steps: list[str]
 ) -> None:
-    assert plan(pod_of(**wanted), has) == steps
+    assert plan(pod_with(wanted), has) == steps
 
 
 def test_B32_without_a_group_of_our_own_only_containers_are_told() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.kubelet.resizing.builders import MI, pod_of
+from tests.unit.kubelet.resizing.builders import MI, pod_of, pod_with
 from tiphys.thirdparty.cri.v1 import api_pb2 as cri
 from tiphys_kubelet.runtime.cgroups import Cgroups
 from tiphys_kubelet.runtime.group_files import GroupFiles, shares_of, weight_of
@@ -23,7 +23,7 @@ from tiphys_kubelet.runtime.limits import Limits, actual_resources, container_li
     ],
 )
 def test_B32_a_pod_is_limited_where_all_its_containers_are(containers: dict[str, str], limits: Limits) -> None:
-    assert pod_limits(pod_of(**containers)) == limits
+    assert pod_limits(pod_with(containers)) == limits
 
 
 def test_B32_what_a_container_has_is_told_in_the_words_of_its_allocation_or_else_in_figures() -> None:

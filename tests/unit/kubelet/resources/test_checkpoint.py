@@ -26,8 +26,8 @@ def test_what_is_kept_comes_back(held: dict[Slot, Holding], registered: dict[str
 
 def test_the_form_is_that_of_kubernetes() -> None:
     data = json.loads(encode(KEPT))["Data"]
-    entry = {"PodUID": "u", "ContainerName": "c", "ResourceName": "a/b"}
-    entry |= {"DeviceIDs": {"-1": ["0", "1"]}, "AllocResp": "AQ=="}
+    named = {"PodUID": "u", "ContainerName": "c", "ResourceName": "a/b"}
+    entry = {**named, "DeviceIDs": {"-1": ["0", "1"]}, "AllocResp": "AQ=="}
     assert data == {"PodDeviceEntries": [entry], "RegisteredDevices": {"a/b": ["0", "1", "2"]}}
 
 

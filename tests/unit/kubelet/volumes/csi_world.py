@@ -98,7 +98,7 @@ class CsiWorld:
         found: dict[ObjectKey, Referenced] = {}
         for _ in range(4):
             for key in referenced_through(pod, found):
-                stored = self.client.stored(key.kind, key.name, key.namespace)
+                stored = self.client.find_stored(key.kind, key.name, key.namespace)
                 if stored is not None:
                     found[key] = stored
         return found
@@ -141,7 +141,6 @@ async def csi_world(driver: FakeNodeService | None = None, *, timeout_s: float =
 def change_driver(world: CsiWorld, **spec: Any) -> None:
     """Sets fields of the CSIDriver."""
     stored = world.client.stored(CSIDriver, DRIVER)
-    assert stored is not None
     for name, value in spec.items():
         if isinstance(value, list):
             del getattr(stored.spec, name)[:]

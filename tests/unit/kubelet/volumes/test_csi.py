@@ -139,7 +139,7 @@ async def test_tokens_of_the_pod_are_handed_to_a_driver_that_asks_for_them() -> 
     ],
 )
 async def test_group_of_the_pod_follows_the_drivers_policy(
-    can: tuple[int, ...], policy: str, fs_type: str, group: str, monkeypatch: pytest.MonkeyPatch
+    can: tuple[Rpc.Type.ValueType, ...], policy: str, fs_type: str, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[int] = []
     monkeypatch.setattr("tiphys_kubelet.volumes.csi.give_to_group", lambda path, gid, **_: given.append(gid))

@@ -79,7 +79,7 @@ def running(
 
 
 def wanting(cpu: str = "1", priority: int = 100, name: str = "vip", port: int = 0, **spec: object) -> PodInfo:
-    return pod_info(pod_message(name, cpu=cpu, priority=priority, port=port, **spec))
+    return pod_info(pod_message(name, cpu=cpu, memory="", priority=priority, port=port, **spec))
 
 
 def budget(app: str, allowed: int) -> BudgetView:
@@ -404,7 +404,7 @@ async def test_C19_one_after_another_the_least_make_room_as_their_sets_go_on_ask
     What is preempted comes again, as a ReplicaSet would have it, and waits: nobody above it moves for it.
     """
     scarce = "example.com/fakecpu"
-    async with world(node("a", **{scarce: "1000"})) as found:
+    async with world(node("a", more={scarce: "1000"})) as found:
 
         async def ask(name: str, amount: int, priority: int) -> None:
             made = pod_message(name, priority=priority)
@@ -421,7 +421,7 @@ async def test_C19_one_after_another_the_least_make_room_as_their_sets_go_on_ask
         await ask("p4-0", 400, 4)
 
         def ending() -> set[str]:
-            stored = [(name, found.client.stored(Pod, name, "default")) for name in names]
+            stored = [(name, found.client.find_stored(Pod, name, "default")) for name in names]
             return {name for name, pod in stored if pod is None or pod.metadata.HasField("deletionTimestamp")}
 
         await found.until(lambda: len(ending()) == 5)

@@ -28,7 +28,7 @@ def gpus(where: str, *names: str) -> ResourceSlice:
 
 def given(at: World, name: str) -> list[str]:
     """The devices that the stored claim has."""
-    stored = at.client.stored(ResourceClaim, name, "default")
+    stored = at.client.find_stored(ResourceClaim, name, "default")
     return [one.device for one in stored.status.allocation.devices.results] if stored is not None else []
 
 

@@ -142,7 +142,7 @@ async def test_E33_C23_a_pod_without_room_is_tried_again_when_there_is_more() ->
         waiting = next(found.scheduler.queue.snapshot())
 
         async def say(name: str, size: str) -> None:
-            item: Any = found.client.stored(CSIStorageCapacity, name, "default")
+            item = found.client.stored(CSIStorageCapacity, name, "default")
             item.capacity.string = size
             await found.client.update(item)
             want = Quantity.parse(size).value()
@@ -161,7 +161,7 @@ async def test_E33_a_driver_that_stops_telling_holds_nobody_back() -> None:
     async with world(storage_class(), claim(), driver(), node("a", labels={ZONE: "a"})) as found:
         await found.client.create(user("data"))
         await found.until(lambda: found.place_of("p") == "unschedulable")
-        item: Any = found.client.stored(CSIDriver, "csi.example.com")
+        item = found.client.stored(CSIDriver, "csi.example.com")
         item.spec.storageCapacity = False
         await found.client.update(item)
         await found.until(lambda: found.place_of("p") != "unschedulable")

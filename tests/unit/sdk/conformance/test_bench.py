@@ -4,9 +4,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import pytest
+from grpc.aio import Metadata
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tiphys.thirdparty.csi.v1 import csi_pb2
@@ -41,7 +43,7 @@ async def test_step_without_fault_passes() -> None:
         (KeyError("ips"), "KeyError: 'ips'"),
         (ExceptionGroup("two", [Failure("a"), Failure("b")]), "a; b"),
         (
-            grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, grpc.aio.Metadata(), grpc.aio.Metadata(), "no volume"),
+            grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, Metadata(), Metadata(), "no volume", None),
             "NOT_FOUND: no volume",
         ),
     ],
@@ -148,15 +150,16 @@ async def test_stream_without_end_is_kept_in_part(bench: Bench) -> None:
     assert len(bench.report.steps[0].calls) == 200
 
 
+Context: TypeAlias = "grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]"
+
+
 class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    async def Check(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext) -> object:
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> object:
         if request.service == "absent":
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return health_pb2.HealthCheckResponse(status=1)
 
-    async def Watch(
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[object]:
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> AsyncIterator[object]:
         for status in (2, 1):
             yield health_pb2.HealthCheckResponse(status=status)
         await context.abort(grpc.StatusCode.UNAVAILABLE, "going away")

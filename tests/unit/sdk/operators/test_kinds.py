@@ -71,7 +71,7 @@ def test_B40_an_absent_value_is_none() -> None:
 
 
 def test_B40_a_kind_knows_its_place() -> None:
-    facts = facts_of(Shop)  # type: ignore[type-var,arg-type]
+    facts = facts_of(Shop)
     assert (facts.api_version, facts.kind, facts.plural, facts.namespaced) == (
         "example.com/v1beta1",
         "Shop",

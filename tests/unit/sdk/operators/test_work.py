@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +52,7 @@ class Server:
     def list(self) -> list[Any]:
         return list(self.objects.values())
 
-    def by_index(self, _index: str, uid: str) -> list[Any]:
+    def by_index(self, _index: str, uid: str) -> Sequence[Any]:
         return [obj for obj in self.objects.values() if uid in owner_uids(obj)]
 
     def event(self, obj: Any, type: str, reason: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -198,7 +199,12 @@ STATES = st.lists(st.sampled_from(["ready", "unready", "pending", "deleting"]), 
 def test_B31_unknown_pods_never_make_the_answer_wilder(
     values: list[int | None], states: list[str], target: int
 ) -> None:
-    kinds = {"ready": {}, "unready": UNREADY, "pending": {"phase": "Pending"}, "deleting": {"is_deleting": True}}
+    kinds: dict[str, dict[str, Any]] = {
+        "ready": {},
+        "unready": UNREADY,
+        "pending": {"phase": "Pending"},
+        "deleting": {"is_deleting": True},
+    }
     pods = [pod(name, **kinds[state]) for name, state, _ in zip("abcdefghij", states, values, strict=False)]
     samples = {
         one.name: PodSample(value, NOW, 30.0) for one, value in zip(pods, values, strict=True) if value is not None
