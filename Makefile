@@ -44,7 +44,7 @@ lint: dev ## style, layers, sizes, proto lint
 .PHONY: type
 type: dev ## mypy --strict
 	$(BIN)/mypy $(addprefix -p ,$(ROOMS))
-	$(BIN)/mypy hack examples
+	$(BIN)/mypy hack examples tests
 
 .PHONY: contracts
 contracts: dev ## the published wire facts against our protos

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 
@@ -102,7 +103,7 @@ def measure_explain() -> list[Figure]:
     found = []
     for title, cpu in (("fits nowhere", "64"), ("fits", "1")):
         info = pod("p", cpu=cpu, memory="1Gi")
-        times = [_ms(lambda info=info: explain(framework, info, cache.columns)) for _ in range(7)]
+        times = [_ms(partial(explain, framework, info, cache.columns)) for _ in range(7)]
         found.append(Figure(f"explain at {NODES:,} nodes, a pod that {title}", median(times), "ms", at_most=50))
     return found
 

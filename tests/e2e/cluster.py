@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tests.support.ports import free_port_offset
 
@@ -34,7 +34,7 @@ def run(*command: str | Path, timeout_s: float = 120.0, check: bool = True, stdi
     return done.stdout if check else said
 
 
-def eventually(look: Callable[[], T], *, timeout_s: float = _PATIENCE_S) -> T:
+def eventually(look: Callable[[], T | Literal[False] | None], *, timeout_s: float = _PATIENCE_S) -> T:
     """The first true answer; looks again until the time is over. Assertions inside count as not yet."""
     deadline = time.monotonic() + timeout_s
     while True:

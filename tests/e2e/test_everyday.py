@@ -210,8 +210,9 @@ def test_L17_run_wait_attach_and_delete(kubectl: Kubectl, web: str) -> None:
     assert "condition met" in kubectl("wait", "--for=condition=Ready", "pod/stay", "--timeout=30s")
     attached = kubectl.popen("attach", "stay", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        assert attached.stdout is not None
-        assert eventually(lambda: "tick" in attached.stdout.readline())
+        output = attached.stdout
+        assert output is not None
+        assert eventually(lambda: "tick" in output.readline())
     finally:
         attached.kill()
         attached.communicate()

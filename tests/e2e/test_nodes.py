@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,11 @@ def test_F11_F12_F13_a_service_answers_from_every_node_with_each_back_end(
 ) -> None:
     cluster.up(f"--flannel-backend={backend}")
 
+    def has_route(node: str) -> bool:
+        return route in cluster.inside(node, "ip", "route")
+
     for node in NODES:
-        eventually(lambda node=node: route in cluster.inside(node, "ip", "route"))
+        eventually(partial(has_route, node))
     assert eventually(lambda: all_reach_all(cluster.kubectl()), timeout_s=20)
 
 

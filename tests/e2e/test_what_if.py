@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,16 @@ def test_C32_the_answer_is_what_the_scheduler_then_does(cluster: Cluster, tmp_pa
     # Nothing was made.
     assert "No resources found" in kubectl("get", "pods", "-l", "app=what-if", check=False)
 
+    def came_true(item: dict[str, str]) -> bool:
+        if item.get("node"):
+            return kubectl("get", "pod", item["name"], "-o", "jsonpath={.spec.nodeName}") == item["node"]
+        reason = "jsonpath={.status.conditions[?(@.type=='PodScheduled')].message}"
+        return kubectl("get", "pod", item["name"], "-o", reason).startswith(item["message"])
+
     kubectl("create", "-f", str(file))
     try:
         for item in outcomes:
-            if item.get("node"):
-                told = ("get", "pod", item["name"], "-o", "jsonpath={.spec.nodeName}")
-                eventually(lambda told=told, node=item["node"]: kubectl(*told) == node)
-            else:
-                reason = "jsonpath={.status.conditions[?(@.type=='PodScheduled')].message}"
-                shown = ("get", "pod", item["name"], "-o", reason)
-                eventually(lambda shown=shown, said=item["message"]: kubectl(*shown).startswith(said))
+            eventually(partial(came_true, item))
     finally:
         kubectl("delete", "pods", "-l", "app=what-if")
 

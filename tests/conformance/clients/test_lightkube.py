@@ -48,6 +48,7 @@ async def test_scale_and_watch_by_the_async_client(kubeconfig: Path) -> None:
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
     spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}
     deployment = Deployment.from_dict({"metadata": {"name": "d", "namespace": "default"}, "spec": spec})
+    assert isinstance(deployment, Deployment)
     made = await client.create(deployment)
     assert made.metadata is not None
     scaled = await client.replace(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,8 @@ async def held(context: AbstractAsyncContextManager[EtcdStore]) -> AsyncIterator
 
     async with asyncio.timeout(60):
         task = asyncio.get_running_loop().create_task(hold())
-        await asyncio.wait([entered, task], return_when=asyncio.FIRST_COMPLETED)
+        waited: list[asyncio.Future[Any]] = [entered, task]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
     yield entered.result()

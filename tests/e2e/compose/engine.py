@@ -14,6 +14,7 @@ import subprocess
 import tarfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.e2e.cluster import ROOT, eventually, run
@@ -121,7 +122,7 @@ class Engine:
         if Path("/run/netns", self.name).exists():
             run("ip", "netns", "delete", self.name)
         for tree in cgroups.trees(self.name):
-            eventually(lambda tree=tree: cgroups.remove_tree(tree), timeout_s=10)
+            eventually(partial(cgroups.remove_tree, tree), timeout_s=10)
         # The engine leaves the mount of its own namespace, which would keep that alive.
         mounts.unmount_below(self.run_dir, self.data)
         if self.run_dir.exists():

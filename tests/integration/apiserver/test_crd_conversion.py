@@ -274,14 +274,16 @@ async def test_A39_both_versions_are_served_over_grpc(server: RunningServer) -> 
     assert (shown.api_version, orjson.loads(shown.json)) == ("test.example.com/v2", {"host": "a", "port": "1"})
     shown.metadata.Clear()
     shown.metadata.name = "two"
-    request = wire_pb2.CreateRequest(namespace="default", object=shown.SerializeToString())
-    await server.grpc(service, "Create", request)
+    wanted = wire_pb2.CreateRequest(namespace="default", object=shown.SerializeToString())
+    await server.grpc(service, "Create", wanted)
     assert (await server.http("GET", f"{_V1}/two")).json()["hostPort"] == "a:1"
-    call = server.channel().unary_stream(f"/tiphys.apiserver.{service}/Watch")(
+    call = server.channel().unary_stream(f"/tiphys.apiserver.{service}/Watch", None, None)(
         wire_pb2.WatchRequest(namespace="default").SerializeToString()
     )
     async with asyncio.timeout(PROMPTLY_S):
-        batch = wire_pb2.WatchResponse.FromString(await call.read())
+        raw = await call.read()
+    assert isinstance(raw, bytes)
+    batch = wire_pb2.WatchResponse.FromString(raw)
     call.cancel()
     found = [custom_pb2.CustomObject.FromString(event.object) for event in batch.events]
     assert {(obj.metadata.name, obj.api_version) for obj in found} == {

@@ -13,6 +13,7 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.core.result import Ok
 
 from tests.support import chance
 from tests.support.threaded_server import server_in_a_thread
@@ -32,7 +33,11 @@ def documents(url: str) -> Iterator[tuple[str, Any]]:
 
 def operations(document: Any) -> list[Any]:
     """All operations of a document; one that can't be read fails."""
-    return [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
+    found = []
+    for result in schemathesis.openapi.from_dict(document).get_all_operations():
+        assert isinstance(result, Ok), result
+        found.append(result.ok())
+    return found
 
 
 def probe(url: str, operation: Any, examples: int) -> None:

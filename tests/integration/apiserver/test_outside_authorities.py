@@ -25,14 +25,14 @@ from tiphys_component.certificates import CertificateAuthority
 from tiphys_component.rpc import channel
 from tiphys_component.tls import TLSFiles
 
-Answer = Callable[[web.Request], Any]
+Answer = Callable[[web.BaseRequest], Any]
 
 
 @asynccontextmanager
 async def _https(answers: dict[str, Answer]) -> AsyncIterator[str]:
     """A small HTTPS server; the URL of it."""
 
-    async def handle(request: web.Request) -> web.Response:
+    async def handle(request: web.BaseRequest) -> web.Response:
         answer = answers[request.path](request)
         return web.json_response(await answer if asyncio.iscoroutine(answer) else answer)
 
@@ -101,7 +101,7 @@ async def test_H1_tokens_of_an_openid_issuer_are_taken_by_both_doors(tmp_path: P
 async def test_H1_token_webhook_is_asked_by_both_doors(tmp_path: Path) -> None:
     shown = []
 
-    async def review(request: web.Request) -> Any:
+    async def review(request: web.BaseRequest) -> Any:
         shown.append(request.headers["Authorization"])
         spec = (await request.json())["spec"]
         known = spec["token"] == "of-ann"
@@ -148,7 +148,7 @@ async def test_H1_front_proxy_asks_for_others_and_only_it(tmp_path: Path) -> Non
 
         tls = TLSFiles(tmp_path / "front.crt", tmp_path / "front.key", shared_pki().folder / "ca.crt")
         async with channel(f"127.0.0.1:{server.api.grpc_port}", tls) as opened:
-            call = opened.unary_unary("/tiphys.apiserver.authentication.v1.SelfSubjectReviewService/Create")
+            call = opened.unary_unary("/tiphys.apiserver.authentication.v1.SelfSubjectReviewService/Create", None, None)
             metadata = (("x-remote-user", "ann"), ("x-remote-group", "system:masters"))
             raw = await call(wire_pb2.CreateRequest().SerializeToString(), metadata=metadata, timeout=10)
         review = authentication_pb2.SelfSubjectReview.FromString(wire_pb2.CreateResponse.FromString(raw).object)
@@ -196,7 +196,7 @@ async def test_H2_same_access_by_policy_file_and_by_rbac(mode: str, tmp_path: Pa
 
 
 async def test_H2_webhook_decides_where_the_others_have_no_opinion(tmp_path: Path) -> None:
-    async def review(request: web.Request) -> Any:
+    async def review(request: web.BaseRequest) -> Any:
         about = (await request.json())["spec"].get("resourceAttributes", {})
         return {"status": {"allowed": about.get("resource") == "pods", "denied": about.get("resource") == "secrets"}}
 
@@ -212,7 +212,7 @@ async def test_H2_webhook_decides_where_the_others_have_no_opinion(tmp_path: Pat
 async def test_H16_events_are_sent_to_a_webhook(tmp_path: Path) -> None:
     sent: list[dict[str, Any]] = []
 
-    async def take(request: web.Request) -> Any:
+    async def take(request: web.BaseRequest) -> Any:
         events = await request.json()
         assert (events["kind"], events["apiVersion"]) == ("EventList", "audit.k8s.io/v1")
         sent.extend(events["items"])

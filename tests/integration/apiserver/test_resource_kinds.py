@@ -126,8 +126,9 @@ async def test_C28_a_node_writes_slices_of_its_own_and_reads_claims_of_its_pods(
         for name in ("mine", "theirs"):
             await server.http("POST", claims, named(name, CLAIM))
         await server.http("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
-        pod = {"containers": [{"name": "c", "image": "i", "resources": {"claims": [{"name": "gpu"}]}}]}
-        pod |= {"nodeName": "n1", "resourceClaims": [{"name": "gpu", "resourceClaimName": "mine"}]}
+        containers = [{"name": "c", "image": "i", "resources": {"claims": [{"name": "gpu"}]}}]
+        bound = [{"name": "gpu", "resourceClaimName": "mine"}]
+        pod = {"containers": containers, "nodeName": "n1", "resourceClaims": bound}
         made = await server.http("POST", "/api/v1/namespaces/default/pods", {"metadata": {"name": "p"}, "spec": pod})
         assert made.status == 201, made.json()
         assert (await server.http("GET", f"{claims}/mine", user=user)).status == 200

@@ -79,6 +79,13 @@ async def pod_on_a_kubelet(server: RunningServer) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
+async def read(call: grpc.aio.StreamStreamCall[wire_pb2.ExecRequest, wire_pb2.ExecResponse]) -> wire_pb2.ExecResponse:
+    """The next answer, where the stream is not at its end."""
+    found = await call.read()
+    assert isinstance(found, wire_pb2.ExecResponse)
+    return found
+
+
 async def test_A55_command_streams_both_ways_and_ends_with_its_status(server: RunningServer) -> None:
     options = pod_options_pb2.PodExecOptions(command=["sh", "-i"], stdin=True, tty=True)
     start = wire_pb2.ExecStart(namespace="default", name="p", options=options.SerializeToString())
@@ -87,26 +94,26 @@ async def test_A55_command_streams_both_ways_and_ends_with_its_status(server: Ru
             f"/{PODS}/Exec",
             request_serializer=wire_pb2.ExecRequest.SerializeToString,
             response_deserializer=wire_pb2.ExecResponse.FromString,
-        )()
+        )(None)
         await call.write(wire_pb2.ExecRequest(start=start))
-        assert (await call.read()).stdout == b"sh -i"
+        assert (await read(call)).stdout == b"sh -i"
         await call.write(wire_pb2.ExecRequest(stdin=b"hello"))
-        assert (await call.read()).stdout == b"HELLO"
+        assert (await read(call)).stdout == b"HELLO"
         await call.write(wire_pb2.ExecRequest(resize=wire_pb2.TerminalSize(width=80, height=24)))
-        assert (await call.read()).stdout == b'{"Width":80,"Height":24}'
+        assert (await read(call)).stdout == b'{"Width":80,"Height":24}'
         await call.write(wire_pb2.ExecRequest(close_stdin=True))
-        assert (await call.read()).stderr == b"bye"
-        last: Any = await call.read()
+        assert (await read(call)).stderr == b"bye"
+        last = await read(call)
         status = meta_pb2.Status.FromString(last.status)
         assert (status.status, status.reason) == ("Failure", "NonZeroExitCode")
-        assert await call.read() is grpc.aio.EOF
+        assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not know it
 
 
 async def read_log(server: RunningServer, user: str = "admin", **options: Any) -> bytes:
     raw = pod_options_pb2.PodLogOptions(**options).SerializeToString()
     request = wire_pb2.GetLogRequest(namespace="default", name="p", options=raw)
     call = server.channel(user).unary_stream(
-        f"/{PODS}/GetLog", response_deserializer=wire_pb2.GetLogResponse.FromString
+        f"/{PODS}/GetLog", None, response_deserializer=wire_pb2.GetLogResponse.FromString
     )(request.SerializeToString())
     return b"".join([piece.data async for piece in call])
 

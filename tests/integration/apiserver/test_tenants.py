@@ -59,7 +59,7 @@ async def test_H9_the_four_reviews_tell_what_requests_find(server: RunningServer
     binding = {"metadata": {"name": "edits"}, "roleRef": rule, "subjects": [user]}
     await made(server, f"{RBAC}/namespaces/default/rolebindings", binding)
     wanted = {"verb": "create", "group": "apps", "resource": "deployments", "namespace": "default"}
-    cases = (
+    cases: tuple[tuple[dict[str, str], bool], ...] = (
         ({}, True),
         ({"namespace": "kube-system"}, False),
         ({"verb": "escalate"}, False),

@@ -22,6 +22,13 @@ async def pods(cluster: Cluster) -> list[Any]:
     return (await cluster.client.list(pod_pb2.Pod, "default")).items
 
 
+def reason_of(item: batch_pb2.Job, kind: str) -> str:
+    """Why a condition of the Job is as it is."""
+    condition = find_condition(item.status.conditions, kind)
+    assert condition is not None, kind
+    return str(condition.reason)
+
+
 def index_of(pod: pod_pb2.Pod) -> int:
     return int(pod.metadata.annotations[INDEX])
 
@@ -129,7 +136,7 @@ async def test_B21_a_success_policy_ends_the_job_early(cluster: Cluster, rule: A
         return await reaches(cluster, "early", "Complete")
 
     done = await cluster.until(is_complete)
-    assert find_condition(done.status.conditions, "Complete").reason == "SuccessPolicy"
+    assert reason_of(done, "Complete") == "SuccessPolicy"
     assert done.status.succeeded == len(enough)
     assert (done.status.active, done.status.terminating) == (0, 0)
 
@@ -138,7 +145,7 @@ async def test_B21_too_many_failed_indexes_end_the_job(cluster: Cluster) -> None
     spec = {"completionMode": "Indexed", "completions": 10, "parallelism": 10, "backoffLimitPerIndex": 0}
     await cluster.client.create(job("many", **spec, maxFailedIndexes=4))
     failed = await run_to(cluster, "many", "Failed", lambda pod: 1 - index_of(pod) % 2)
-    assert find_condition(failed.status.conditions, "Failed").reason == "MaxFailedIndexesExceeded"
+    assert reason_of(failed, "Failed") == "MaxFailedIndexesExceeded"
 
 
 async def test_B21_a_disruption_that_is_ignored_costs_nothing(cluster: Cluster) -> None:

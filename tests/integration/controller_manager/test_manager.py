@@ -65,7 +65,7 @@ async def test_B2_a_controller_turned_off_leaves_its_kind_alone_and_the_others_w
         metrics = await (await http.get("/metrics")).text()
         assert not [name for name in UPSTREAM_METRICS if name not in metrics]
 
-        face = controllermanager_pb2_grpc.ControllerManagerServiceStub(channel)  # type: ignore[no-untyped-call]
+        face = controllermanager_pb2_grpc.ControllerManagerServiceStub(channel)
         answer = await face.ListControllers(controllermanager_pb2.ListControllersRequest())
         states = {item.name: item for item in answer.controllers}
         assert (states["job-controller"].enabled, states["job-controller"].running) == (False, False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from google.protobuf.message import Message
 
 from tests.integration.controller_manager.conftest import Cluster
 from tiphys.api.apps.v1.apps_pb2 import ReplicaSet
@@ -19,6 +20,7 @@ from tiphys.api.core.v1.service_pb2 import Service
 from tiphys_apimachinery.codec.json_codec import from_json
 from tiphys_apimachinery.errors import Forbidden, NotFound
 
+MessageT = TypeVar("MessageT", bound=Message)
 NAMESPACE = "default"
 TEMPLATE = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "busybox"}]}}
 
@@ -28,7 +30,7 @@ def quota(hard: Mapping[str, str], name: str = "q", **spec: Any) -> ResourceQuot
     return from_json(ResourceQuota, {"metadata": metadata, "spec": {"hard": dict(hard), **spec}})
 
 
-def obj(cls: type[Any], name: str, **more: Any) -> Any:
+def obj(cls: type[MessageT], name: str, **more: Any) -> MessageT:
     return from_json(cls, {"metadata": {"name": name, "namespace": NAMESPACE}, **more})
 
 

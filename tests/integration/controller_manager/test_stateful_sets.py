@@ -16,7 +16,9 @@ from tiphys_apimachinery.meta import is_being_deleted
 from tiphys_controller_manager.controllers.statefulset.plan import REVISION_LABEL
 from tiphys_controller_manager.pods import PodView
 
-StatefulSet, Pod, Claim = apps_pb2.StatefulSet, pod_pb2.Pod, persistent_volume_claim_pb2.PersistentVolumeClaim
+StatefulSet = apps_pb2.StatefulSet
+Pod = pod_pb2.Pod
+Claim = persistent_volume_claim_pb2.PersistentVolumeClaim
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +156,7 @@ async def test_B13_a_canary_takes_the_new_template_and_the_others_keep_theirs_wh
             await cluster.client.delete(Pod, name, "default", grace_period_s=0)
 
             async def is_back(name: str = name, before: str = before) -> bool:
-                pods = {pod.metadata.name: pod.metadata.uid for pod in await listed(cluster, Pod)}
+                pods: dict[str, str] = {pod.metadata.name: pod.metadata.uid for pod in await listed(cluster, Pod)}
                 return pods.get(name, before) != before
 
             await cluster.until(is_back)

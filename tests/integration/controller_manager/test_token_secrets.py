@@ -12,7 +12,8 @@ from tests.integration.controller_manager.conftest import Cluster
 from tests.integration.controller_manager.test_controllers import absent, has, listed
 from tiphys.api.core.v1 import secret_pb2, service_account_pb2
 
-Secret, ServiceAccount = secret_pb2.Secret, service_account_pb2.ServiceAccount
+Secret = secret_pb2.Secret
+ServiceAccount = service_account_pb2.ServiceAccount
 
 
 def token_secret(account: str = "robot") -> Secret:

@@ -12,6 +12,7 @@ from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.policy.v1.policy_pb2 import Eviction
 from tiphys_apimachinery.errors import Conflict, NotFound, TooManyRequests
+from tiphys_client.client import Propagation
 from tiphys_cluster.testing.cluster import Cluster
 
 NAMESPACE = "default"
@@ -144,7 +145,7 @@ def delete(kind: Any, name: str) -> Callable[[Random], Named]:
     """Delete a set with what it owns."""
 
     def draw(rng: Random) -> Named:
-        propagation = rng.choice(("Background", "Foreground"))
+        propagation: Propagation = rng.choice(("Background", "Foreground"))
 
         async def remove(cluster: Cluster) -> None:
             await cluster.client.delete(kind, name, NAMESPACE, propagation=propagation, absent_ok=True)

@@ -35,7 +35,7 @@ def draw(seed: int, steps: int = 11, shapes: Sequence[str] = ()) -> list[Step]:
 async def begin(cluster: Cluster) -> None:
     """Nodes, a service over all pods, and a quota that nothing reaches."""
     for number in range(NODES):
-        await cluster.nodes.add(f"n{number}", **{SLOT: str(SLOTS_OF_A_NODE)})
+        await cluster.nodes.add(f"n{number}", labels={}, **{SLOT: str(SLOTS_OF_A_NODE)})
     service = named(Service, "all")
     service.spec.selector["part"] = "all"
     service.spec.ports.add(port=80)

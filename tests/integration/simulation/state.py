@@ -123,10 +123,9 @@ async def _bounded_sets_are_done(cluster: Cluster, sets: Iterable[Any]) -> bool:
             return False
     if "left" not in free or "right" not in free:
         return True
-    wanted = free["left"].spec.replicas + free["right"].spec.replicas
-    return free["left"].status.readyReplicas + free["right"].status.readyReplicas == min(
-        wanted, await _allowed(cluster)
-    )
+    wanted: int = free["left"].spec.replicas + free["right"].spec.replicas
+    ready: int = free["left"].status.readyReplicas + free["right"].status.readyReplicas
+    return ready == min(wanted, await _allowed(cluster))
 
 
 async def _allowed(cluster: Cluster) -> int:

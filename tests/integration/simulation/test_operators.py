@@ -14,6 +14,7 @@ import pytest
 
 from examples.operators import site
 from tests.integration.simulation import operators
+from tests.integration.simulation.notes import notes
 from tests.integration.simulation.operators import play, run
 from tiphys_cluster.testing.faults import MANY, NONE
 from tiphys_component import log
@@ -67,7 +68,7 @@ def test_B40_a_finalizer_that_does_nothing_is_told_of(monkeypatch: pytest.Monkey
     async def nothing(*_: object) -> None:
         return
 
-    (duty,) = operators.notes.duties
+    (duty,) = notes.duties
     monkeypatch.setattr(duty, "finalize", nothing)
     monkeypatch.setattr(operators, "_SETTLES_WITHIN_S", 200.0)
     assert any("NotReached" in failure for seed in range(6) for failure in run(seed, NONE).failures)

@@ -37,7 +37,9 @@ def apply(live: Any, config: Any, manager: str = "ann", *, force: bool = False, 
     return applied(live, config, SHAPE, writer(manager, now=now), force=force)
 
 
-def edit(old: Any, new: Any, manager: str = "bob", *, now: str = NOW, subresource: str = "") -> dict[str, Any]:
+def edit(
+    old: Any, new: dict[str, Any], manager: str = "bob", *, now: str = NOW, subresource: str = ""
+) -> dict[str, Any]:
     entries = updated(old, new, SHAPE, writer(manager, UPDATE, now, subresource))
     return new | {"metadata": new["metadata"] | {"managedFields": entries}}
 

@@ -77,7 +77,7 @@ def _status(name: str = "c", **state: Any) -> dict[str, Any]:
     return {"name": name, "restartCount": 0, "image": "", "imageID": "", "ready": False, **state}
 
 
-_RUNNING = {"state": {"running": {}}, "ready": True}
+_RUNNING: dict[str, Any] = {"state": {"running": {}}, "ready": True}
 _POD_CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "running": (
         {},

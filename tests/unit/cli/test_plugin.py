@@ -35,7 +35,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, str]]]:
     module = ModuleType("kit_of_test")
     vars(module)["run"] = run
     monkeypatch.setitem(sys.modules, "kit_of_test", module)
-    monkeypatch.setattr(plugin, "KITS", plugin.KITS | {"cni": "kit_of_test", "csi": "tiphys_sdk.conformance.nowhere"})
+    monkeypatch.setattr(plugin, "KITS", {**plugin.KITS, "cni": "kit_of_test", "csi": "tiphys_sdk.conformance.nowhere"})
     return found
 
 

@@ -51,7 +51,8 @@ def encoded(frames: Iterable[Frame]) -> bytes:
 
 @given(cut=st.integers(min_value=1, max_value=50))
 def test_frames_survive_any_cutting_of_the_bytes(cut: int) -> None:
-    raw, reader, got = encoded(FRAMES), FrameReader(), []
+    raw, reader = encoded(FRAMES), FrameReader()
+    got: list[Frame] = []
     for at in range(0, len(raw), cut):
         got.extend(reader.feed(raw[at : at + cut]))
     assert got == FRAMES

@@ -110,10 +110,10 @@ def test_H12_baseline_refuses(spec: str, text: str) -> None:
 
 def test_H12_baseline_refuses_an_annotation_that_switches_apparmor_off() -> None:
     key = "container.apparmor.security.beta.kubernetes.io/c"
-    assert broken("baseline", PLAIN, **{key: "unconfined"}) == [
+    assert broken("baseline", PLAIN, (1, 40), **{key: "unconfined"}) == [
         f'forbidden AppArmor profile (annotation "{key}" must not be "unconfined")'
     ]
-    assert broken("baseline", PLAIN, **{key: "runtime/default"}) == []
+    assert broken("baseline", PLAIN, (1, 40), **{key: "runtime/default"}) == []
 
 
 @pytest.mark.parametrize(

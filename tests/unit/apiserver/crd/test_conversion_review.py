@@ -9,7 +9,7 @@ import pytest
 
 from tiphys_apiserver.crd.conversion_review import BadConversion, converted, question
 
-ASKED = [
+ASKED: list[dict[str, Any]] = [
     {"apiVersion": "a.io/v1", "kind": "Thing", "metadata": {"name": name, "uid": f"u-{name}", "labels": {"a": "b"}}}
     for name in ("one", "two")
 ]

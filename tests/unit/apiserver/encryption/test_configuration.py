@@ -11,7 +11,7 @@ import yaml
 from tiphys_apimachinery.scheme import load_default
 from tiphys_apiserver.encryption.configuration import Configuration, ConfigurationError, read_configuration
 from tiphys_apiserver.encryption.secretbox import Secretbox
-from tiphys_apiserver.encryption.transformers import AesCbc, AesGcm, Identity, Transformers, Undecryptable
+from tiphys_apiserver.encryption.transformers import AesCbc, AesGcm, Identity, Transformer, Transformers, Undecryptable
 
 _KEY = base64.b64encode(b"k" * 32).decode()
 _AES = {"aescbc": {"keys": [{"name": "key1", "secret": _KEY}]}}
@@ -94,7 +94,7 @@ def test_configuration_that_cannot_be_used_is_refused_with_the_reason(rule: dict
     assert _KEY not in str(caught.value)
 
 
-_WAYS = [AesCbc("one", b"a" * 32), AesGcm("one", b"a" * 32), AesCbc("two", b"b" * 16), Identity()]
+_WAYS: list[Transformer] = [AesCbc("one", b"a" * 32), AesGcm("one", b"a" * 32), AesCbc("two", b"b" * 16), Identity()]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from tiphys_apiserver.registry.differences import settle
 
 
 def owner(name: str = "o", *, controller: bool = False, **changes: str) -> meta_pb2.OwnerReference:
-    values = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "u", **changes}
-    return meta_pb2.OwnerReference(controller=controller, **values)
+    made = meta_pb2.OwnerReference(apiVersion="v1", kind="Pod", name=name, uid="u", controller=controller)
+    for field, value in changes.items():
+        setattr(made, field, value)
+    return made
 
 
 FAULTS = [

@@ -30,6 +30,7 @@ from tiphys_apiserver.storage.interface import Compacted, ListPage, StoreUnavail
 from tiphys_apiserver.storage.list_query import WatchQuery
 from tiphys_apiserver.storage.memory.store import MemoryStore
 from tiphys_apiserver.storage.selection import Selection
+from tiphys_apiserver.storage.subscription import Subscription
 from tiphys_apiserver.storage.watch_event import EventBatch
 from tiphys_component.clock import FakeClock
 
@@ -242,11 +243,15 @@ async def test_connection_that_raises_loses_only_its_own_watch(store: MemoryStor
 
 async def test_sink_may_close_or_pause_while_it_is_delivered_to(store: MemoryStore, cacher: Cacher) -> None:
     class Closing(Recorder):
+        subscription: Subscription
+
         def deliver(self, batch: EventBatch) -> None:
             super().deliver(batch)
             self.subscription.close()
 
     class Pausing(Recorder):
+        subscription: Subscription
+
         def deliver(self, batch: EventBatch) -> None:
             super().deliver(batch)
             self.subscription.pause()
@@ -269,6 +274,8 @@ async def test_sink_may_end_another_watch_of_its_group_while_it_is_delivered_to(
     store: MemoryStore, cacher: Cacher
 ) -> None:
     class Killing(Recorder):
+        victim: Subscription
+
         def deliver(self, batch: EventBatch) -> None:
             super().deliver(batch)
             self.victim.close()
@@ -302,13 +309,16 @@ async def test_closed_store_ends_watches_without_error(store: MemoryStore, cache
 
 async def test_A13_frame_is_made_once_for_all_watchers(store: MemoryStore, cacher: Cacher, dumps: CountingJson) -> None:
     class Writing(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frames: list[bytes] = []
+
         def deliver(self, batch: EventBatch) -> None:
             super().deliver(batch)
             self.frames.append(batch.frame("json"))
 
     sinks = [Writing() for _ in range(10)]
     for sink in sinks:
-        sink.frames = []
         await cacher.watch(Selection(), sink)
     await settle()
     revision = await store.create(key("one"), pod_value("one"))
@@ -415,10 +425,10 @@ async def test_cache_is_filled_as_soon_as_the_store_answers(clock: FakeClock) ->
     async with asyncio.TaskGroup() as group:
         running = group.create_task(cacher.run())
         await clock.settle()
-        assert not cacher.is_ready
+        was_ready = cacher.is_ready
         with pytest.raises(ServiceUnavailable, match="not filled yet"):
             await cacher.list(Selection())
         await clock.run_for(1)
-        assert cacher.is_ready
+        assert (was_ready, cacher.is_ready) == (False, True)
         assert [cached.name for cached in (await cacher.list(Selection())).items] == ["one"]
         running.cancel()

@@ -31,7 +31,7 @@ def test_every_flag_is_one_that_the_process_has() -> None:
         "kubelet": tiphys_kubelet.options.Options,
         "kube-proxy": tiphys_kube_proxy.options.Options,
     }
-    parsed = {
+    parsed: dict[str, object] = {
         spec.name: parse(modules[spec.name], list(spec.argv))
         for spec in (*runtime(OPTIONS, "/g"), *agents(OPTIONS, "/g"))
         if spec.module
