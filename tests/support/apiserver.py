@@ -19,14 +19,22 @@ from tempfile import mkdtemp
 from typing import Any
 
 import orjson
-from grpc.aio import Channel
+from grpc.aio import Channel, UnaryStreamCall
 
+from tiphys.apiserver.v1 import wire_pb2
 from tiphys_apiserver.main import ApiServer
 from tiphys_apiserver.options import Options
 from tiphys_component.rpc import channel
 from tiphys_component.tls import CertificateAuthority, TLSFiles, create_service_account_key
 
 JSON = "application/json"
+
+
+async def next_batch(watch: UnaryStreamCall[bytes, bytes]) -> wire_pb2.WatchResponse:
+    """The next answer of a watch that is not at its end."""
+    raw = await watch.read()
+    assert isinstance(raw, bytes)
+    return wire_pb2.WatchResponse.FromString(raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,13 @@ class RunningServer:
         call = self.channel(user).unary_unary(f"/tiphys.apiserver.{service}/{method}", None, None)
         answer: bytes = await call(request.SerializeToString(), timeout=10)
         return answer
+
+    def watch(
+        self, service: str, request: wire_pb2.WatchRequest, *, user: str = "admin"
+    ) -> UnaryStreamCall[bytes, bytes]:
+        """A watch's call, whose answers are bytes of a WatchResponse; cancel it in the end."""
+        call = self.channel(user).unary_stream(f"/tiphys.apiserver.{service}/Watch", None, None)
+        return call(request.SerializeToString())
 
     async def grpc_by_token(self, service: str, method: str, request: Any, token: str) -> bytes:
         """The same for a caller who has a bearer token and no certificate."""

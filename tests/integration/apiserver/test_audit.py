@@ -141,8 +141,7 @@ async def test_H16_levels_say_which_bodies_are_noted_by_both_doors(tmp_path: Pat
 async def test_H16_watches_are_noted_when_they_start_and_when_they_end_by_both_doors(tmp_path: Path) -> None:
     async with running_server(**_policy(tmp_path, _ALL)) as server:
         await server.http("GET", "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=1")
-        stream = server.channel().unary_stream("/tiphys.apiserver.core.v1.SecretService/Watch", None, None)
-        call = stream(wire_pb2.WatchRequest(namespace="default").SerializeToString())
+        call = server.watch("core.v1.SecretService", wire_pb2.WatchRequest(namespace="default"))
         await call.initial_metadata()
         call.cancel()
         with suppress(asyncio.CancelledError):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.apiserver.test_costly_rules import CRDS
 from tests.integration.apiserver.test_rest_watch import MERGE, watch
-from tests.support.apiserver import RunningServer, running_server
+from tests.support.apiserver import RunningServer, next_batch, running_server
 from tests.support.https_hook import ca_bundle, https_hook
 from tests.support.promptness import PROMPTLY_S
 from tiphys.api.meta.v1 import meta_pb2
@@ -197,15 +197,12 @@ async def test_A39_grpc_chooses_in_the_version_asked_for_too(server: RunningServ
     found = [custom_pb2.CustomObject.FromString(raw).metadata.name for raw in reply.items]
     assert found == ["a", "c"]
     since = meta_pb2.ListMeta.FromString(reply.metadata).resourceVersion
-    call = server.channel().unary_stream(f"/tiphys.apiserver.{service}/Watch")(
-        wire_pb2.WatchRequest(
-            namespace="default", field_selector="spec.color=BLUE", resource_version=since
-        ).SerializeToString()
-    )
+    wanted = wire_pb2.WatchRequest(namespace="default", field_selector="spec.color=BLUE", resource_version=since)
+    call = server.watch(service, wanted)
     await paint(server, "d", "white")
     await paint(server, "a", "blue")
     async with asyncio.timeout(PROMPTLY_S):
-        batch = wire_pb2.WatchResponse.FromString(await call.read())
+        batch = await next_batch(call)
     call.cancel()
     seen = [(event.type, custom_pb2.CustomObject.FromString(event.object).metadata.name) for event in batch.events]
     assert seen == [(wire_pb2.EVENT_TYPE_ADDED, "a")]

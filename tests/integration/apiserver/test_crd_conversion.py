@@ -17,7 +17,7 @@ import grpc
 import orjson
 import pytest
 
-from tests.support.apiserver import Reply, RunningServer, running_server, shared_pki
+from tests.support.apiserver import Reply, RunningServer, next_batch, running_server, shared_pki
 from tests.support.https_hook import ca_bundle, https_hook
 from tests.support.promptness import PROMPTLY_S
 from tiphys.apiserver.v1 import custom_pb2, wire_pb2
@@ -277,13 +277,9 @@ async def test_A39_both_versions_are_served_over_grpc(server: RunningServer) -> 
     wanted = wire_pb2.CreateRequest(namespace="default", object=shown.SerializeToString())
     await server.grpc(service, "Create", wanted)
     assert (await server.http("GET", f"{_V1}/two")).json()["hostPort"] == "a:1"
-    call = server.channel().unary_stream(f"/tiphys.apiserver.{service}/Watch", None, None)(
-        wire_pb2.WatchRequest(namespace="default").SerializeToString()
-    )
+    call = server.watch(service, wire_pb2.WatchRequest(namespace="default"))
     async with asyncio.timeout(PROMPTLY_S):
-        raw = await call.read()
-    assert isinstance(raw, bytes)
-    batch = wire_pb2.WatchResponse.FromString(raw)
+        batch = await next_batch(call)
     call.cancel()
     found = [custom_pb2.CustomObject.FromString(event.object) for event in batch.events]
     assert {(obj.metadata.name, obj.api_version) for obj in found} == {

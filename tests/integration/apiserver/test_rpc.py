@@ -69,9 +69,7 @@ async def test_A55_typed_stubs_speak_the_same_wire(server: RunningServer) -> Non
 
 
 async def test_watch_sends_batches_in_order(server: RunningServer) -> None:
-    call = server.channel().unary_stream(f"/tiphys.apiserver.{CONFIG_MAPS}/Watch", None, None)(
-        wire_pb2.WatchRequest(namespace="default", send_initial_events=True).SerializeToString()
-    )
+    call = server.watch(CONFIG_MAPS, wire_pb2.WatchRequest(namespace="default", send_initial_events=True))
     await create(server, CONFIG_MAPS, config_map("a"))
     await create(server, CONFIG_MAPS, config_map("b"))
     seen: list[tuple[int, str]] = []

@@ -26,9 +26,9 @@ from tiphys_apiserver.registry.access import RegistryAccess
 from tiphys_apiserver.registry.admit import Admit
 from tiphys_apiserver.registry.deletion import DeleteRequest
 from tiphys_apiserver.registry.store import ResourceStore
-from tiphys_apiserver.registry.write_steps import copy_of
 from tiphys_apiserver.registry.strategy import Environment, Finish, Strategy, WriteContext
 from tiphys_apiserver.registry.table import object_format
+from tiphys_apiserver.registry.write_steps import copy_of
 from tiphys_apiserver.storage.cacher import Cacher
 from tiphys_apiserver.storage.interface import OutcomeUnknown, StoreFull
 from tiphys_apiserver.storage.memory.store import MemoryStore
