@@ -105,6 +105,13 @@ class RateLimitingQueue(Generic[ItemT]):
             waiting[1].cancel()
         self._delayed[item] = (deadline, self._clock.call_later(delay_s, lambda: self._on_time(item)))
 
+    def hurry(self) -> None:
+        """Have every delayed item worked on now: what their delays were counted from no longer holds."""
+        delayed, self._delayed = self._delayed, {}
+        for item, (_, timer) in delayed.items():
+            timer.cancel()
+            self.add(item)
+
     def add_rate_limited(self, item: ItemT) -> None:
         """Have the item worked on again after the delay that its failures ask for."""
         self._metrics.retried()

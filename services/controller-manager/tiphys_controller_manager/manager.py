@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tiphys_component.app import StartupError, start_loop
+from tiphys_component.clock_jumps import watch_clock_jumps
 from tiphys_component.log import get_logger
 from tiphys_controller_manager.dump import MOST, LoopState, state_of
 from tiphys_controller_manager.frame import ControllerSpec, Loop, Parts
@@ -82,6 +83,7 @@ class Manager:
         loops = list(self._loops.values())
         async with asyncio.TaskGroup() as group:
             start_loop(group, self._parts.shared.run(), "informers")
+            start_loop(group, watch_clock_jumps(self._parts.clock, self._hurry), "clock jumps")
             for loop in loops:
                 start_loop(group, loop.run(), f"controller {loop.name}")
             self._log.info("started", controllers=[loop.name for loop in loops])
@@ -102,6 +104,12 @@ class Manager:
         """All that a controller knows; None when no such controller runs here."""
         loop = self._loops.get(controller)
         return state_of(loop, most=most) if loop is not None else None
+
+    def _hurry(self, by_s: float) -> None:
+        """Deadlines, back-offs and times to live were counted from a calendar that was wrong."""
+        self._log.warning("the clock was set, all that waits is looked at again", by_s=round(by_s, 1))
+        for loop in self._loops.values():
+            loop.queue.hurry()
 
     def _state(self, spec: ControllerSpec) -> ControllerState:
         loop = self._loops.get(spec.name)

@@ -74,6 +74,19 @@ async def test_delayed_item_comes_at_the_earliest_time_asked() -> None:
     assert len(queue) == 1
 
 
+async def test_hurried_items_come_now_and_only_once() -> None:
+    clock = FakeClock()
+    queue: RateLimitingQueue[str] = RateLimitingQueue(clock)
+    queue.add_after("late", 3600)
+    queue.add_after("later", 7200)
+    queue.hurry()
+    assert (await queue.get(), await queue.get(), queue.delayed) == ("late", "later", 0)
+    queue.done("late")
+    queue.done("later")
+    clock.advance(7200)
+    assert queue.is_idle
+
+
 async def test_delay_of_nothing_is_no_delay() -> None:
     queue: RateLimitingQueue[str] = RateLimitingQueue(FakeClock())
     queue.add_after("a", 0)

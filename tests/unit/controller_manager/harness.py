@@ -16,7 +16,7 @@ from tiphys_client.fake import FakeClient
 from tiphys_client.rest import NoPaths, PathReader
 from tiphys_client.shared_informers import SharedInformers
 from tiphys_component.app import start_loop
-from tiphys_component.clock import FakeClock
+from tiphys_component.clock import Clock, FakeClock
 from tiphys_controller_manager.frame import Loop, Parts
 from tiphys_controller_manager.options import Options
 from tiphys_controller_manager.registry import controllers
@@ -118,7 +118,7 @@ async def house(
 
 
 def make_parts(
-    client: FakeClient, clock: FakeClock, *, authority: str = "", rest: PathReader | None = None, **changes: Any
+    client: FakeClient, clock: Clock, *, authority: str = "", rest: PathReader | None = None, **changes: Any
 ) -> Parts:
     """What controllers share."""
     return Parts(

@@ -12,7 +12,9 @@ from tests.unit.controller_manager.harness import house, make_parts, options
 from tiphys.api.core.v1 import config_map_pb2, event_pb2
 from tiphys.controllermanager.v1 import controllermanager_pb2
 from tiphys_apimachinery.errors import NotFound, ServiceUnavailable
+from tiphys_client.controller import RequeueAfter
 from tiphys_client.fake import FakeClient
+from tiphys_cluster.testing.clocks import WallClock
 from tiphys_component.app import StartupError
 from tiphys_component.clock import FakeClock
 from tiphys_component.metrics import Registry
@@ -220,3 +222,40 @@ async def test_one_watch_serves_all_controllers_of_a_kind() -> None:
     async with house("deployment-controller", "replicaset-controller", "endpointslice-controller") as h:
         watched = [call for call in h.client.server.calls if call.method == "Watch" and call.kind == "Pod"]
         assert len(watched) == 1
+
+
+class Waiting(Failing):
+    """Looks at everything once an hour."""
+
+    async def reconcile(self, key: str) -> RequeueAfter:  # type: ignore[override]
+        self.seen.append(key)
+        return RequeueAfter(3600)
+
+
+@pytest.mark.parametrize(
+    ("wrong_s", "looks"),
+    [
+        pytest.param(-3600.0, 2, id="back"),
+        pytest.param(3600.0, 2, id="forwards"),
+        pytest.param(0.5, 1, id="slewed by a time daemon"),
+    ],
+)
+async def test_what_waits_is_looked_at_again_when_the_clock_was_set(wrong_s: float, looks: int) -> None:
+    inner = FakeClock()
+    clock = WallClock(inner)
+    made: list[Waiting] = []
+
+    def make(context: Context) -> Waiting:
+        made.append(Waiting(context))
+        return made[-1]
+
+    manager = Manager((ControllerSpec("a-controller", make),), make_parts(FakeClient(inner), clock))
+    manager.build()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(manager.run())
+        await inner.run_for(60)
+        assert made[0].seen == ["first"]
+        clock.wrong_s = wrong_s
+        await inner.run_for(60)
+        assert made[0].seen == ["first"] * looks
+        running.cancel()
