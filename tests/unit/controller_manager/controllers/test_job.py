@@ -114,6 +114,19 @@ async def test_B18_a_machine_whose_clock_is_an_hour_ahead_delays_a_job_no_longer
         assert len(await running(built)) == 1
 
 
+async def test_B18_a_machine_whose_clock_is_an_hour_ahead_delays_an_index_no_longer() -> None:
+    async with house(JOB) as built:
+        spec = {"completionMode": "Indexed", "completions": 2, "parallelism": 2, "backoffLimitPerIndex": 5}
+        await submit(built, job(**spec))
+        for delay_s in (10, 20, 40):
+            (pod,) = [pod for pod in await running(built) if index_of(pod) == 0]
+            await end(built, pod, 1, ahead_s=3600)
+            await built.run_for(delay_s - 1)
+            assert [index_of(pod) for pod in await running(built)] == [1]
+            await built.run_for(1.1)
+            assert sorted(index_of(pod) for pod in await running(built)) == [0, 1]
+
+
 async def test_B19_over_its_deadline_a_job_fails_and_its_pods_go() -> None:
     async with house(JOB) as built:
         await submit(built, job(activeDeadlineSeconds=5, parallelism=2, completions=2))

@@ -95,6 +95,25 @@ def test_B18_a_failure_that_another_clock_has_still_to_come_delays_only_once() -
 
 
 @pytest.mark.parametrize(
+    ("looks", "began"),
+    [
+        pytest.param([NOW, NOW + 4, NOW + 10], NOW, id="first seen"),
+        pytest.param([NOW, NOW + 4000], NOW, id="also when the moment has come"),
+        pytest.param([NOW + 4000], NOW + 3600, id="never ahead"),
+        pytest.param([NOW, NOW - 500], NOW - 500, id="the clock is set back once more"),
+    ],
+)
+def test_B18_an_index_waits_from_when_an_end_still_to_come_was_first_seen(looks: list[float], began: float) -> None:
+    record, ended = Record(), pod("a", ended=NOW + 3600)
+    for now in looks:
+        # A failure of another index changes nothing.
+        record = record.after([], [pod("b", ended=now)]).seen_at(now, [ended])
+    assert record.ended(ended) == began
+    # What waits no longer is forgotten.
+    assert not record.seen_at(looks[-1], []).ahead
+
+
+@pytest.mark.parametrize(
     ("began", "ended", "said"),
     [
         pytest.param(NOW, NOW + 5, NOW + 5, id="as the clock says"),

@@ -5,8 +5,8 @@ Source: kubernetes pkg/controller/job/backoff_utils.go. Its cap is that of the d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tiphys_controller_manager.controllers.job.policies import facts_of
@@ -18,27 +18,41 @@ CAP_S: Final = 360.0
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Failures since the last success, and when the last of them was, in seconds since the epoch."""
+    """Failures since the last success, and when the last of them was, in seconds since the epoch.
+
+    ahead are pods by uid that were seen to have ended at a moment still to come, with when that was first seen.
+    """
 
     failures: int = 0
     last: float = 0.0
+    ahead: Mapping[str, float] = field(default_factory=dict)
 
     def after(self, succeeded: Iterable[PodView], failed: Iterable[PodView]) -> Record:
         """The record when these have ended too. A success wipes out all failures up to it."""
         good = max((facts_of(pod).ended for pod in succeeded), default=None)
         bad = [facts_of(pod).ended for pod in failed]
         if good is None:
-            return Record(self.failures + len(bad), max(bad)) if bad else self
+            return replace(self, failures=self.failures + len(bad), last=max(bad)) if bad else self
         later = [moment for moment in bad if moment > good]
-        return Record(len(later), max(later, default=0.0))
+        return replace(self, failures=len(later), last=max(later, default=0.0))
 
-    def seen_at(self, now: float) -> Record:
-        """The record with no moment that is still to come.
+    def seen_at(self, now: float, delayed: Iterable[PodView] = ()) -> Record:
+        """The record with no moment that is still to come; delayed are the pods whose indexes wait, each for itself.
 
         The clock that stamped it was ahead, or this one was set back: it would be ahead at every look, and the delay
         begin anew each time.
         """
-        return self if self.last <= now else replace(self, last=now)
+        known = self.ahead
+        ahead = {
+            pod.uid: min(known.get(pod.uid, now), now)
+            for pod in delayed
+            if pod.uid in known or facts_of(pod).ended > now
+        }
+        return replace(self, last=min(self.last, now), ahead=ahead)
+
+    def ended(self, pod: PodView) -> float:
+        """When the pod ended; where that was still to come, when it was first seen."""
+        return self.ahead.get(pod.uid, facts_of(pod).ended)
 
     def remaining(self, now: float) -> float:
         """Seconds until the next pod may be made."""

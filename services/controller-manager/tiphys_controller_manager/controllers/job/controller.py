@@ -136,7 +136,7 @@ class JobController:
     async def _take_step(self, key: str, job: Job, pods: Sequence[PodView], current: _Round) -> RequeueAfter | None:
         now, standing = self._clock.now(), current.standing
         record = self._record(key, job, standing).after(standing.new_succeeded, standing.new_failed)
-        record = record.seen_at(now.timestamp())
+        record = record.seen_at(now.timestamp(), standing.delayed.values())
         if current.verdict is not None:
             await self._stop(key, job, current)
         elif not is_being_deleted(job):

@@ -60,7 +60,7 @@ def plan_pods(job: batch_pb2.Job, standing: Standing, record: Record, *, now: fl
     if missing <= 0:
         return PodChange()
     if spec.HasField("backoffLimitPerIndex"):
-        return _by_index(spec, standing, missing, now)
+        return _by_index(spec, standing, missing, record, now=now)
     wait_s = record.remaining(now)
     if wait_s > 0:
         return PodChange(wait_s=wait_s)
@@ -116,7 +116,7 @@ def _pending(spec: batch_pb2.JobSpec, standing: Standing, count: int) -> list[in
     return taken.first_free(count, spec.completions)
 
 
-def _by_index(spec: batch_pb2.JobSpec, standing: Standing, count: int, now: float) -> PodChange:
+def _by_index(spec: batch_pb2.JobSpec, standing: Standing, count: int, record: Record, *, now: float) -> PodChange:
     """Each index waits for itself."""
     create, waits = [], []
     for index in _pending(spec, standing, count):
@@ -125,7 +125,7 @@ def _by_index(spec: batch_pb2.JobSpec, standing: Standing, count: int, now: floa
             create.append(NewPod(index, 0))
             continue
         facts = facts_of(before)
-        wait_s = remaining(facts.all_failures + 1, facts.ended, now)
+        wait_s = remaining(facts.all_failures + 1, record.ended(before), now)
         if wait_s > 0:
             waits.append(wait_s)
             continue
