@@ -69,9 +69,12 @@ class Indexer(Generic[MessageT, ProjectionT]):
         *,
         indexes: Mapping[str, IndexFunc[MessageT]] | None = None,
         projection: Callable[[MessageT], ProjectionT] | None = None,
+        renewal: Callable[[MessageT, ProjectionT], ProjectionT] | None = None,
     ) -> None:
+        """renewal makes the projection of a newer version with the help of that of the one before."""
         self._cls = cls
         self._projection = projection
+        self._renewal = renewal
         self._functions: dict[str, IndexFunc[MessageT]] = dict(indexes or {})
         self._entries: dict[str, Entry[MessageT, ProjectionT]] = {}
         # For each index, the keys of the objects under each index key, in the order they came; no empty dicts are kept.
@@ -93,14 +96,22 @@ class Indexer(Generic[MessageT, ProjectionT]):
     def make(self, raw: bytes, obj: MessageT) -> Entry[MessageT, ProjectionT]:
         """The entry for an object, with its projection and index keys; it is not stored."""
         metadata = cast(Any, obj).metadata
+        key, uid = join_key(metadata.namespace, metadata.name), metadata.uid
         return Entry(
-            join_key(metadata.namespace, metadata.name),
+            key,
             raw,
             metadata.resourceVersion,
-            metadata.uid,
-            projection=self._projection(obj) if self._projection is not None else None,
+            uid,
+            projection=self._project(key, uid, obj) if self._projection is not None else None,
             index_keys=tuple(tuple(function(obj)) for function in self._functions.values()),
         )
+
+    def _project(self, key: str, uid: str, obj: MessageT) -> ProjectionT | None:
+        if self._renewal is not None:
+            known = self._entries.get(key)
+            if known is not None and known.uid == uid and known.projection is not None:
+                return self._renewal(obj, known.projection)
+        return self._projection(obj) if self._projection is not None else None
 
     def put(self, entry: Entry[MessageT, ProjectionT]) -> Entry[MessageT, ProjectionT] | None:
         """Store an entry; returns the one it replaces."""

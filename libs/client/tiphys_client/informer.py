@@ -44,7 +44,8 @@ class Informer(Generic[MessageT, ProjectionT]):
     """A local copy of the objects of one class that the namespace and selectors choose.
 
     projection makes, once for each version of an object, the little that a loop over thousands needs; the objects
-    themselves are kept as bytes. indexes are by name, and may be added until run() begins.
+    themselves are kept as bytes. renewal does it instead for a newer version of an object that is there already, with
+    the help of what was made of the version before. indexes are by name, and may be added until run() begins.
     """
 
     def __init__(
@@ -57,11 +58,14 @@ class Informer(Generic[MessageT, ProjectionT]):
         field_selector: str | None = None,
         clock: Clock | None = None,
         projection: Callable[[MessageT], ProjectionT] | None = None,
+        renewal: Callable[[MessageT, ProjectionT], ProjectionT] | None = None,
         indexes: Mapping[str, IndexFunc[MessageT]] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._cls = cls
-        self.store: Indexer[MessageT, ProjectionT] = Indexer(cls, indexes=indexes, projection=projection)
+        self.store: Indexer[MessageT, ProjectionT] = Indexer(
+            cls, indexes=indexes, projection=projection, renewal=renewal
+        )
         self.reflector: Reflector[MessageT] = Reflector(
             client,
             cls,

@@ -1,7 +1,8 @@
 """Events for users: what happened to an object and why, seen by `kubectl describe`.
 
 event() never waits and never fails: what can't be queued is counted and dropped. run() writes in batches, as core/v1
-Events with this component as their source.
+Events with this component as their source. Where more waits than goes into one call, several are under way: one after
+the other took longer than all else of placing ten thousand pods, while server and recorder waited for each other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tiphys_client.client import Client
 from tiphys_client.event_correlator import Decision, EventCorrelator, Occurrence, Verdict
 from tiphys_client.resource_facts import facts_of
 from tiphys_client.transport import is_retriable
+from tiphys_component.app import start_loop
 from tiphys_component.backoff import Backoff
 from tiphys_component.clock import Clock
 from tiphys_component.log import get_logger
@@ -30,6 +32,8 @@ EventKind = Literal["Normal", "Warning"]
 
 _CAPACITY = 1000
 _BATCH = 256
+# Calls under way at most.
+_LANES = 4
 _WRITE_TRIES = 4
 _FLUSH_TIMEOUT_S = 1.0
 # Longer messages are cut. Source: kubernetes pkg/apis/core/validation/events.go, NoteLengthLimit.
@@ -82,6 +86,13 @@ class EventRecorder:
         self._host = host
         self._clock = clock
         self._queue: asyncio.Queue[_Happened] = asyncio.Queue(capacity)
+        # Set while a whole batch waits.
+        self._is_full = asyncio.Event()
+        # Names of the Events whose creation is under way: they can't be counted yet.
+        self._creating: set[str] = set()
+        # Older Events that were seen again, by name, as they were seen last. One lane at a time counts them.
+        self._again: dict[str, tuple[_Happened, Verdict]] = {}
+        self._is_counting = False
         self._correlator = EventCorrelator()
         self._serial = 0
         self.dropped = 0
@@ -110,14 +121,19 @@ class EventRecorder:
             self._queue.put_nowait(happened)
         except asyncio.QueueFull:
             self._drop(1, "overload")
+            return
+        if self._queue.qsize() >= _BATCH:
+            self._is_full.set()
 
     async def run(self) -> None:
         """Write events until cancelled, then what is still queued, if that takes no longer than a second."""
         try:
-            while True:
-                await self._write([await self._queue.get(), *self._queued()])
+            async with asyncio.TaskGroup() as group:
+                start_loop(group, self._write_all(), "event recorder")
+                for lane in range(1, _LANES):
+                    start_loop(group, self._write_full(), f"event recorder {lane}")
         finally:
-            rest = self._queued()
+            rest = self._queued(_BATCH)
             if rest:
                 try:
                     async with asyncio.timeout(_FLUSH_TIMEOUT_S):
@@ -125,16 +141,39 @@ class EventRecorder:
                 except TimeoutError:
                     self._drop(len(rest), "shutdown")
 
-    def _queued(self) -> list[_Happened]:
-        batch: list[_Happened] = []
-        while len(batch) < _BATCH - 1 and not self._queue.empty():
-            batch.append(self._queue.get_nowait())
-        return batch
+    async def _write_all(self) -> None:
+        """The lane that writes at once whatever there is."""
+        while True:
+            first = await self._queue.get()
+            await self._write([first, *self._queued(_BATCH - 1)])
+
+    async def _write_full(self) -> None:
+        """A lane that helps where more waits than the others take."""
+        while True:
+            await self._is_full.wait()
+            batch = self._queued(_BATCH)
+            if self._queue.qsize() < _BATCH:
+                self._is_full.clear()
+            await self._write(batch)
+
+    def _queued(self, most: int) -> list[_Happened]:
+        return [self._queue.get_nowait() for _ in range(min(most, self._queue.qsize()))]
 
     async def _write(self, batch: list[_Happened]) -> None:
         """Write a batch: new events together, then one change for each older event that was seen again."""
+        by_namespace: dict[str, list[tuple[_Happened, Event]]] = {}
+        for made in self._sort(batch):
+            by_namespace.setdefault(made[1].metadata.namespace, []).append(made)
+        for together in by_namespace.values():
+            try:
+                await self._create(together)
+            finally:
+                self._creating.difference_update(event.metadata.name for _, event in together)
+        await self._count_up()
+
+    def _sort(self, batch: list[_Happened]) -> list[tuple[_Happened, Event]]:
+        """Those of a batch that are to be created; the others are noted to be counted."""
         new: dict[Occurrence, tuple[_Happened, Event]] = {}
-        again: dict[str, tuple[_Happened, Verdict]] = {}
         for happened in batch:
             verdict = self._judge(happened)
             if verdict.decision is Decision.DROP:
@@ -142,20 +181,31 @@ class EventRecorder:
             elif verdict.decision is Decision.CREATE:
                 event = self._make(happened, verdict)
                 self._correlator.created(verdict.key, event.metadata.name)
+                self._creating.add(event.metadata.name)
                 new[verdict.key] = (happened, event)
             elif verdict.key in new:
                 event = new[verdict.key][1]
                 event.count, event.message = verdict.count, verdict.message
                 event.lastTimestamp.CopyFrom(to_time(happened.at))
             else:
-                again[verdict.name] = (happened, verdict)
-        by_namespace: dict[str, list[tuple[_Happened, Event]]] = {}
-        for made in new.values():
-            by_namespace.setdefault(made[1].metadata.namespace, []).append(made)
-        for together in by_namespace.values():
-            await self._create(together)
-        for happened, verdict in again.values():
-            await self._count(happened, verdict)
+                self._again[verdict.name] = (happened, verdict)
+        return list(new.values())
+
+    async def _count_up(self) -> None:
+        """Write the newest count of each Event that was seen again and that is there.
+
+        Whoever creates one that was seen again meanwhile counts it afterwards: a count must not come before its Event,
+        nor a lower one after a higher.
+        """
+        if self._is_counting:
+            # That lane looks again before it ends.
+            return
+        self._is_counting = True
+        try:
+            while name := next((name for name in self._again if name not in self._creating), ""):
+                await self._count(*self._again.pop(name))
+        finally:
+            self._is_counting = False
 
     def _judge(self, happened: _Happened) -> Verdict:
         reference = happened.reference

@@ -36,7 +36,8 @@ from tiphys_scheduler.dynamic_resources.support import DeviceSupport
 from tiphys_scheduler.framework.remote import connect
 from tiphys_scheduler.options import Options
 from tiphys_scheduler.plugins.measured_use import MeasuredUseArgs
-from tiphys_scheduler.pod_info import PodInfo, PodReader
+from tiphys_scheduler.pod_info import PodInfo
+from tiphys_scheduler.pod_reader import PodReader
 from tiphys_scheduler.scheduler import Scheduler
 from tiphys_scheduler.servicer import servicer
 from tiphys_scheduler.services import Services
@@ -91,7 +92,10 @@ class SchedulerService:
         client = Client(transport, field_manager="kube-scheduler")
         rest = self._given_rest or (NoPaths() if self._transport is not None else RestReader(load(options.kubeconfig)))
         nodes: Informer[Node, object] = Informer(client, Node, clock=clock, rng=self._rng)
-        pods: Informer[Pod, PodInfo] = Informer(client, Pod, clock=clock, projection=PodReader().read, rng=self._rng)
+        reader = PodReader()
+        pods: Informer[Pod, PodInfo] = Informer(
+            client, Pod, clock=clock, projection=reader.read, renewal=reader.renew, rng=self._rng
+        )
         storage = storage_informers(client, clock, self._rng)
         surroundings = Surroundings(client, clock, self._rng)
         devices = DeviceSupport(client, clock, self._rng)

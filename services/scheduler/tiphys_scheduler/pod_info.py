@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tiphys.api.core.v1.container_pb2 import Container
-from tiphys.api.core.v1.pod_pb2 import Pod, PodCondition, PodSpec
+from tiphys.api.core.v1.pod_pb2 import Pod, PodSpec
 from tiphys.api.core.v1.scheduling_pb2 import NodeSelector, PreferredSchedulingTerm, Toleration
 from tiphys.api.resource.quantity_pb2 import Quantity as QuantityMessage
 from tiphys_apimachinery.meta import join_key
@@ -21,8 +21,6 @@ CPU, MEMORY, STORAGE, PODS = "cpu", "memory", "ephemeral-storage", "pods"
 _DEFAULT_CPU_MILLIS = 100
 _DEFAULT_MEMORY_BYTES = 200 * 1024 * 1024
 
-# Different specs whose needs are kept.
-_MOST_KNOWN = 4096
 # 4 Pi: thousands of such amounts on one node can be added up and taken by the hundred in the 64 bits of a column.
 _MOST = 1 << 52
 
@@ -113,6 +111,8 @@ class PodInfo:
     # Whether it ends because another pod needs its room.
     is_preempted: bool = False
     priority_class: str = ""
+    # The generation of the spec that the needs are of; 0 where they are of more than spec, labels and owner.
+    generation: int = 0
 
     def affinity(self) -> NodeSelector | None:
         """Required node affinity."""
@@ -140,54 +140,18 @@ def amount(resource: str, text: str) -> int:
 
 def pod_info(pod: Pod) -> PodInfo:
     """Reads a pod."""
-    return _pod_info(pod, _needs(pod, _resized(pod)))
+    return info_of(pod, needs_of(pod, resized_of(pod)))
 
 
-class PodReader:
-    """Reads pods; what those of equal specs need is worked out once and shared by them.
-
-    So a pod that comes back bound costs next to nothing, nor does any but the first of a ReplicaSet.
-    """
-
-    def __init__(self) -> None:
-        # By all that needs are made of, the oldest first.
-        self._known: dict[tuple[object, ...], Needs] = {}
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def read(self, pod: Pod) -> PodInfo:
-        """As pod_info."""
-        resized = _resized(pod)
-        has_ephemeral = any(volume.volumeSource.HasField("ephemeral") for volume in pod.spec.volumes)
-        if resized is not None or has_ephemeral or pod.spec.resourceClaims:
-            # Made of more than the spec: of the status, or of the pod's name.
-            return _pod_info(pod, _needs(pod, resized))
-        key = (_without_node(pod.spec), identity(pod), _owner(pod))
-        needs = self._known.get(key)
-        if needs is None:
-            needs = self._known[key] = _needs(pod, None)
-            if len(self._known) > _MOST_KNOWN:
-                del self._known[next(iter(self._known))]
-        return _pod_info(pod, needs)
-
-
-def _without_node(spec: PodSpec) -> bytes:
-    if spec.nodeName:
-        bare = PodSpec()
-        bare.CopyFrom(spec)
-        bare.ClearField("nodeName")
-        spec = bare
-    return spec.SerializeToString(deterministic=True)
-
-
-def _owner(pod: Pod) -> tuple[str, str]:
+def owner_of(pod: Pod) -> tuple[str, str]:
+    """Kind and name of the controller that made it."""
     return next(((o.kind, o.name) for o in pod.metadata.ownerReferences if o.controller), ("", ""))
 
 
-def _pod_info(pod: Pod, needs: Needs) -> PodInfo:
+def info_of(pod: Pod, needs: Needs, generation: int = 0) -> PodInfo:
+    """What is known of a pod with these needs."""
     spec, metadata = pod.spec, pod.metadata
-    refusal = next((c.message for c in pod.status.conditions if c.type == "PodScheduled" and c.status == "False"), "")
+    refusal, is_preempted = conditions_of(pod)
     return PodInfo(
         key=f"{metadata.namespace}/{metadata.name}",
         namespace=metadata.namespace,
@@ -207,16 +171,27 @@ def _pod_info(pod: Pod, needs: Needs) -> PodInfo:
         preemption_policy=spec.preemptionPolicy or "PreemptLowerPriority",
         nominated_node=pod.status.nominatedNodeName,
         started_s=pod.status.startTime.seconds,
-        is_preempted=any(_is_preempted(c) for c in pod.status.conditions),
+        is_preempted=is_preempted,
         priority_class=spec.priorityClassName,
+        generation=generation,
     )
 
 
-def _is_preempted(condition: PodCondition) -> bool:
-    return (condition.type, condition.status, condition.reason) == ("DisruptionTarget", "True", "PreemptionByScheduler")
+def conditions_of(pod: Pod) -> tuple[str, bool]:
+    """The message of PodScheduled=False, and whether the pod ends by preemption."""
+    refusal, is_preempted = "", False
+    for condition in pod.status.conditions:
+        match condition.type:
+            case "PodScheduled":
+                if condition.status == "False":
+                    refusal = refusal or condition.message
+            case "DisruptionTarget":
+                is_preempted |= condition.status == "True" and condition.reason == "PreemptionByScheduler"
+    return refusal, is_preempted
 
 
-def _needs(pod: Pod, resized: _Requests | None) -> Needs:
+def needs_of(pod: Pod, resized: _Requests | None) -> Needs:
+    """Read from a pod; resized is what resized_of says of it."""
     spec = pod.spec
     claims, ephemeral = _claims(pod)
     devices = tuple(pod_claims(pod)) if spec.resourceClaims else ()
@@ -238,7 +213,7 @@ def _needs(pod: Pod, resized: _Requests | None) -> Needs:
         disks=tuple(sorted(disks(spec))) if spec.volumes else (),
         identity=identity(pod),
         terms=pod_terms(pod),
-        owner=_owner(pod),
+        owner=owner_of(pod),
         pinned_to=_pinned_to(required) if has_required else None,
         images=tuple(_image_name(c.image) for c in (*spec.initContainers, *spec.containers)),
         resource_claims=tuple((c.name, join_key(pod.metadata.namespace, c.claim) if c.claim else "") for c in devices),
@@ -279,7 +254,7 @@ def _container_requests(container: Container) -> dict[str, int]:
     return _amounts(container.resources.requests)
 
 
-def _resized(pod: Pod) -> _Requests | None:
+def resized_of(pod: Pod) -> _Requests | None:
     """How containers count that have, or may still have, something else than their spec asks for; None where none do.
 
     Of what the spec asks, what the node has set aside and what the container has, the most counts: a resize is under

@@ -300,7 +300,7 @@ class Scheduler:
         """Places one pod, or notes why it can't be placed."""
         pod = waiting.pod
         framework = self.frameworks[pod.scheduler_name]
-        found = framework.place(pod)
+        found = framework.place(pod, is_scored=False)
         if isinstance(found, FitError):
             self._refuse(waiting, found)
             return

@@ -72,6 +72,21 @@ def test_what_is_handed_out_is_the_callers_own() -> None:
     assert second.spec.nodeName == ""
 
 
+def test_projection_of_a_newer_version_is_made_from_the_one_before() -> None:
+    indexer: Indexer[Pod, list[str]] = Indexer(
+        Pod, projection=lambda obj: [obj.spec.nodeName], renewal=lambda obj, known: [*known, obj.spec.nodeName]
+    )
+    first, other = pod("p", node="n1"), pod("p", node="n3")
+    first.metadata.uid, other.metadata.uid = "1", "2"
+    put(indexer, first)
+    first.spec.nodeName = "n2"
+    put(indexer, first)
+    assert indexer.projection("default/p") == ["n1", "n2"]
+    # Another object of the same name.
+    put(indexer, other)
+    assert indexer.projection("default/p") == ["n3"]
+
+
 def test_projection_is_made_once_for_each_version() -> None:
     made: list[str] = []
 

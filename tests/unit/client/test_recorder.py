@@ -1,15 +1,16 @@
 """The event recorder and its correlator."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from google.protobuf.message import Message
 
 from tests.unit.client.builders import pod
 from tiphys.api.core.v1.event_pb2 import Event
 from tiphys.api.core.v1.namespace_pb2 import Namespace
-from tiphys_apimachinery.errors import Forbidden, ServiceUnavailable
+from tiphys_apimachinery.errors import APIError, Forbidden, ServiceUnavailable
 from tiphys_client.event_correlator import COMBINED_PREFIX, Decision, EventCorrelator, Occurrence
 from tiphys_client.fake import FakeClient
 from tiphys_client.recorder import EventRecorder
@@ -122,6 +123,77 @@ async def test_events_of_many_objects_go_in_one_call(client: FakeClient, clock: 
         await clock.settle()
     assert len(await events(client)) == 50
     assert len(client.writes()) == 1
+
+
+class _SlowClient(FakeClient):
+    """Holds creations of Events until they are let go, by the number of the call."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.sizes: list[int] = []
+        self._gates: list[asyncio.Event] = []
+
+    async def batch_store(self, objs: Sequence[Message]) -> list[APIError | None]:
+        self.sizes.append(len(objs))
+        self._gates.append(gate := asyncio.Event())
+        await gate.wait()
+        return await super().batch_store(objs)
+
+    def let_go(self, call: int) -> None:
+        self._gates[call].set()
+
+
+async def test_where_more_waits_than_goes_into_a_call_several_are_under_way(clock: FakeClock) -> None:
+    client = _SlowClient(clock)
+    async with recording(client, clock, capacity=5000) as recorder:
+        for number in range(2000):
+            recorder.event(pod(f"web-{number}"), "Normal", "Scheduled", "on n1")
+        await clock.settle()
+        assert client.sizes == [256] * 4
+        for call in range(8):
+            client.let_go(call)
+            await clock.settle()
+        # As many calls as one after the other: nothing is cut into smaller pieces.
+        assert client.sizes == [256] * 7 + [208]
+        await clock.settle()
+    assert len(await events(client)) == 2000
+
+
+async def test_little_goes_in_one_call_at_a_time(clock: FakeClock) -> None:
+    client = _SlowClient(clock)
+    async with recording(client, clock) as recorder:
+        for number in range(100):
+            recorder.event(pod(f"web-{number}"), "Normal", "Scheduled", "on n1")
+            await clock.settle()
+        assert client.sizes == [1]
+        client.let_go(0)
+        await clock.settle()
+        assert client.sizes == [1, 99]
+        client.let_go(1)
+        await clock.settle()
+
+
+async def test_event_is_counted_by_the_newest_count_and_not_before_it_is_there(clock: FakeClock) -> None:
+    client = _SlowClient(clock)
+    async with recording(client, clock, capacity=5000) as recorder:
+        recorder.event(pod("web"), "Normal", "Pulled", "image present")
+        await clock.settle()
+        for lane in range(3):
+            recorder.event(pod("web"), "Normal", "Pulled", "image present")
+            for number in range(255):
+                recorder.event(pod(f"{lane}-{number}"), "Normal", "Scheduled", "on n1")
+            await clock.settle()
+        assert client.sizes == [1, 255, 255, 255]
+        # Those that have seen it again are done first, the newest before the others.
+        for call in (3, 2, 1):
+            client.let_go(call)
+            await clock.settle()
+        assert [call.method for call in client.writes()].count("Patch") == 0
+        client.let_go(0)
+        await clock.settle()
+    [event] = [event for event in await events(client) if event.involvedObject.name == "web"]
+    assert event.count == 4
+    assert [call.method for call in client.writes()].count("Patch") == 1
 
 
 async def test_overload_is_dropped_and_counted(client: FakeClient, clock: FakeClock) -> None:

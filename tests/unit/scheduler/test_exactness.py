@@ -16,6 +16,7 @@ from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import Columns
+from tiphys_scheduler.framework.classes import PluginLists, takes
 from tiphys_scheduler.framework.registry import DEFAULT_PROFILE
 from tiphys_scheduler.framework.runtime import Framework, Placement
 from tiphys_scheduler.pod_info import PodInfo, pod_info
@@ -68,6 +69,9 @@ def assert_exact(twin: Twin, framework: Framework, pod: Pod) -> Placement | None
     info, wanted = pod_info(pod), judge(twin.cluster, pod)
     refused = {r.node: r.plugin for r in framework.explain(info).refusals}
     assert refused == wanted.refused
+    columns, lists = twin.cache.columns, PluginLists(DEFAULT_PROFILE)
+    taking = {name: takes(lists, info, columns, row) for name, row in columns.row_of.items()}
+    assert taking == {name: name not in refused for name in columns.row_of}
     found = framework.place(info)
     if not wanted.scores:
         assert not isinstance(found, Placement)

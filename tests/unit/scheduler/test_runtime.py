@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.scheduler.objects import node, pod, pod_message
 from tiphys_scheduler.cache import Cache
-from tiphys_scheduler.columns import Columns
+from tiphys_scheduler.columns import Columns, Rows
+from tiphys_scheduler.framework.interface import Normalize, Scores
 from tiphys_scheduler.framework.registry import DEFAULT_PROFILE
 from tiphys_scheduler.framework.runtime import Framework, Placement
 from tiphys_scheduler.framework.status import FitError
+from tiphys_scheduler.plugins.node_affinity import NodeAffinity
 from tiphys_scheduler.pod_info import PodInfo, pod_info
 
 
@@ -231,3 +236,77 @@ def test_scores_are_those_of_plain_arithmetic() -> None:
     expected = _kube_score((4000, 8 << 30), (1000, 1 << 30), (500, 2 << 30))
     # TaintToleration adds 3 x 100 where there are no soft taints.
     assert found.score == expected + 300
+
+
+class _Scored:
+    """Notes how often nodes are scored."""
+
+    name = "Scored"
+    events: frozenset[Any] = frozenset()
+    normalize = Normalize.NONE
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def score(self, pod: PodInfo, nodes: Columns, rows: Rows) -> Scores:
+        self.calls += 1
+        return np.zeros(nodes.present[rows].shape, np.int64)
+
+
+def daemon(operator: str, *names: str, cpu: str = "") -> PodInfo:
+    message = pod_message("daemon", cpu=cpu)
+    affinity = message.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
+    affinity.nodeSelectorTerms.add().matchFields.add(key="metadata.name", operator=operator, values=names)
+    return pod_info(message)
+
+
+@pytest.mark.parametrize(
+    ("info", "scored", "goes_to"),
+    [
+        pytest.param(daemon("In", "b"), 0, "b", id="one node"),
+        pytest.param(daemon("In", "b", "gone"), 0, "b", id="one that is there"),
+        pytest.param(daemon("In", "gone"), 0, None, id="none that is there"),
+        pytest.param(daemon("In", "b", cpu="9"), 0, None, id="one that has no room"),
+        pytest.param(daemon("In", "a", "b"), 1, "a", id="two nodes"),
+        pytest.param(daemon("NotIn", "a"), 1, "b", id="all but one"),
+    ],
+)
+def test_only_where_there_is_a_choice_nodes_are_scored(info: PodInfo, scored: int, goes_to: str | None) -> None:
+    cache, score = Cache(Columns()), _Scored()
+    for name in "abc":
+        cache.set_node(node(name))
+    framework = Framework(replace(DEFAULT_PROFILE, scores=((score, 1),), pre_scores=()), cache.columns)
+    found = framework.place(info, is_scored=False)
+    assert (found.node if isinstance(found, Placement) else None) == goes_to
+    assert score.calls == scored
+
+
+def _one_term(fields: Sequence[tuple[str, str, str]], expressions: Sequence[tuple[str, str, str]]) -> PodInfo:
+    message = pod_message()
+    affinity = message.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
+    term = affinity.nodeSelectorTerms.add()
+    for key, operator, value in fields:
+        term.matchFields.add(key=key, operator=operator, values=[value])
+    for key, operator, value in expressions:
+        term.matchExpressions.add(key=key, operator=operator, values=[value])
+    return pod_info(message)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        pytest.param(_one_term([], []), id="an empty term"),
+        pytest.param(_one_term([("metadata.name", "In", "a")], []), id="by name"),
+        pytest.param(_one_term([("metadata.name", "NotIn", "a")], []), id="by another name"),
+        pytest.param(_one_term([("metadata.uid", "NotIn", "a")], []), id="by what is no field"),
+        pytest.param(_one_term([("metadata.name", "In", "a")], [("disk", "In", "ssd")]), id="by name and label"),
+        pytest.param(_one_term([], [("disk", "NotIn", "ssd")]), id="by label"),
+    ],
+)
+def test_affinity_says_of_one_node_what_it_says_of_all(info: PodInfo) -> None:
+    cache, affinity = Cache(Columns()), NodeAffinity()
+    for name, disk in (("a", "ssd"), ("b", "hdd"), ("c", "ssd")):
+        cache.set_node(node(name, labels={"disk": disk}))
+    nodes = cache.columns
+    rows = np.array(sorted(nodes.row_of.values()), np.intp)
+    assert [affinity.passes(info, nodes, row) for row in rows.tolist()] == affinity.filter(info, nodes, rows).tolist()

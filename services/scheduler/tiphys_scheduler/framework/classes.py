@@ -42,11 +42,9 @@ class PluginLists:
         self.node_filters = [p for p in filters if _is_static(p)]
         self.pod_filters = [p for p in filters if not _is_static(p)]
         self.plain_scores = [(p, w) for p, w in scores if not _needs_others(p)]
-        self.normalized_scores = [(p, w) for p, w in scores if _needs_others(p)]
+        self.normalized_scores = [_Normalized.of(p, w) for p, w in scores if _needs_others(p)]
         # Those that can also speak of one row, by identity: plugins from outside need not be hashable.
-        self.row_filters: dict[int, RowFilterPlugin] = {
-            id(p): p for p in self.pod_filters if isinstance(p, RowFilterPlugin)
-        }
+        self.row_filters: dict[int, RowFilterPlugin] = {id(p): p for p in filters if isinstance(p, RowFilterPlugin)}
         self.row_scores = [(p, w) for p, w in self.plain_scores if isinstance(p, RowScorePlugin)]
         self.scores_rows = len(self.row_scores) == len(self.plain_scores)
         weights = {p.name: w for p, w in profile.scores}
@@ -67,13 +65,25 @@ def _needs_others(plugin: ScorePlugin) -> bool:
     return isinstance(plugin, NormalizePlugin) or plugin.normalize is not Normalize.NONE
 
 
+@dataclass(frozen=True, slots=True)
+class _Normalized:
+    """A plugin whose raw scores become scores by looking at others; what kind it is, found out once."""
+
+    plugin: ScorePlugin
+    weight: int
+    is_static: bool
+    own: NormalizePlugin | None
+
+    @classmethod
+    def of(cls, plugin: ScorePlugin, weight: int) -> _Normalized:
+        return cls(plugin, weight, _is_static(plugin), plugin if isinstance(plugin, NormalizePlugin) else None)
+
+
 class _Raw:
     """Raw scores of one plugin, which become scores by looking at all feasible rows."""
 
-    def __init__(self, plugin: ScorePlugin, weight: int, rows: int) -> None:
-        self.plugin, self.weight = plugin, weight
-        self.is_static = _is_static(plugin)
-        self._own = plugin if isinstance(plugin, NormalizePlugin) else None
+    def __init__(self, kind: _Normalized, rows: int) -> None:
+        self.plugin, self.weight, self.is_static, self._own = kind.plugin, kind.weight, kind.is_static, kind.own
         self.values: Scores = np.zeros(rows, np.int64)
         self._highest = 0
         self._is_flat = True
@@ -169,7 +179,7 @@ class PodClass:
         self._static = np.zeros(nodes.rows, np.bool_)
         self._local = np.zeros(nodes.rows, np.bool_)
         self._base = np.zeros(nodes.rows, np.int64)
-        self._raws = [_Raw(plugin, weight, nodes.rows) for plugin, weight in self._plugins.normalized_scores]
+        self._raws = [_Raw(kind, nodes.rows) for kind in self._plugins.normalized_scores]
         self._compute_static(ALL_ROWS)
         self._compute(ALL_ROWS)
         self._relate()
@@ -299,6 +309,24 @@ class PodClass:
         return best
 
 
+def takes(plugins: PluginLists, pod: PodInfo, nodes: Columns, row: int) -> bool:
+    """Whether one row takes the pod, found out without a look at the others."""
+    if not nodes.present.item(row):
+        return False
+    rows = np.array([row], np.intp)
+    for plugin in (*plugins.node_filters, *plugins.pod_filters):
+        if plugin.is_needed(pod, nodes):
+            one = plugins.row_filters.get(id(plugin))
+            if not (one.passes(pod, nodes, row) if one is not None else plugin.filter(pod, nodes, rows)[0]):
+                return False
+    for related, _, is_filter in plugins.relations:
+        if is_filter:
+            relation = related.relate(pod, nodes)
+            if relation is not None and relation.mask is not None and not relation.mask[row]:
+                return False
+    return True
+
+
 def best_among(plugins: PluginLists, pod: PodInfo, nodes: Columns, rows: NDArray[np.intp]) -> tuple[int, int] | None:
     """The best of a few rows and its score, with nothing kept: for pods that may go nowhere else."""
     passed = nodes.present[rows]
@@ -317,8 +345,8 @@ def best_among(plugins: PluginLists, pod: PodInfo, nodes: Columns, rows: NDArray
     total = np.zeros(len(rows), np.int64)
     for score, weight in plugins.plain_scores:
         total += score.score(pod, nodes, rows) * weight
-    for score, weight in plugins.normalized_scores:
-        raw = _Raw(score, weight, nodes.rows)
+    for kind in plugins.normalized_scores:
+        raw = _Raw(kind, nodes.rows)
         raw.compute(pod, nodes, rows)
         raw.look(feasible)
         total += raw.scores(pod, feasible, rows)
@@ -336,11 +364,11 @@ def score_table(plugins: PluginLists, pod: PodInfo, nodes: Columns, feasible: Ma
     table: dict[str, Scores] = {}
     for plugin, weight in plugins.plain_scores:
         table[plugin.name] = plugin.score(pod, nodes, rows) * weight
-    for plugin, weight in plugins.normalized_scores:
-        raw = _Raw(plugin, weight, nodes.rows)
+    for kind in plugins.normalized_scores:
+        raw = _Raw(kind, nodes.rows)
         raw.compute(pod, nodes, ALL_ROWS)
         raw.look(feasible)
-        table[plugin.name] = np.zeros(len(rows), np.int64) + raw.scores(pod, feasible, rows)
+        table[kind.plugin.name] = np.zeros(len(rows), np.int64) + raw.scores(pod, feasible, rows)
     for related, weight, _ in plugins.relations:
         if weight:
             relation = related.relate(pod, nodes)

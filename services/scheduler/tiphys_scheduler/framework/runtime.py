@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiphys_scheduler.columns import ALL_ROWS, Columns, Mask
-from tiphys_scheduler.framework.classes import PluginLists, PodClass, best_among, score_table
+from tiphys_scheduler.framework.classes import PluginLists, PodClass, best_among, score_table, takes
 from tiphys_scheduler.framework.hints import NODE_LOCAL, may_help
 from tiphys_scheduler.framework.interface import Change, CountingPlugin, FilterPlugin, PostFilterResult, Scores
 from tiphys_scheduler.framework.profile import Profile
@@ -27,7 +27,7 @@ _FIT = "NodeResourcesFit"
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The node chosen, and its score."""
+    """The node chosen, and its score; 0 where there was no choice and nobody asked for it."""
 
     row: int
     node: str
@@ -80,8 +80,11 @@ class Framework:
                 messages.append(result.message)
         return PostFilterResult(message=" ".join(messages))
 
-    def place(self, pod: PodInfo) -> Placement | FitError:
-        """The best node; of equally good ones the one with the lowest row. Where room was made for the pod, it goes."""
+    def place(self, pod: PodInfo, *, is_scored: bool = True) -> Placement | FitError:
+        """The best node; of equally good ones the one with the lowest row. Where room was made for the pod, it goes.
+
+        Whoever does not ask for the score saves it for pods that name one node, as those of DaemonSets do.
+        """
         if (rejected := self._reject(pod)) is not None:
             return rejected
         blocked = self._blocked(pod)
@@ -91,6 +94,8 @@ class Framework:
         if pinned is not None and len(pinned) <= _FEW_NODES:
             # Each pod of a DaemonSet names its node: a class of all nodes for each would be far more work.
             rows = sorted(self._nodes.row_of[name] for name in pinned if name in self._nodes.row_of)
+            if len(rows) == 1 and not is_scored:
+                return self._place_on(pod, rows[0])
             best = best_among(self._plugins, pod, self._nodes, np.array(rows, np.intp))
         else:
             best = self._class_of(pod).best()
@@ -98,6 +103,12 @@ class Framework:
             return self.refusal(pod)
         row, score = best
         return Placement(row, self._nodes.names[row], score)
+
+    def _place_on(self, pod: PodInfo, row: int) -> Placement | FitError:
+        """On the only node that the pod may go to."""
+        if takes(self._plugins, pod, self._nodes, row):
+            return Placement(row, self._nodes.names[row], 0)
+        return self.refusal(pod)
 
     def _place_beside(self, pod: PodInfo, totals: Scores, blocked: Mask) -> Placement | FitError:
         """While room is kept for others on some nodes."""

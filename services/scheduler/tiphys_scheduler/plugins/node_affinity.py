@@ -31,6 +31,17 @@ def match_term(term: NodeSelectorTerm, nodes: Columns) -> Mask:
     return found
 
 
+def _meets(term: NodeSelectorTerm, nodes: Columns, row: int) -> bool:
+    """What match_term says of one node."""
+    if not term.matchExpressions and not term.matchFields:
+        return False
+    name = nodes.names[row]
+    for requirement in term.matchFields:
+        if requirement.key != "metadata.name" or (name in requirement.values) == (requirement.operator == "NotIn"):
+            return False
+    return all(bool(match_label(requirement, nodes)[row]) for requirement in term.matchExpressions)
+
+
 def _any_value(requirement: Requirement, nodes: Columns) -> Mask:
     found = np.zeros(nodes.rows, np.bool_)
     for value in requirement.values:
@@ -112,6 +123,13 @@ class NodeAffinity:
             found &= _any_term(affinity.nodeSelectorTerms, nodes)
         mask: Mask = found[rows]
         return mask
+
+    def passes(self, pod: PodInfo, nodes: Columns, row: int) -> bool:
+        """The same of one node."""
+        if not all(nodes.has_pair(key, value)[row] for key, value in pod.needs.node_selector):
+            return False
+        affinity = pod.affinity()
+        return affinity is None or any(_meets(term, nodes, row) for term in affinity.nodeSelectorTerms)
 
     def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
         """Always the same."""

@@ -13,7 +13,7 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.resource.v1.resource_pb2 import ResourceClaim, ResourceSlice
 from tiphys_apimachinery.errors import Conflict, Forbidden
 from tiphys_apimachinery.resource_claims import ALLOCATED_FINALIZER
-from tiphys_scheduler.pod_info import PodReader
+from tiphys_scheduler.pod_reader import PodReader
 
 GPU = device_class()
 
