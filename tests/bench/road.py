@@ -6,11 +6,12 @@ For the benchmark, where server and scheduler are processes, and for the test th
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
@@ -23,7 +24,7 @@ from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.core.v1.service_account_pb2 import ServiceAccount
 from tiphys.api.scheduling.v1.scheduling_pb2 import PriorityClass
 from tiphys_apimachinery.errors import APIError
-from tiphys_client.client import Bind, Client, EventType
+from tiphys_client.client import Bind, Client, EventType, WatchEvent
 
 MessageT = TypeVar("MessageT", bound=Message)
 ItemT = TypeVar("ItemT")
@@ -37,8 +38,13 @@ SERVER_FLAGS = ("--disable-admission-plugins=TaintNodesByCondition",)
 
 @dataclass(slots=True)
 class Progress:
-    """What a watcher has seen: nodes by pod, and the pods of which an Event says that they are scheduled."""
+    """What a watcher has seen: nodes by pod, and the pods of which an Event says that they are scheduled.
 
+    A batch is kept as it came, with its time, until somebody looks: reading it takes from the cores of those measured.
+    """
+
+    unread: deque[tuple[float, bool, list[WatchEvent[Any]]]] = field(default_factory=deque)
+    unread_count: int = 0
     bound: dict[str, str] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     moved: list[str] = field(default_factory=list)
@@ -46,23 +52,34 @@ class Progress:
     last_told_at: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def see_pod(self, pod: Pod) -> None:
-        """A new version of a pod."""
+    def keep(self, batch: list[WatchEvent[Any]], *, is_of_pods: bool) -> None:
+        """A batch of a watch has come."""
+        self.unread.append((perf_counter(), is_of_pods, batch))
+        self.unread_count += len(batch)
+        self.changed.set()
+
+    def read(self) -> None:
+        """Look at all that has come."""
+        while self.unread:
+            at, is_of_pods, batch = self.unread.popleft()
+            self.unread_count -= len(batch)
+            for event in batch:
+                if event.type not in (EventType.BOOKMARK, EventType.DELETED):
+                    (self._see_pod if is_of_pods else self._see_event)(event.object, at)
+
+    def _see_pod(self, pod: Pod, at: float) -> None:
         key, node = f"{pod.metadata.namespace}/{pod.metadata.name}", pod.spec.nodeName
         if not node:
             return
         known = self.bound.setdefault(key, node)
         if known != node:
             self.moved.append(key)
-        self.last_bound_at = perf_counter()
-        self.changed.set()
+        self.last_bound_at = at
 
-    def see_event(self, event: Event) -> None:
-        """An Event of any kind."""
+    def _see_event(self, event: Event, at: float) -> None:
         if event.reason == "Scheduled":
             self.told.add(f"{event.involvedObject.namespace}/{event.involvedObject.name}")
-            self.last_told_at = perf_counter()
-            self.changed.set()
+            self.last_told_at = at
 
 
 class Road:
@@ -131,8 +148,8 @@ class Road:
         progress = Progress()
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._follow(Pod, progress.see_pod), name="watch pods"),
-                group.create_task(self._follow(Event, progress.see_event), name="watch events"),
+                group.create_task(self._follow(Pod, progress), name="watch pods"),
+                group.create_task(self._follow(Event, progress), name="watch events"),
             ]
             if self._work.churn:
                 tasks.append(group.create_task(self._churn(), name="churn"))
@@ -142,13 +159,11 @@ class Road:
                 for task in tasks:
                     task.cancel()
 
-    async def _follow(self, cls: type[MessageT], see: Callable[[MessageT], None]) -> None:
+    async def _follow(self, cls: type[Pod] | type[Event], progress: Progress) -> None:
         version = (await self._client.list(cls, limit=1)).resource_version
         async with aclosing(self._client.watch(cls, resource_version=version)) as batches:  # type: ignore[type-var]
             async for batch in batches:
-                for event in batch:
-                    if event.type not in (EventType.BOOKMARK, EventType.DELETED):
-                        see(event.object)
+                progress.keep(batch, is_of_pods=cls is Pod)
 
     async def _churn(self) -> None:
         """A node and a pod that fits nowhere come and go, once a second."""
@@ -166,14 +181,22 @@ class Road:
         """Return when all pods that are measured are bound and told of. Raises TimeoutError."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not (self.measured <= progress.bound.keys() and self.measured <= progress.told):
-                    progress.changed.clear()
-                    await progress.changed.wait()
+                while (missing := self._missing(progress)) > 0:
+                    # Before so much has come it can't be all.
+                    while progress.unread_count < missing:
+                        progress.changed.clear()
+                        await progress.changed.wait()
+                    progress.read()
         except TimeoutError as err:
+            progress.read()
             bound, told = len(self.measured & progress.bound.keys()), len(self.measured & progress.told)
             raise TimeoutError(f"{self._work.name}: {bound} bound, {told} told of {len(self.measured)}") from err
         if progress.moved:
             raise RuntimeError(f"{self._work.name}: on another node than before: {progress.moved[:3]}")
+
+    def _missing(self, progress: Progress) -> int:
+        """How many changes at least have not been read yet: each pod is bound once and told of once."""
+        return len(self.measured - progress.bound.keys()) + len(self.measured - progress.told)
 
 
 def _batches(items: list[ItemT]) -> list[list[ItemT]]:

@@ -178,6 +178,7 @@ async def _single_ms(client: Client, progress: Progress, one: int) -> float:
         while key not in progress.bound:
             progress.changed.clear()
             await progress.changed.wait()
+            progress.read()
     took_ms = (perf_counter() - began) * 1e3
     # The Event of the one before is not this one's.
     await asyncio.sleep(0.01)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.scheduler.objects import pod_message
 from tiphys.api.core.v1.pod_pb2 import Pod
-from tiphys_scheduler.pod_info import pod_info
+from tiphys_scheduler.pod_info import PodInfo, pod_info
 from tiphys_scheduler.pod_reader import PodReader
 
 
@@ -142,7 +142,12 @@ def test_the_spec_of_a_newer_version_is_read_only_where_it_may_be_another(
     known = reader.read(pod)
     change(pod)
     read: list[Pod] = []
-    monkeypatch.setattr(reader, "read", lambda pod: read.append(pod) or PodReader().read(pod))
+
+    def noted(pod: Pod) -> PodInfo:
+        read.append(pod)
+        return PodReader().read(pod)
+
+    monkeypatch.setattr(reader, "read", noted)
     assert reader.renew(pod, known) == PodReader().read(pod)
     assert bool(read) is is_read
 
