@@ -92,10 +92,7 @@ class SchedulerService:
         client = Client(transport, field_manager="kube-scheduler")
         rest = self._given_rest or (NoPaths() if self._transport is not None else RestReader(load(options.kubeconfig)))
         nodes: Informer[Node, object] = Informer(client, Node, clock=clock, rng=self._rng)
-        reader = PodReader()
-        pods: Informer[Pod, PodInfo] = Informer(
-            client, Pod, clock=clock, projection=reader.read, renewal=reader.renew, rng=self._rng
-        )
+        pods = _pod_informer(client, clock, self._rng)
         storage = storage_informers(client, clock, self._rng)
         surroundings = Surroundings(client, clock, self._rng)
         devices = DeviceSupport(client, clock, self._rng)
@@ -174,6 +171,11 @@ class SchedulerService:
             rng=self._rng,
         )
         await elector.run(scheduler.run)
+
+
+def _pod_informer(client: Client, clock: Clock, rng: random.Random | None) -> Informer[Pod, PodInfo]:
+    reader = PodReader()
+    return Informer(client, Pod, clock=clock, projection=reader.read, renewal=reader.renew, rng=rng)
 
 
 def _use_reader(rest: PathReader, args: MeasuredUseArgs, clock: Clock, scheduler: Scheduler) -> UseReader:
