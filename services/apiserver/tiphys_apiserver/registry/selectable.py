@@ -22,6 +22,8 @@ class FieldReader:
         # Those of metadata are read beside.
         self._names = resource.selectable_fields
         self._values = attrgetter(*(_STORED_AS.get(name, name) for name in self._names)) if self._names else None
+        # Those that are no text, known when the first object was read: a field is of one type.
+        self._others: tuple[str, ...] | None = None
 
     def read(self, obj: Message) -> Mapping[str, str]:
         """Text of each selectable field; empty text where it is unset, true and false for booleans."""
@@ -32,8 +34,11 @@ class FieldReader:
             fields["metadata.namespace"] = metadata.namespace
         if self._values is not None:
             values = self._values(whole)
-            for path, value in zip(self._names, values if len(self._names) > 1 else (values,), strict=True):
-                fields[path] = value if type(value) is str else _text(value)
+            fields.update(zip(self._names, values if len(self._names) > 1 else (values,), strict=True))
+            if self._others is None:
+                self._others = tuple(name for name in self._names if type(fields[name]) is not str)
+            for name in self._others:
+                fields[name] = _text(fields[name])
         return fields
 
 

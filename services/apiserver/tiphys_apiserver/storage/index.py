@@ -29,16 +29,19 @@ class ObjectIndex:
             for pin in self._pins(previous):
                 self._remove(pin, previous.key)
         elif previous.labels == current.labels and previous.owner_uids == current.owner_uids:
+            before, after = previous.field_values, current.field_values
+            if before == after:
+                return
             for name, position in self._fields:
-                old, new = previous.field(position), current.field(position)
+                old, new = before[position], after[position]
                 if old != new:
                     self._remove((FIELD, name, old), previous.key)
                     self._add((FIELD, name, new), current.key)
         else:
-            before, after = set(self._pins(previous)), set(self._pins(current))
-            for pin in before - after:
+            had, has = set(self._pins(previous)), set(self._pins(current))
+            for pin in had - has:
                 self._remove(pin, previous.key)
-            for pin in after - before:
+            for pin in has - had:
                 self._add(pin, current.key)
 
     def count(self, pin: Pin) -> int:
@@ -66,8 +69,9 @@ class ObjectIndex:
     def _pins(self, cached: CachedObject) -> Iterator[Pin]:
         for key, value in cached.labels.items():
             yield (LABEL, key, value)
+        values = cached.field_values
         for name, position in self._fields:
-            yield (FIELD, name, cached.field(position))
+            yield (FIELD, name, values[position])
         for uid in cached.owner_uids:
             yield (OWNER, "", uid)
 

@@ -26,7 +26,7 @@ class CachedObject:
     ``raw`` is the message's bytes with metadata.resourceVersion set, without the envelope.
     """
 
-    __slots__ = ("_field_values", "_format", "_json", "key", "labels", "name", "namespace", "owner_uids", "raw", "rv")
+    __slots__ = ("_format", "_json", "field_values", "key", "labels", "name", "namespace", "owner_uids", "raw", "rv")
 
     def __init__(self, key: str, rv: int, message: Message, object_format: ObjectFormat) -> None:
         metadata: Any = message.metadata  # type: ignore[attr-defined]
@@ -44,7 +44,8 @@ class CachedObject:
         metadata.resourceVersion = str(rv)
         self.raw: bytes = message.SerializeToString(deterministic=True)
         self._format = object_format
-        self._field_values: tuple[str, ...] = object_format.field_values(message)
+        # In the order of the format's field_names.
+        self.field_values: tuple[str, ...] = object_format.field_values(message)
         self._json: bytes | None = None
 
     @property
@@ -60,11 +61,11 @@ class CachedObject:
     @property
     def fields(self) -> dict[str, str]:
         """What field selectors may ask for, by path."""
-        return dict(zip(self._format.field_names, self._field_values, strict=True))
+        return dict(zip(self._format.field_names, self.field_values, strict=True))
 
     def field(self, position: int) -> str:
         """The field at a position of the format's ``field_names``."""
-        return self._field_values[position]
+        return self.field_values[position]
 
     def message(self) -> Any:
         """A message of one's own to read or change."""
