@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,7 +83,7 @@ def _address(address: str, family: str, path: str) -> Iterator[FieldError]:
         for why in validation.is_dns1123_subdomain(address.removesuffix(".")):
             yield FieldError.invalid(path, address, why)
         return
-    faults = list(address_errors(address, path))
+    faults = address_errors(address, path)
     yield from faults
-    if not faults and f"IPv{ipaddress.ip_address(address).version}" != family:
+    if not faults and ("IPv6" if ":" in address else "IPv4") != family:
         yield FieldError.invalid(path, address, f"must be an {family} address")
