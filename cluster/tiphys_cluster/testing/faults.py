@@ -8,7 +8,7 @@ vanish at the call that binds a pod to it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from random import Random
@@ -155,11 +155,11 @@ class FaultyTransport:
 
     async def stream(
         self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """A watch that may fall behind, and break with what it had not told yet."""
         await self._before(method, self._faults())
         replies = self._inner.stream(service, method, request, timeout_s=timeout_s)
-        async with aclosing(replies) as opened:  # type: ignore[type-var]
+        async with aclosing(replies) as opened:
             async for reply in opened:
                 faults = self._faults()
                 if self._drawn(faults.behind):

@@ -8,7 +8,7 @@ page = await client.list(Pod, label_selector="app=web")
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import IntEnum
@@ -171,7 +171,7 @@ class Client:
         allow_bookmarks: bool = True,
         send_initial_events: bool = False,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[builtins.list[WatchEvent[MessageT]]]:
+    ) -> AsyncGenerator[builtins.list[WatchEvent[MessageT]]]:
         """Batches of changes after resource_version, each change once and in order, until the server ends the stream.
 
         Close it (contextlib.aclosing) when leaving early. Raises Expired when the changes since are no longer known.
@@ -187,7 +187,7 @@ class Client:
         )
         service = facts_of(cls).service
         stream = self.transport.stream(service, "Watch", request.SerializeToString(), timeout_s=timeout_s)
-        async with aclosing(stream) as batches:  # type: ignore[type-var]
+        async with aclosing(stream) as batches:
             async for batch in batches:
                 events = wire_pb2.WatchResponse.FromString(batch).events
                 yield [WatchEvent(_EVENT_TYPES[event.type], event.object, cls) for event in events]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import builtins
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,7 +133,7 @@ class FakeServer:
 
     async def stream(
         self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Answer a watch."""
         cls = self._class(service)
         if method != "Watch":

@@ -140,7 +140,7 @@ class Reflector(Generic[MessageT]):
     async def _watch(self) -> None:
         self.watches += 1
         stream = self._client.watch(self._cls, **self._scope, resource_version=self.resource_version)
-        async with aclosing(stream) as batches:  # type: ignore[type-var]
+        async with aclosing(stream) as batches:
             async for batch in batches:
                 for event in batch:
                     if event.type is not EventType.BOOKMARK:

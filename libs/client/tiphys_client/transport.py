@@ -7,7 +7,7 @@ call that took too long is Timeout; is_retriable tells what a later try may cure
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, Self
@@ -47,7 +47,7 @@ class Transport(Protocol):
 
     def stream(
         self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """One request, many replies; ends when the server ends it, raises APIError. Must be closed (aclosing)."""
         ...
 
@@ -96,7 +96,7 @@ class GrpcTransport:
 
     async def stream(
         self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """One request, many replies."""
         call = self._call(service, method, streaming=True)(request, timeout=timeout_s, metadata=self._metadata())
         try:
@@ -169,11 +169,11 @@ class InProcessTransport:
 
     async def stream(
         self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """One request, many replies."""
         replies = self._handler.stream(service, method, request, timeout_s=timeout_s)
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        async with aclosing(replies) as opened:  # type: ignore[type-var]
+        async with aclosing(replies) as opened:
             while True:
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -210,7 +210,7 @@ class FencedTransport:
 
     def stream(
         self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """One request, many replies."""
         return self._inner.stream(service, method, request, timeout_s=timeout_s)
 

@@ -1,7 +1,7 @@
 """List and watch through the Client."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import pytest
@@ -16,10 +16,10 @@ from tiphys_client.client import EventType, WatchEvent
 Seen = list[tuple[str, str]]
 
 
-async def collect(batches: AsyncIterator[list[WatchEvent[ConfigMap]]], count: int) -> Seen:
+async def collect(batches: AsyncGenerator[list[WatchEvent[ConfigMap]]], count: int) -> Seen:
     """Type and name of the next events, bookmarks aside."""
     seen: Seen = []
-    async with asyncio.timeout(5), aclosing(batches) as opened:  # type: ignore[type-var]
+    async with asyncio.timeout(5), aclosing(batches) as opened:
         async for batch in opened:
             seen += [(e.type.name, e.object.metadata.name) for e in batch if e.type is not EventType.BOOKMARK]
             if len(seen) >= count:
@@ -117,9 +117,7 @@ async def test_deleted_object_carries_the_version_of_its_deletion(subject: Subje
     made = await labelled(subject, "a", "x")
     version = made.metadata.resourceVersion
     await subject.client.delete(ConfigMap, "a", subject.namespace)
-    async with aclosing(
-        subject.client.watch(ConfigMap, subject.namespace, resource_version=version)  # type: ignore[type-var]
-    ) as batches:
+    async with aclosing(subject.client.watch(ConfigMap, subject.namespace, resource_version=version)) as batches:
         async with asyncio.timeout(5):
             event = (await anext(batches))[0]
     assert event.type is EventType.DELETED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
@@ -30,7 +30,7 @@ class Road:
 
     async def stream(
         self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         yield b"one"
         if service == "gone":
             raise ServiceUnavailable("the connection was closed")

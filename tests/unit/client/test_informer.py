@@ -127,7 +127,9 @@ async def test_handler_of_every_version_hears_of_each_without_a_parse_of_the_one
         obj.metadata.resourceVersion = str(version)
         if version == 3:
             # What is kept could not even be read.
-            informer.store.entry("default/p").raw = b"\xff"  # type: ignore[union-attr]
+            kept = informer.store.entry("default/p")
+            assert kept is not None
+            kept.raw = b"\xff"
         informer.apply(WatchEvent(EventType.MODIFIED, obj.SerializeToString(), Pod))
     assert seen == [("p", ""), ("p", "n1"), ("p", "n2")]
 

@@ -1,7 +1,7 @@
 """Leader election by Lease."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -97,7 +97,7 @@ class _Dead:
 
     def stream(
         self, service: str, method: str, request: bytes, *, timeout_s: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         raise ServiceUnavailable("no route")
 
     async def close(self) -> None:

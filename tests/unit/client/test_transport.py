@@ -1,6 +1,7 @@
 """Transports: errors, lost connections, credentials."""
 
 import asyncio
+from collections.abc import AsyncIterable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -110,9 +111,9 @@ async def test_restarted_server_is_found_again(fake: FakeServer, tmp_path: Path)
                     await asyncio.sleep(0.02)
 
 
-async def _first_error(watch: object) -> APIError | None:
+async def _first_error(watch: AsyncIterable[object]) -> APIError | None:
     try:
-        async for _ in watch:  # type: ignore[attr-defined]
+        async for _ in watch:
             pass
     except APIError as err:
         return err
@@ -129,7 +130,7 @@ async def test_watch_over_grpc_delivers_and_is_given_up_when_left(fake: FakeServ
         await client.create(config_map("a"))
         async with (
             asyncio.timeout(5),
-            aclosing(client.watch(ConfigMap, resource_version=start)) as batches,  # type: ignore[type-var]
+            aclosing(client.watch(ConfigMap, resource_version=start)) as batches,
         ):
             batch = await anext(batches)
         assert [event.object.metadata.name for event in batch] == ["a"]
