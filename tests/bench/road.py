@@ -161,7 +161,7 @@ class Road:
 
     async def _follow(self, cls: type[Pod] | type[Event], progress: Progress) -> None:
         version = (await self._client.list(cls, limit=1)).resource_version
-        async with aclosing(self._client.watch(cls, resource_version=version)) as batches:  # type: ignore[type-var]
+        async with aclosing(self._client.watch(cls, resource_version=version)) as batches:
             async for batch in batches:
                 progress.keep(batch, is_of_pods=cls is Pod)
 

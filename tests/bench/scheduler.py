@@ -110,8 +110,9 @@ class _Run:
     def rate(self) -> float:
         """Pods a second."""
         work = self._work
-        for number in range(work.count_before if work.before else 0):
-            self._place(self._named(work.before, number, "before"))  # type: ignore[arg-type]
+        if work.before is not None:
+            for number in range(work.count_before):
+                self._place(self._named(work.before, number, "before"))
         pods = [pod_info(self._named(work.measured, number, "p")) for number in range(work.count)]
         hopeless = [pod_info(pod_message(f"h{i}", cpu="9", memory="500Mi")) for i in range(work.hopeless)]
         churn = self._churn() if work.churn else iter(())

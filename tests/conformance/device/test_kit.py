@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,8 +58,8 @@ def make_simulated(folder: Path) -> DevicePlugin:
         pytest.param(make_generic, id="generic"),
     ],
 )
-async def test_L25_our_plugins_pass(folder: Path, make: object) -> None:
-    plugin: DevicePlugin = make(folder)  # type: ignore[operator]
+async def test_L25_our_plugins_pass(folder: Path, make: Callable[[Path], DevicePlugin]) -> None:
+    plugin = make(folder)
     async with serving(plugin, folder) as server:
         await wait_until(server.socket.exists)
         report = await judged(str(server.socket), resource=plugin.resource)

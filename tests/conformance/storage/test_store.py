@@ -417,7 +417,9 @@ async def test_cancelled_write_leaves_the_store_usable(bench: Bench) -> None:
         other = group.create_task(bench.store.create(bench.key("pods/a/y"), b"two"))
         await asyncio.sleep(0)
         doomed.cancel()
-    assert (await bench.store.get(bench.key("pods/a/y"))).mod_revision == other.result()  # type: ignore[union-attr]
+    kept = await bench.store.get(bench.key("pods/a/y"))
+    assert kept is not None
+    assert kept.mod_revision == other.result()
     await bench.store.create(bench.key("pods/a/z"), b"three")
 
 

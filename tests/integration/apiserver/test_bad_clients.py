@@ -200,7 +200,8 @@ async def test_an_answer_that_is_not_read_is_dropped_with_its_client() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 200 " in await reader.readuntil(b"\r\n")
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        assert isinstance(writer.transport, asyncio.Transport)
+        writer.transport.pause_reading()
         async with asyncio.timeout(PROMPTLY_S):
             while not _is_reset(writer):  # noqa: ASYNC110  the other side tells nobody
                 await asyncio.sleep(0.05)
@@ -234,7 +235,8 @@ async def test_watches_that_nobody_reads_are_cut_off_alone(server: RunningServer
     for _ in range(20):
         _, writer = await server.connect()
         writer.write(f"GET {MAPS}?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        assert isinstance(writer.transport, asyncio.Transport)
+        writer.transport.pause_reading()
         deaf.append(writer)
     reader, writer = await server.connect()
     writer.write(f"GET {MAPS}?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())

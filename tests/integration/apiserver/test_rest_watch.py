@@ -167,7 +167,8 @@ async def test_A10_slow_client_does_not_hold_up_another(server: RunningServer) -
     writer.write(f"GET {CONFIG_MAPS}?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     # From here on this client reads nothing: its buffers fill up after a few events.
-    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    assert isinstance(writer.transport, asyncio.Transport)
+    writer.transport.pause_reading()
     async with watch(server) as quick:
         for number in range(20):
             await server.http("POST", CONFIG_MAPS, {**config_map(f"c{number}"), **big})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
@@ -68,8 +69,9 @@ class WriterProcess:
         self._thread.start()
 
     def _gather(self) -> None:
-        assert self._process.stdout is not None
-        while data := self._process.stdout.read1():  # type: ignore[attr-defined]
+        output = self._process.stdout
+        assert isinstance(output, io.BufferedReader)
+        while data := output.read1():
             self._output.append(data)
             self._started.set()
 

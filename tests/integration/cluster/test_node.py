@@ -8,6 +8,7 @@ import subprocess
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 
@@ -147,7 +148,7 @@ async def test_a_killed_containerd_comes_back(bed: Bed) -> None:
     async with await bed.start_containerd():
         old = recorded(bed.layout, f"containerd-{NODE}")
         assert old is not None
-        old.send(9)  # type: ignore[arg-type]
+        old.send(SIGKILL)
         await wait_for(lambda: (new := recorded(bed.layout, f"containerd-{NODE}")) and new != old)
         await bed.wait_served()
 
@@ -166,7 +167,7 @@ async def test_down_leaves_nothing_whatever_was_lost(bed: Bed, killed: str) -> N
         for name in ("keeper", f"containerd-{NODE}"):
             process = recorded(bed.layout, name)
             assert process is not None
-            process.send(9)  # type: ignore[arg-type]
+            process.send(SIGKILL)
     if killed == "run-directory":
         for path in bed.layout.run.glob("*.*"):
             path.unlink()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,10 @@ from tiphys_cluster.spawn import zygote_argv
 TOY = "tiphys_toy_service"
 
 
-def toy(layout: Layout, name: str = "toy", mode: str = "", **changes: object) -> ChildSpec:
+def toy(layout: Layout, name: str = "toy", mode: str = "", **changes: Any) -> ChildSpec:
     layout.logs.mkdir(parents=True, exist_ok=True)
     argv = (str(layout.home / f"{name}.facts"), mode)
-    return ChildSpec(name=name, module=TOY, argv=argv, log=str(layout.log(name)), **changes)  # type: ignore[arg-type]
+    return ChildSpec(name=name, module=TOY, argv=argv, log=str(layout.log(name)), **changes)
 
 
 async def facts(layout: Layout, name: str = "toy", *, other_than: int = 0) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_direct_routing_uses_plain_routes_on_the_link_and_vxlan_across_the_route
     for node in nodes:
         node.wait_lease()
     for pod in pods[1:]:
-        wait_until(lambda address=pod.address: pods[0].can_ping(address), timeout_s=5, what=pod.name)  # type: ignore[misc]
+        wait_until(partial(pods[0].can_ping, pod.address), timeout_s=5, what=pod.name)
     routes = nodes[0].space.ip("route")
     assert f"10.244.2.0/24 via {nodes[1].space.address} dev eth0" in routes
     assert "10.244.3.0/24 via 10.244.3.0 dev flannel.1" in routes

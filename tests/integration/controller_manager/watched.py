@@ -37,7 +37,7 @@ async def watched(cluster: Cluster, check: Check = lambda pods: "") -> AsyncIter
 
     async def follow() -> None:
         events = cluster.client.watch(pod_pb2.Pod, "default", resource_version=listed.resource_version)
-        async with aclosing(events) as batches:  # type: ignore[type-var]
+        async with aclosing(events) as batches:
             async for batch in batches:
                 for event in batch:
                     _note(seen, event.type, event.object, check)

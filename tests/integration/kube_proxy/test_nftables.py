@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -120,9 +121,9 @@ def net() -> Iterator[Net]:
         sh("ip", "netns", "del", found.pods)
 
 
-def port(*addresses: str, **changes: object) -> ServicePort:
+def port(*addresses: str, **changes: Any) -> ServicePort:
     endpoints = tuple(Endpoint(a, 8080) for a in addresses)
-    return replace(PORT, endpoints=Endpoints(endpoints, ()), **changes)  # type: ignore[arg-type]
+    return replace(PORT, endpoints=Endpoints(endpoints, ()), **changes)
 
 
 def test_G8_connections_spread_over_all_endpoints(net: Net) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
-from tiphys.api.core.v1.scheduling_pb2 import NodeSelectorTerm
+from tiphys.api.core.v1.scheduling_pb2 import NodeSelectorTerm, Taint
 from tiphys.api.meta.v1.meta_pb2 import LabelSelector
 
 
@@ -87,8 +87,8 @@ def untolerated(pod: Pod, node: Node, effects: Iterable[str]) -> int:
     return sum(taint.effect in wanted and not _is_tolerated(pod, taint) for taint in node.spec.taints)
 
 
-def _is_tolerated(pod: Pod, taint: object) -> bool:
-    key, value, effect = taint.key, taint.value, taint.effect  # type: ignore[attr-defined]
+def _is_tolerated(pod: Pod, taint: Taint) -> bool:
+    key, value, effect = taint.key, taint.value, taint.effect
     return any(
         (not t.effect or t.effect == effect)
         and (not t.key or t.key == key)

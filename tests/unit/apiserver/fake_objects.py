@@ -65,14 +65,15 @@ class FakeObjects:
         """Copies in key order."""
         labels, fields = Selector.parse(label_selector), FieldSelector.parse(field_selector)
         reader = FieldReader(info_of(cls))
-        return [
-            self.get_nowait(cls, name, space)  # type: ignore[misc]
+        found = (
+            self.get_nowait(cls, name, space)
             for (kind, space, name), obj in sorted(self._stored.items(), key=lambda item: item[0][1:])
             if kind is cls
             and namespace in ("", space)
             and labels.matches(obj.metadata.labels)
             and fields.matches(reader.read(obj))
-        ]
+        )
+        return [obj for obj in found if obj is not None]
 
     async def project(
         self, cls: type[M], make: Callable[[M], P], memory: dict[str, tuple[int, P]], *, field_selector: str = ""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from tiphys_cluster.layout import Layout
 from tiphys_cluster.settings import Member, Settings, numbered
 
 
-def place(**changes: object) -> Place:
-    settings = Settings("a", **{"members": numbered("one", "two"), **changes})  # type: ignore[arg-type]
+def place(**changes: Any) -> Place:
+    settings = Settings("a", **{"members": numbered("one", "two"), **changes})
     return Place(Layout("a", Path("/h"), Path("/r")), settings, "/cg")
 
 

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -45,8 +47,10 @@ async def _fail() -> None:
         pytest.param(_fail, 1, "boom", id="unexpected failure"),
     ],
 )
-def test_exit_code_and_last_line(main: object, code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.run(main, name="test") == code  # type: ignore[arg-type]
+def test_exit_code_and_last_line(
+    main: Callable[[], Coroutine[Any, Any, None]], code: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(main, name="test") == code
     out = "".join(capsys.readouterr())
     assert text in out
     assert ("Traceback" in out) == (code == 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -66,9 +67,9 @@ async def test_a_thousand_blocks_take_one_timer(monkeypatch: pytest.MonkeyPatch)
     class Counting:
         """The loop of the deadlines' task, which counts its timers."""
 
-        def call_at(self, when: float, *rest: object) -> asyncio.TimerHandle:
+        def call_at(self, when: float, callback: Callable[..., object], *rest: object) -> asyncio.TimerHandle:
             made.append(when)
-            return real(when, *rest)  # type: ignore[arg-type]
+            return real(when, callback, *rest)
 
         def time(self) -> float:
             return loop.time()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from tests.support.containerd import write_image
 from tiphys.thirdparty.containerd import task_events_pb2, types_pb2
@@ -90,10 +91,10 @@ def test_error_reads_as_in_kubernetes() -> None:
     assert error.wire_text == "rpc error: code = NotFound desc = no such image"
 
 
-def envelope(topic: str, event: object) -> types_pb2.Envelope:
+def envelope(topic: str, event: Message) -> types_pb2.Envelope:
     """An event of containerd."""
     made = types_pb2.Envelope(topic=topic)
-    made.event.value = event.SerializeToString()  # type: ignore[attr-defined]
+    made.event.value = event.SerializeToString()
     return made
 
 
@@ -113,7 +114,7 @@ def envelope(topic: str, event: object) -> types_pb2.Envelope:
     ],
     ids=["start", "exit", "exec-exit", "delete", "oom", "other"],
 )
-def test_events_of_containerd(topic: str, event: object, expected: RuntimeEvent | None) -> None:
+def test_events_of_containerd(topic: str, event: Message, expected: RuntimeEvent | None) -> None:
     assert runtime_event(envelope(topic, event)) == expected
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -126,11 +127,15 @@ async def test_D16_crash_loop_waits_10_20_40_and_so_on(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         await here.client.create(make_pod("false"))
         await here.until(lambda: here.restarts() == 1)
+
+        def has_restarted(times: int) -> bool:
+            return here.restarts() == times
+
         for number, delay_s in enumerate((10, 20, 40), start=2):
             await here.settle(delay_s - 2.0)
             assert here.restarts() == number - 1
             await here.settle(2.5)
-            await here.until(lambda number=number: here.restarts() == number)  # type: ignore[misc]
+            await here.until(partial(has_restarted, number))
 
 
 async def test_deletion_takes_everything_away(tmp_path: Path) -> None:
@@ -290,7 +295,7 @@ async def test_change_that_comes_while_the_objects_are_read_is_not_lost(
                 await here.client.patch(ConfigMap, "conf", "default", {"data": {"k": left.pop()}})
                 newest = ObjectKey(ConfigMap, "default", "conf")
                 for _ in range(1000):
-                    if (await read(of))[newest].data["k"] == "newest":  # type: ignore[union-attr]
+                    if isinstance(stored := (await read(of))[newest], ConfigMap) and stored.data["k"] == "newest":
                         break
                     await asyncio.sleep(0)
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
@@ -49,6 +50,6 @@ def pod_message(name: str = "p1", *, cpu: str = "", memory: str = "", port: int 
     return found
 
 
-def pod(name: str = "p1", **arguments: object) -> PodInfo:
+def pod(name: str = "p1", **arguments: Any) -> PodInfo:
     """The same, as the scheduler sees it."""
-    return pod_info(pod_message(name, **arguments))  # type: ignore[arg-type]
+    return pod_info(pod_message(name, **arguments))

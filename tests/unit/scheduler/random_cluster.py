@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
 from tests.support.scheduler_reference.cluster import Cluster
 from tests.unit.scheduler.objects import node, pod_message
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
-from tiphys.api.core.v1.scheduling_pb2 import PodAffinityTerm, TopologySpreadConstraint
+from tiphys.api.core.v1.scheduling_pb2 import NodeSelectorRequirement, PodAffinityTerm, TopologySpreadConstraint
 from tiphys.api.meta.v1.meta_pb2 import LabelSelector
 
 HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
@@ -137,11 +139,11 @@ class World:
             preferred = affinity.preferredDuringSchedulingIgnoredDuringExecution.add(weight=choose.randint(1, 100))
             self._requirement(preferred.preference.matchExpressions)
 
-    def _requirement(self, target: object) -> None:
+    def _requirement(self, target: RepeatedCompositeFieldContainer[NodeSelectorRequirement]) -> None:
         choose = self.random
         operator = choose.choice(("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"))
         values = {"In": ["ssd", "3"], "NotIn": ["hdd"], "Gt": ["2"], "Lt": ["4"]}.get(operator, [])
-        target.add(key="disk", operator=operator, values=values)  # type: ignore[attr-defined]
+        target.add(key="disk", operator=operator, values=values)
 
     def _selector(self, target: LabelSelector) -> None:
         choose = self.random

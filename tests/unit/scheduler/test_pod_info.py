@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.scheduler.objects import pod_message
+from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_scheduler.pod_info import pod_info
 
 
-def requests(pod: object) -> dict[str, int]:
-    return dict(pod_info(pod).needs.requests)  # type: ignore[arg-type]
+def requests(pod: Pod) -> dict[str, int]:
+    return dict(pod_info(pod).needs.requests)
 
 
 def test_containers_add_up() -> None:

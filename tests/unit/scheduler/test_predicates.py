@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.unit.scheduler.objects import node, pod, pod_message
+from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import Columns
@@ -21,10 +22,10 @@ HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
 class Cluster:
     """Nodes, and pods that are placed one after another."""
 
-    def __init__(self, *nodes: object) -> None:
+    def __init__(self, *nodes: Node) -> None:
         self.cache = Cache(Columns())
         for item in nodes:
-            self.cache.set_node(item)  # type: ignore[arg-type]
+            self.cache.set_node(item)
         self.framework = Framework(DEFAULT_PROFILE, self.cache.columns)
 
     def run(self, info: PodInfo | Pod) -> str:

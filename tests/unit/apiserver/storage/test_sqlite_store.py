@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -225,9 +225,9 @@ async def test_refused_write_costs_its_neighbours_nothing(scripted: tuple[Sqlite
     assert writer.groups == [1, 3]
 
 
-async def caught(write: object) -> BaseException | None:
+async def caught(write: Awaitable[object]) -> BaseException | None:
     try:
-        await write  # type: ignore[misc]
+        await write
     except Exception as err:
         return err
     return None

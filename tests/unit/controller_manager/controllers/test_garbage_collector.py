@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.controller_manager.harness import House, house, names
 from tiphys.api.core.v1 import config_map_pb2, node_pb2
 from tiphys_apimachinery.scheme import load_default
+from tiphys_client.client import Propagation
 from tiphys_controller_manager.controllers.garbage_collector.controller import collectable
 from tiphys_controller_manager.controllers.garbage_collector.graph import (
     FOREGROUND_FINALIZER,
@@ -71,11 +72,10 @@ def test_verdicts(states: dict[str, OwnerState], dependents: list[Facts], verdic
     assert judge(facts("x", *(owner(uid) for uid in states)), states, dependents) == verdict
 
 
-@pytest.mark.parametrize("finalizer", [ORPHAN_FINALIZER, FOREGROUND_FINALIZER])
-def test_a_wish_expressed_by_finalizer_is_kept(finalizer: str) -> None:
-    wanted = {ORPHAN_FINALIZER: "Orphan", FOREGROUND_FINALIZER: "Foreground"}[finalizer]
+@pytest.mark.parametrize(("finalizer", "wanted"), [(ORPHAN_FINALIZER, "Orphan"), (FOREGROUND_FINALIZER, "Foreground")])
+def test_a_wish_expressed_by_finalizer_is_kept(finalizer: str, wanted: Propagation) -> None:
     live = facts("x", owner("a"), finalizers=(finalizer,))
-    assert judge(live, {"a": ABSENT}, []) == Delete(wanted)  # type: ignore[arg-type]
+    assert judge(live, {"a": ABSENT}, []) == Delete(wanted)
 
 
 def test_an_owner_of_the_same_name_but_another_uid_does_not_count() -> None:
@@ -243,7 +243,7 @@ async def test_a_cycle_does_not_block(propagation: Any) -> None:
         assert await left(h) == []
 
 
-async def test_an_object_given_a_new_owner_just_now_is_not_changed() -> None:
+async def test_an_object_given_a_new_owner_just_now_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The change comes between our look and our delete: the delete must not hold for the new version."""
     async with house(GC) as h:
         keeper = await h.client.create(config_map("keeper"))
@@ -258,11 +258,11 @@ async def test_an_object_given_a_new_owner_just_now_is_not_changed() -> None:
                 if len(child.metadata.ownerReferences) == 1:
                     adopted = config_map("child", ghost, keeper)
                     adopted.metadata.resourceVersion = child.metadata.resourceVersion
-                    fault.unary = original  # type: ignore[method-assign]
+                    monkeypatch.setattr(fault, "unary", original)
                     await h.client.update(adopted)
             return await original(service, method, request, **more)
 
-        fault.unary = unary  # type: ignore[method-assign]
+        monkeypatch.setattr(fault, "unary", unary)
         await h.client.create(config_map("child", ghost))
         await h.settle()
         await h.run_for(1)

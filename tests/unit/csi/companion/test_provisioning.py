@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,9 @@ LEADER = Here(node="n1", has_topology=False, leads=True, segments={})
 FOLLOWER = replace(LEADER, leads=False)
 
 
-def claim(**changes: object) -> ClaimView:
+def claim(**changes: Any) -> ClaimView:
     made = claim_view(persistent_volume_claim_pb2.PersistentVolumeClaim())
-    return replace(made, uid="u", provisioner="d", storage_class="now", **changes)  # type: ignore[arg-type]
+    return replace(made, uid="u", provisioner="d", storage_class="now", **changes)
 
 
 def marked(**changes: object) -> ClaimView:
@@ -107,10 +108,15 @@ def test_claim_of_a_node_that_is_gone_is_taken_over(
     assert plan_claim(view, storage_class, N1, has_volume=has_volume, is_node_gone=True) is step
 
 
-def volume(**changes: object) -> VolumeView:
+def volume(**changes: Any) -> VolumeView:
     made = volume_view(persistent_volume_pb2.PersistentVolume())
-    base = {"phase": "Released", "reclaim_policy": "Delete", "claim": "default/data", "finalizers": (VOLUME_FINALIZER,)}
-    return replace(made, **{**base, **changes})  # type: ignore[arg-type]
+    base: dict[str, Any] = {
+        "phase": "Released",
+        "reclaim_policy": "Delete",
+        "claim": "default/data",
+        "finalizers": (VOLUME_FINALIZER,),
+    }
+    return replace(made, **{**base, **changes})
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tiphys_csi.hostpath.state import Snapshot, Store, Volume, id_for
 
 
-def volume(name: str = "a", **changes: object) -> Volume:
-    return Volume(id=id_for(name), name=name, capacity_bytes=4096, **changes)  # type: ignore[arg-type]
+def volume(name: str = "a", **changes: Any) -> Volume:
+    return Volume(id=id_for(name), name=name, capacity_bytes=4096, **changes)
 
 
 def opened(root: Path) -> Store:

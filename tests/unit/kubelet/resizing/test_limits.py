@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,10 @@ def version_2(root: Path) -> Path:
 
 @pytest.mark.parametrize("mount", [version_1, version_2], ids=["cgroup v1", "cgroup v2"])
 @pytest.mark.parametrize("limits", [Limits(1024, 150_000, 64 * MI), Limits(2, 0, 0)], ids=["limited", "unlimited"])
-def test_B32_a_group_has_the_limits_that_it_was_given(tmp_path: Path, mount: object, limits: Limits) -> None:
-    root = mount(tmp_path)  # type: ignore[operator]
+def test_B32_a_group_has_the_limits_that_it_was_given(
+    tmp_path: Path, mount: Callable[[Path], Path], limits: Limits
+) -> None:
+    root = mount(tmp_path)
     files = GroupFiles(root, "kubepods/burstable/poduid-1")
     assert files.read() is None
     files.write(limits)

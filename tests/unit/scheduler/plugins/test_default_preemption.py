@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.scheduler.objects import node, pod_message
 from tests.unit.scheduler.world import World, world
+from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys.api.policy.v1.policy_pb2 import PodDisruptionBudget
 from tiphys_apimachinery.labels import Selector
@@ -56,10 +57,10 @@ class Room:
         return result.node or result.message
 
 
-def room(*nodes: object) -> Room:
+def room(*nodes: Node) -> Room:
     cache, budgets, evictions = Cache(Columns()), Budgets(), Evictions()
     for item in nodes:
-        cache.set_node(item)  # type: ignore[arg-type]  # nodes
+        cache.set_node(item)
     nominations = Nominations(cache.columns)
     preemption = DefaultPreemption(
         cache, lambda: DEFAULT_PROFILE.filters, nominations, budgets=budgets, evictor=evictions

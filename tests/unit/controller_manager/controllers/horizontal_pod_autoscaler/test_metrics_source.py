@@ -71,9 +71,10 @@ async def test_resource_of_pods_is_the_sum_of_their_containers() -> None:
 async def test_resource_of_one_container() -> None:
     paths = Paths()
     paths.documents[PODS] = {"items": [pod_metrics("a", app="100m", side="7m")]}
-    asked = {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "side", "target": {}}}
+    resource = {"name": "cpu", "container": "side", "target": {}}
+    asked = {"type": "ContainerResource", "containerResource": resource}
     assert await source(paths).read(metric(asked), "default", "app=web") == {"a": PodSample(7, AT_S, 60.5)}
-    asked["containerResource"]["container"] = "none"  # type: ignore[index]
+    resource["container"] = "none"
     found = await source(paths).read(metric(asked), "default", "app=web")
     assert "container none not present in metrics for pod default/a" in str(found)
 

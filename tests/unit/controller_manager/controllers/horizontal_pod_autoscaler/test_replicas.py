@@ -23,10 +23,10 @@ from tiphys_controller_manager.controllers.horizontal_pod_autoscaler.replicas im
 NOW = 10_000.0
 
 
-def pod(name: str, **facts: object) -> PodFacts:
+def pod(name: str, **facts: Any) -> PodFacts:
     """A ready pod that asks for a core."""
     usual = PodFacts(name, requests={"cpu": 1000}, container_requests={"app": {"cpu": 1000}}, started_s=NOW - 1000)
-    return replace(usual, **facts)  # type: ignore[arg-type]
+    return replace(usual, **facts)
 
 
 def around(*pods: PodFacts, current: int | None = None, seen: int | None = None) -> Surroundings:
