@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from google.protobuf.message import Message
 
 from tests.unit.client.builders import pod
 from tiphys.api.core.v1.event_pb2 import Event
@@ -14,6 +13,7 @@ from tiphys_apimachinery.errors import APIError, Forbidden, ServiceUnavailable
 from tiphys_client.event_correlator import COMBINED_PREFIX, Decision, EventCorrelator, Occurrence
 from tiphys_client.fake import FakeClient
 from tiphys_client.recorder import EventRecorder
+from tiphys_client.resource_facts import Stored
 from tiphys_component.clock import FakeClock
 from tiphys_component.metrics import Registry
 
@@ -133,7 +133,7 @@ class _SlowClient(FakeClient):
         self.sizes: list[int] = []
         self._gates: list[asyncio.Event] = []
 
-    async def batch_store(self, objs: Sequence[Message]) -> list[APIError | None]:
+    async def batch_store(self, objs: Sequence[Stored]) -> list[APIError | None]:
         self.sizes.append(len(objs))
         self._gates.append(gate := asyncio.Event())
         await gate.wait()

@@ -116,7 +116,8 @@ async def test_B18_a_machine_whose_clock_is_an_hour_ahead_delays_a_job_no_longer
 
 async def test_B18_a_machine_whose_clock_is_an_hour_ahead_delays_an_index_no_longer() -> None:
     async with house(JOB) as built:
-        spec = {"completionMode": "Indexed", "completions": 2, "parallelism": 2, "backoffLimitPerIndex": 5}
+        spec: dict[str, Any] = {"completionMode": "Indexed", "completions": 2, "parallelism": 2}
+        spec |= {"backoffLimitPerIndex": 5}
         await submit(built, job(**spec))
         for delay_s in (10, 20, 40):
             (pod,) = [pod for pod in await running(built) if index_of(pod) == 0]
