@@ -184,3 +184,41 @@ def test_order_directive_is_followed(ports: list[dict[str, Any]], order: list[in
     patch = {"spec": {"$setElementOrder/ports": [{"port": port} for port in order]}}
     result = apply_patch(service_pb2.Service, {"spec": {"ports": ports}}, patch)["spec"]["ports"]
     assert [port["port"] for port in result] == [port for port in order if port in {p["port"] for p in ports}]
+
+
+_CONDITIONS = st.lists(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["Ready", "Initialized", "PodScheduled"])},
+        optional={"status": st.sampled_from(["True", "False"]), "reason": st.sampled_from(["a", None])},
+    ),
+    max_size=4,
+)
+
+
+@given(before=_CONDITIONS, patch=_CONDITIONS)
+def test_list_named_in_its_order_merges_as_one_whose_order_is_said(
+    before: list[dict[str, Any]], patch: list[dict[str, Any]]
+) -> None:
+    said = [{"type": item["type"]} for item in patch]
+    whole = {"status": {"conditions": [{key: value for key, value in item.items() if value} for item in before]}}
+    quick = apply_patch(pod_pb2.Pod, copy.deepcopy(whole), {"status": {"conditions": patch}})
+    ordered = {"status": {"$setElementOrder/conditions": said, "conditions": patch}}
+    assert quick == apply_patch(pod_pb2.Pod, copy.deepcopy(whole), ordered)
+
+
+@pytest.mark.parametrize(
+    ("before", "patch", "expected"),
+    [
+        pytest.param([("a", 1), ("b", 2)], [("a", 3), ("b", 4)], [("a", 3), ("b", 4)], id="each once and in order"),
+        pytest.param([("a", 1), ("a", 2)], [("a", 3), ("a", 4)], [("a", 4), ("a", 2)], id="one of them twice"),
+        pytest.param([("a", 1), ("b", 2)], [("b", 4), ("a", 3)], [("b", 4), ("a", 3)], id="in another order"),
+        pytest.param([], [], [], id="none"),
+    ],
+)
+def test_items_are_merged_with_those_of_their_key(
+    before: list[tuple[str, int]], patch: list[tuple[str, int]], expected: list[tuple[str, int]]
+) -> None:
+    def containers(pairs: list[tuple[str, int]]) -> dict[str, Any]:
+        return {"spec": {"containers": [{"name": name, "tty": number} for name, number in pairs]}}
+
+    assert apply_patch(pod_pb2.Pod, containers(before), containers(patch)) == containers(expected)

@@ -89,7 +89,8 @@ def _merge_object(
     if directive not in (None, "merge"):
         raise BadRequest(f"unknown patch type found: {directive} in map")
     result = _retain(target, patch)
-    directives = [name for name in patch if name.startswith("$") and _is_directive(name)]
+    # Looked at all together first: nearly no patch has any.
+    directives = [name for name in patch if _is_directive(name)] if "$" in "".join(patch) else ()
     orders = {name[len(_ORDER) :]: patch[name] for name in directives if name.startswith(_ORDER)}
     for name in directives:
         if name.startswith(_DELETE_FROM):
@@ -146,6 +147,8 @@ def _merge_list(current: list[Any], patch: list[Any], rule: _Rule, order: Any) -
     if not rule.key:
         found = {_identity(item, ""): item for item in [*current, *patch]}
         return _reorder(list(found.values()), current, order if order is not None else patch, "")
+    if order is None and _are_the_same(current, patch, rule.key):
+        return [_merge_object(before, item, rule.part) for before, item in zip(current, patch, strict=True)]
     items = [_checked_item(item, rule.key) for item in patch]
     if any(item.get(_DIRECTIVE) == "replace" and rule.key not in item for item in items):
         return [_without_directives(item) for item in items if item.get(_DIRECTIVE) != "replace"]
@@ -163,6 +166,24 @@ def _merge_list(current: list[Any], patch: list[Any], rule: _Rule, order: Any) -
             before = merged[place] if isinstance(merged[place], dict) else {}
             merged[place] = _merge_object(before, item, rule.part)
     return _reorder(merged, current, order if order is not None else wanted, rule.key)
+
+
+def _are_the_same(current: list[Any], patch: list[Any], key: str) -> bool:
+    """Whether the patch names each item of a list once and in its order, with nothing else to say of the list.
+
+    So do most patches of a status: its conditions, its containers.
+    """
+    if len(current) != len(patch):
+        return False
+    names = set()
+    for before, item in zip(current, patch, strict=True):
+        if not isinstance(item, dict) or not isinstance(before, dict) or _DIRECTIVE in item:
+            return False
+        name = item.get(key)
+        if type(name) is not str or before.get(key) != name:
+            return False
+        names.add(name)
+    return len(names) == len(patch)
 
 
 def _checked_item(item: Any, key: str) -> dict[str, Any]:
