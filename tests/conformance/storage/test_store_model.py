@@ -21,7 +21,6 @@ from tiphys_apiserver.storage.interface import (
     KeyExists,
     KeyMissing,
     NewKey,
-    Replacement,
     RevisionMismatch,
     StorageError,
     Store,
@@ -80,8 +79,8 @@ async def run_step(store: Store, model: Model, root: str, step: Step, number: in
         for name, revision in zip(names, revisions, strict=True):
             model.put(revision, name, value)
     elif verb == "beside":
-        names = [f"{root}pods/{one % 2}/{one}" for one in range(which, which + 3)]
-        await run_beside(store, model, names, value, stale=step[2] % 3)
+        names = [f"{root}pods/{one % 2}/{one}" for one in range(which, which + 4)]
+        await run_beside(store, model, names, value, how=step[2])
     elif verb in ("update", "stale"):
         expected = entry[1] if entry and verb == "update" else 1
         if entry and verb == "update":
@@ -100,27 +99,37 @@ async def run_step(store: Store, model: Model, root: str, step: Step, number: in
             assert entry is None
 
 
-async def run_beside(store: Store, model: Model, names: Sequence[str], value: bytes, *, stale: int) -> None:
-    """Write several keys at once, each by itself: replace what is there, of which one is stale, and create the rest."""
+async def run_beside(store: Store, model: Model, names: Sequence[str], value: bytes, *, how: int) -> None:
+    """Change several keys at once, each by itself: what is there is replaced or deleted, one of them too late."""
     before = model.now
-    writes = [
-        Replacement(name, value, before[name][1] - store.spacing * (at == stale))
-        if name in before
-        else NewKey(name, value)
-        for at, name in enumerate(names)
-    ]
+    too_late = how % 4
 
-    async def write(one: NewKey | Replacement) -> int | StorageError:
-        return (await store.write_each([one]))[0]
+    async def change(at: int, name: str) -> int | StorageError:
+        if name not in before:
+            return await store.create(name, value)
+        expected = max(1, before[name][1] - store.spacing * (at == too_late))
+        try:
+            if (at + how) % 3:
+                return await store.update(name, value, expected_revision=expected)
+            gone = await store.delete(name, expected_revision=expected)
+            assert gone.value == before[name][0]
+            return gone.mod_revision
+        except RevisionMismatch as err:
+            return err
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(write(one)) for one in writes]
-    outcomes = {task.result(): one for task, one in zip(tasks, writes, strict=True)}
-    for at, one in enumerate(writes):
-        refused = isinstance(tasks[at].result(), RevisionMismatch)
-        assert refused == (isinstance(one, Replacement) and at == stale), tasks[at].result()
-    for revision in sorted(outcome for outcome in outcomes if isinstance(outcome, int)):
-        model.put(revision, outcomes[revision].key, value)
+        tasks = [group.create_task(change(at, name)) for at, name in enumerate(names)]
+    changed: dict[int, int] = {}
+    for at, task in enumerate(tasks):
+        outcome = task.result()
+        assert isinstance(outcome, RevisionMismatch) == (names[at] in before and at == too_late)
+        if isinstance(outcome, int):
+            changed[outcome] = at
+    for revision, at in sorted(changed.items()):
+        if names[at] in before and (at + how) % 3 == 0:
+            model.drop(revision, names[at])
+        else:
+            model.put(revision, names[at], value)
 
 
 async def check_states(store: Store, model: Model, root: str) -> None:

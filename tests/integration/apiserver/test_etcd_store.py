@@ -13,10 +13,12 @@ import pytest
 
 from tests.support.etcd import EtcdMember
 from tests.support.pod_cache import key, pod_value, running_cacher, take, told
+from tests.support.promptness import PROMPTLY_S
 from tiphys.thirdparty.etcd import rpc_pb2, rpc_pb2_grpc
+from tiphys_apiserver.storage.etcd import revisions
 from tiphys_apiserver.storage.etcd.connection import EtcdOptions, range_end
 from tiphys_apiserver.storage.etcd.store import EtcdStore, has_trusted_progress, open_etcd
-from tiphys_apiserver.storage.interface import OutcomeUnknown, StorageError, StoreUnavailable
+from tiphys_apiserver.storage.interface import Compacted, OutcomeUnknown, StorageError, StoreUnavailable
 from tiphys_apiserver.storage.selection import Selection
 from tiphys_component.clock import SystemClock
 
@@ -102,6 +104,51 @@ async def test_watch_from_before_the_stream_began_hears_of_all_since(member: Etc
                 while len(heard) < 2:
                     heard += [event.mod_revision for event in await old.__anext__()]
             assert heard == [second, third]
+
+
+async def test_A56_watch_amid_a_pack_whose_deletions_etcd_has_forgotten_is_told_so(member: EtcdMember) -> None:
+    async with opened(member.endpoint) as store, raw_kv(member) as channel:
+        made = [await store.create(f"{POD}{number}", b"old") for number in range(3)]
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(store.delete(f"{POD}0", expected_revision=made[0]))
+            second = group.create_task(store.delete(f"{POD}1", expected_revision=made[1]))
+            third = group.create_task(store.update(f"{POD}2", b"new", expected_revision=made[2]))
+        at = first.result().mod_revision
+        assert [at, at + 1, at + 2] == [at, second.result().mod_revision, third.result()], "they were not one pack"
+        assert await store.get(f"{POD}1", revision=at) is not None
+        # By another's hand: a compaction of ours spares what is needed to tell a state amid a pack.
+        await rpc_pb2_grpc.KVStub(channel).Compact(rpc_pb2.CompactionRequest(revision=revisions.in_etcd(at)))
+        with pytest.raises(Compacted):
+            await store.get(f"{POD}1", revision=at)
+        async with asyncio.timeout(PROMPTLY_S), store.watch("/registry/", after_revision=at) as watch:
+            with pytest.raises(Compacted):
+                await watch.__anext__()
+        async with asyncio.timeout(PROMPTLY_S), store.watch("/registry/pods/", after_revision=at + 1) as watch:
+            assert [event.value for event in await watch.__anext__()] == [b"new"]
+
+
+async def test_A56_sixteen_writers_cost_etcd_few_transactions(member: EtcdMember) -> None:
+    async with opened(member.endpoint) as store:
+        before = transactions_of(member)
+
+        async def write(name: str) -> None:
+            revision = await store.create(f"{POD}{name}", b"0")
+            for number in range(9):
+                revision = await store.update(f"{POD}{name}", b"%d" % number, expected_revision=revision)
+            await store.delete(f"{POD}{name}", expected_revision=revision)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(16):
+                group.create_task(write(str(number)))
+        # All at the same pace would be 11; one for each write would be 176.
+        assert transactions_of(member) - before <= 44
+
+
+def transactions_of(member: EtcdMember) -> int:
+    with urllib.request.urlopen(f"http://{member.endpoint}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    counted = 'grpc_server_started_total{grpc_method="Txn",'
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith(counted))
 
 
 async def lease_of(channel: grpc.aio.Channel, name: str) -> int:

@@ -11,12 +11,14 @@ import pytest
 from tests.support.promptness import PROMPTLY_S
 from tiphys.thirdparty.etcd import rpc_pb2
 from tiphys_apiserver.storage.etcd import packs as packs_module
+from tiphys_apiserver.storage.etcd import revisions
 from tiphys_apiserver.storage.etcd.connection import EtcdConnection, EtcdOptions
 from tiphys_apiserver.storage.etcd.lease import Leases
-from tiphys_apiserver.storage.etcd.packs import Packs, Write
+from tiphys_apiserver.storage.etcd.packs import DELETIONS, Packs, Write, read_deletions
 from tiphys_apiserver.storage.interface import (
     MOST_TOGETHER,
     KeyExists,
+    KeyMissing,
     OutcomeUnknown,
     RevisionMismatch,
     StorageError,
@@ -34,6 +36,7 @@ class Etcd:
     def __init__(self) -> None:
         self.revision = 1
         self.keys: dict[bytes, int] = {}
+        self.values: dict[bytes, bytes] = {}
         self.sizes: list[int] = []
         self._asked = asyncio.Semaphore(0)
         self._seen = 0
@@ -57,7 +60,8 @@ class Etcd:
         answer.succeeded = all(self.keys.get(one.key, 0) == one.mod_revision for one in request.compare)
         if answer.succeeded:
             self.revision += 1
-            self.keys |= {one.request_put.key: self.revision for one in request.success}
+            for one in request.success:
+                self._do(one, answer.responses.add())
         else:
             for one in request.failure:
                 found = answer.responses.add().response_range
@@ -67,12 +71,21 @@ class Etcd:
         answer.header.revision = self.revision
         return answer
 
+    def _do(self, one: rpc_pb2.RequestOp, answer: rpc_pb2.ResponseOp) -> None:
+        if one.HasField("request_put"):
+            self.keys[one.request_put.key] = self.revision
+            self.values[one.request_put.key] = one.request_put.value
+        else:
+            key = one.request_delete_range.key
+            made = self.keys.pop(key)
+            answer.response_delete_range.prev_kvs.add(key=key, value=self.values[key], create_revision=made)
+
 
 @asynccontextmanager
 async def packing(etcd: Etcd) -> AsyncIterator[Packs]:
     connection = EtcdConnection(EtcdOptions(["127.0.0.1:1"]))
     async with asyncio.timeout(PROMPTLY_S), asyncio.TaskGroup() as group:
-        packs = Packs(etcd.transact, Leases(connection, FakeClock()), group)
+        packs = Packs(etcd.transact, Leases(connection, FakeClock()), group, root="/registry/")
         try:
             yield packs
         finally:
@@ -167,6 +180,54 @@ async def test_A56_second_write_of_a_key_waits_for_the_next_pack() -> None:
         found = await outcomes(packs.add(new("x", "x", "y")))
     assert [type(outcome) for outcome in found] == [int, KeyExists, int]
     assert etcd.sizes == [2, 1]
+
+
+async def test_A56_deletions_share_a_pack_which_tells_their_places() -> None:
+    etcd = Etcd()
+    told = f"/registry/{DELETIONS}".encode()
+    async with packing(etcd) as packs:
+        there = await outcomes(packs.add(new("a", "b", "c")))
+        assert told not in etcd.keys
+        gone = [
+            Write(f"/registry/pods/{name}", None, at)
+            for name, at in zip("abc", there, strict=True)
+            if isinstance(at, int)
+        ]
+        writes = [gone[0], *new("d"), gone[2], Write("/registry/pods/absent", None, BASE)]
+        found = await outcomes(packs.add(writes))
+        assert found[:3] == [3 * BASE, 3 * BASE + 1, 3 * BASE + 2]
+        assert isinstance(found[3], KeyMissing)
+        assert [write.removed and (write.removed.value, write.removed.mod_revision) for write in writes] == [
+            (b"a", 3 * BASE),
+            None,
+            (b"c", 3 * BASE + 2),
+            None,
+        ]
+        value, place = revisions.opened(etcd.values[told])
+        assert (read_deletions(value), place) == ({"/registry/pods/a": 0, "/registry/pods/c": 2}, 3)
+        await packs.add([gone[1]])[0]
+    assert etcd.keys[told] == 3, "a deletion alone tells of nothing"
+    assert etcd.sizes == [3, 5, 4, 1]
+
+
+async def test_A56_full_pack_with_deletions_has_room_to_tell_of_them() -> None:
+    etcd = Etcd()
+    async with packing(etcd) as packs:
+        there = await outcomes(packs.add(new(*(f"p{number}" for number in range(MOST_TOGETHER)))))
+        gone = [Write(f"/registry/pods/p{n}", None, at) for n, at in enumerate(there) if isinstance(at, int)]
+        await outcomes(packs.add(gone))
+    assert etcd.sizes == [MOST_TOGETHER, MOST_TOGETHER, 1]
+
+
+async def test_A56_puts_before_a_deletion_fill_a_pack_and_no_more() -> None:
+    etcd = Etcd()
+    async with packing(etcd) as packs:
+        (there,) = await outcomes(packs.add(new("there")))
+        assert isinstance(there, int)
+        puts = new(*(f"p{number}" for number in range(MOST_TOGETHER)))
+        await outcomes(packs.add([*puts, Write("/registry/pods/there", None, there)]))
+    assert max(etcd.sizes) == MOST_TOGETHER
+    assert sum(etcd.sizes) == 1 + MOST_TOGETHER + 1
 
 
 async def test_write_whose_caller_has_left_is_not_sent() -> None:

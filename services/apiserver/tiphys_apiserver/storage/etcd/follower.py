@@ -18,6 +18,7 @@ import grpc
 from tiphys.thirdparty.etcd import kv_pb2, rpc_pb2
 from tiphys_apiserver.storage.etcd import revisions
 from tiphys_apiserver.storage.etcd.connection import EtcdConnection, range_end
+from tiphys_apiserver.storage.etcd.packs import DELETIONS, read_deletions
 from tiphys_apiserver.storage.feed import Feed, QueuedWatch
 from tiphys_apiserver.storage.interface import Compacted, Event, EventType, StorageError, StoreUnavailable
 from tiphys_component.backoff import Backoff
@@ -136,6 +137,11 @@ class Follower:
         if await self._is_compacted(first):
             return first
         events = await self._made_at(first)
+        told = self._connection.options.root + DELETIONS
+        deleted = (read_deletions(event.value) for event in events if event.key == told)
+        if any(revisions.of_change(first, place) > begun for places in deleted for place in places.values()):
+            # What they removed is forgotten: etcd is asked for it and refuses.
+            return first
         self._keep([event for event in events if event.mod_revision > begun])
         self._feed.publish(events, revisions.of_state(first))
         return first + 1

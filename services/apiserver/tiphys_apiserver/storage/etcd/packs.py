@@ -9,6 +9,11 @@ are refused, and the rest, which etcd has just found in order, goes again by its
 and every pack comes to its end. Nested transactions, which would do it in one round, were weighed: they cost etcd and
 us more in the many packs without a conflict, and would leave gaps among the places (see ``revisions``).
 
+Deletions are among them. A value tells the place of its own change, but nothing is left of a deletion that could: so a
+pack with deletions ends with a put of one key of our own, ``DELETIONS``, which names those of this transaction. As it
+stands after the transaction it always tells of that one, also where a compaction has left nothing before. A deletion
+alone, like any change alone, has place 0 and needs none.
+
 A key is in a pack once: who writes it a second time waits for the next pack, and is refused there.
 """
 
@@ -20,6 +25,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
+import orjson
 
 from tiphys.thirdparty.etcd import kv_pb2, rpc_pb2
 from tiphys_apiserver.storage.etcd import revisions
@@ -27,6 +33,7 @@ from tiphys_apiserver.storage.etcd.lease import Leases
 from tiphys_apiserver.storage.interface import (
     MOST_TOGETHER,
     KeyExists,
+    KeyMissing,
     KeyValue,
     OutcomeUnknown,
     RevisionMismatch,
@@ -39,6 +46,8 @@ from tiphys_apiserver.storage.interface import (
 
 Transact = Callable[[rpc_pb2.TxnRequest], Awaitable[rpc_pb2.TxnResponse]]
 
+# Under the root; names the keys that its own transaction has deleted, with their places.
+DELETIONS = "tiphys.io/deletions"
 # etcd takes requests up to this as it is shipped. Source: etcd's --max-request-bytes, 1.5 MiB, with room for the rest.
 _LARGE_BYTES = 1400 * 1024
 # A pack is closed with this: larger ones cost nothing less by the byte.
@@ -51,13 +60,22 @@ _PATIENCE_S = 0.1
 
 @dataclass(eq=False, slots=True)
 class Write:
-    """A key to put where it is at a revision, 0 where it is not there; ``done`` gets the revision of the write."""
+    """A key to put where it is at a revision, 0 where it is not there; without a value, to delete.
+
+    ``done`` gets the revision of the write, and ``removed`` what a deletion has removed.
+    """
 
     key: str
-    value: bytes
+    value: bytes | None
     expected_revision: int
     ttl_s: int = 0
     done: asyncio.Future[int] | None = None
+    removed: KeyValue | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it adds to a request, roughly."""
+        return len(self.value or b"")
 
     @property
     def is_dropped(self) -> bool:
@@ -68,8 +86,9 @@ class Write:
 class Packs:
     """Gathers single writes and sends them; its tasks run in the group given."""
 
-    def __init__(self, transact: Transact, leases: Leases, group: asyncio.TaskGroup) -> None:
+    def __init__(self, transact: Transact, leases: Leases, group: asyncio.TaskGroup, *, root: str) -> None:
         self._transact = transact
+        self._deletions = (root + DELETIONS).encode()
         self._leases = leases
         self._group = group
         self._waiting: deque[Write] = deque()
@@ -124,10 +143,12 @@ class Packs:
         """The next pack: at most so many keys and bytes, each key once."""
         pack: dict[str, Write] = {}
         put_off: list[Write] = []
-        size = 0
+        size, deletes = 0, False
         waiting = self._waiting
-        while waiting and len(pack) < MOST_TOGETHER:
-            if pack and size + len(waiting[0].value) > _PACK_BYTES:
+        while waiting:
+            # One less than there may be, where there are deletions to tell of.
+            deletes = deletes or waiting[0].value is None
+            if len(pack) >= MOST_TOGETHER - deletes or (pack and size + waiting[0].size_bytes > _PACK_BYTES):
                 break
             write = waiting.popleft()
             if write.is_dropped:
@@ -136,7 +157,7 @@ class Packs:
                 put_off.append(write)
                 continue
             pack[write.key] = write
-            size += len(write.value)
+            size += write.size_bytes
         waiting.extendleft(reversed(put_off))
         return list(pack.values())
 
@@ -182,7 +203,7 @@ class Packs:
                 return
             if answer.succeeded:
                 for place, write in enumerate(pack):
-                    _tell(write, revisions.of_change(answer.header.revision, place))
+                    _tell(write, answer, place)
                 return
             pack = _refuse(pack, answer)
 
@@ -194,7 +215,7 @@ class Packs:
         except StorageError as err:
             # Refused by etcd, or by the wire before it, each in its own way; both may have been told to take more.
             known = isinstance(err, StoreFull) or not isinstance(err, (OutcomeUnknown, StoreClosed, StoreUnavailable))
-            size_bytes = sum(len(write.value) for write in pack)
+            size_bytes = sum(write.size_bytes for write in pack)
             if known and size_bytes > _LARGE_BYTES:
                 raise ValueTooLarge(f"the object is too large for etcd: {size_bytes} bytes as it is stored") from err
             raise
@@ -203,21 +224,30 @@ class Packs:
                 raise StorageError(f"etcd refuses a write of {pack[0].key}: {err.details()}") from err
         # A lease has ended meanwhile (a clock that stood still): nothing was written, take others.
         for one in request.success:
-            self._leases.forget(one.request_put.lease)
+            if one.request_put.lease:
+                self._leases.forget(one.request_put.lease)
         return await self._transact(await self._request(pack))
 
     async def _request(self, pack: Sequence[Write]) -> rpc_pb2.TxnRequest:
-        """One condition and one put for each, and where some condition does not hold a look at each instead."""
+        """One condition and one change for each, and where some condition does not hold a look at each instead."""
         request = rpc_pb2.TxnRequest()
+        deleted: dict[str, int] = {}
         for place, write in enumerate(pack):
             raw = write.key.encode()
             request.compare.append(unchanged(raw, write.expected_revision))
-            value = revisions.sealed(write.value, place)
-            lease = await self._leases.lease(write.ttl_s) if write.ttl_s else 0
-            request.success.add(request_put=rpc_pb2.PutRequest(key=raw, value=value, lease=lease))
+            if write.value is None:
+                request.success.add(request_delete_range=rpc_pb2.DeleteRangeRequest(key=raw, prev_kv=True))
+                deleted[write.key] = place
+            else:
+                value = revisions.sealed(write.value, place)
+                lease = await self._leases.lease(write.ttl_s) if write.ttl_s else 0
+                request.success.add(request_put=rpc_pb2.PutRequest(key=raw, value=value, lease=lease))
             # Whoever creates asks only whether there is one.
             look = rpc_pb2.RangeRequest(key=raw, keys_only=not write.expected_revision)
             request.failure.add(request_range=look)
+        if deleted and len(pack) > 1:
+            value = revisions.sealed(orjson.dumps(deleted), len(pack))
+            request.success.add(request_put=rpc_pb2.PutRequest(key=self._deletions, value=value))
         return request
 
 
@@ -238,6 +268,18 @@ def key_value(kv: kv_pb2.KeyValue) -> KeyValue:
     return KeyValue(kv.key.decode(), value, revisions.of_change(kv.mod_revision, place), made)
 
 
+def removed(kv: kv_pb2.KeyValue, revision: int) -> KeyValue:
+    """A key that was deleted, as it was, with the revision of the deletion."""
+    value, _ = revisions.opened(kv.value)
+    return KeyValue(kv.key.decode(), value, revision, revisions.of_change(kv.create_revision))
+
+
+def read_deletions(value: bytes) -> dict[str, int]:
+    """The keys that the transaction of ``DELETIONS`` has deleted, and their places."""
+    found: dict[str, int] = orjson.loads(value)
+    return found
+
+
 def refusal(write: Write, looked: rpc_pb2.ResponseOp) -> StorageError | None:
     """Why a write can't be, by what its key is at; None where its condition holds."""
     kvs = looked.response_range.kvs
@@ -246,6 +288,8 @@ def refusal(write: Write, looked: rpc_pb2.ResponseOp) -> StorageError | None:
         return None
     if not write.expected_revision:
         return KeyExists(write.key)
+    if write.value is None and not kvs:
+        return KeyMissing(write.key)
     return RevisionMismatch(write.key, key_value(kvs[0]) if kvs else None)
 
 
@@ -261,7 +305,10 @@ def _refuse(pack: Sequence[Write], answer: rpc_pb2.TxnResponse) -> list[Write]:
     return [write for write in left if not write.is_dropped]
 
 
-def _tell(write: Write, revision: int) -> None:
+def _tell(write: Write, answer: rpc_pb2.TxnResponse, place: int) -> None:
+    revision = revisions.of_change(answer.header.revision, place)
+    if write.value is None:
+        write.removed = removed(answer.responses[place].response_delete_range.prev_kvs[0], revision)
     if write.done is not None and not write.done.done():
         write.done.set_result(revision)
 

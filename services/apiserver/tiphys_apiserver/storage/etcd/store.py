@@ -17,7 +17,7 @@ from tiphys_apiserver.storage.etcd.connection import EtcdConnection, EtcdOptions
 from tiphys_apiserver.storage.etcd.follower import Follower
 from tiphys_apiserver.storage.etcd.lease import Leases
 from tiphys_apiserver.storage.etcd.newest import NewestRevision
-from tiphys_apiserver.storage.etcd.packs import Packs, Write, key_value, unchanged
+from tiphys_apiserver.storage.etcd.packs import DELETIONS, Packs, Write, key_value, read_deletions, removed
 from tiphys_apiserver.storage.interface import (
     Compacted,
     FutureRevision,
@@ -61,7 +61,7 @@ class EtcdStore:
         self._leases = Leases(connection, clock)
         self._followers: dict[Follower, asyncio.Task[None]] = {}
         self._trusts_progress = has_trusted_progress(version)
-        self._packs = Packs(self._transact, self._leases, group)
+        self._packs = Packs(self._transact, self._leases, group, root=connection.options.root)
         self._newest = NewestRevision(self._ask_newest, group)
         self._closed = False
 
@@ -72,9 +72,13 @@ class EtcdStore:
         request = rpc_pb2.RangeRequest(key=key.encode(), revision=revisions.in_etcd(revision))
         answer = await self._range(request)
         found = key_value(answer.kvs[0]) if answer.kvs else None
-        if found is None or not revision or found.mod_revision <= revision:
+        if not revision or revisions.is_whole(revision):
             return found
-        return (await self._before([request.key], request.revision)).get(request.key)
+        if found is None:
+            was_there = await self._deleted_after(revision, request)
+        else:
+            was_there = [request.key] if found.mod_revision > revision else []
+        return (await self._before(was_there, request.revision)).get(request.key) if was_there else found
 
     async def list(self, prefix: str, *, revision: int = 0, limit: int = 0, start_after: str = "") -> ListPage:
         """Keys under ``prefix`` in order."""
@@ -84,6 +88,7 @@ class EtcdStore:
             revision=revisions.in_etcd(revision),
         )
         before = await self._written_after(revision, request)
+        restored = await self._before(await self._deleted_after(revision, request), request.revision)
         request.limit = limit + len(before) if limit else _PAGE
         answer = await self._range(request)
         kvs = list(answer.kvs)
@@ -95,10 +100,14 @@ class EtcdStore:
             kvs.extend(answer.kvs)
         found = (before[kv.key] if kv.key in before else key_value(kv) for kv in kvs)
         items = [item for item in found if item is not None]
+        if restored:
+            is_cut = limit and answer.more
+            items += [item for key, item in restored.items() if not is_cut or key < kvs[-1].key]
+            items.sort(key=_key)
         if not limit:
             return ListPage(items, at, False, 0)
         hidden = sum(item is None for item in before.values())
-        remaining = max(0, answer.count - hidden - limit)
+        remaining = max(0, answer.count - hidden + len(restored) - limit)
         return ListPage(items[:limit], at, remaining > 0, remaining)
 
     async def _written_after(self, revision: int, request: rpc_pb2.RangeRequest) -> Mapping[bytes, KeyValue | None]:
@@ -113,6 +122,20 @@ class EtcdStore:
         replaced = [kv.key for kv in later if kv.create_revision < request.revision]
         absent: dict[bytes, KeyValue | None] = {kv.key: None for kv in later}
         return absent | await self._before(replaced, request.revision)
+
+    async def _deleted_after(self, revision: int, where: rpc_pb2.RangeRequest) -> Sequence[bytes]:
+        """The keys in a range, or the one, that the transaction of a revision deletes after it."""
+        if not revision or revisions.is_whole(revision):
+            return []
+        told = rpc_pb2.RangeRequest(key=(self._connection.options.root + DELETIONS).encode())
+        places = {
+            key.encode(): place
+            for kv in await self._made_at(revisions.in_etcd(revision), told)
+            for key, place in read_deletions(revisions.opened(kv.value)[0]).items()
+        }
+        first, end = where.key, where.range_end or where.key + b"\0"
+        at = revision % revisions.SPACING
+        return [key for key, place in places.items() if place > at and first <= key and (key < end or end == b"\0")]
 
     async def _before(self, keys: Sequence[bytes], etcd_revision: int) -> dict[bytes, KeyValue]:
         """Those of the keys that were there before a transaction, as they were then."""
@@ -241,36 +264,31 @@ class EtcdStore:
         self._check_open()
         return await self._packs.add((write,))[0]
 
-    async def _never_there(self, key: str) -> StorageError:
-        """Why a replacement of what is at no revision is refused."""
+    async def _never_there(self, key: str, absent: StorageError | None = None) -> StorageError:
+        """Why a change of what is at no revision is refused, with an answer of its own where the key is absent."""
         try:
-            return RevisionMismatch(key, await self.get(key))
+            found = await self.get(key)
+            return absent if absent is not None and found is None else RevisionMismatch(key, found)
         except StorageError as err:
             return err
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> KeyValue:
         """Delete a key."""
-        raw = key.encode()
-        removal = rpc_pb2.DeleteRangeRequest(key=raw, prev_kv=True)
         if expected_revision is None:
             self._check_open()
-            removed = await self._connection.write(
+            removal = rpc_pb2.DeleteRangeRequest(key=key.encode(), prev_kv=True)
+            answer = await self._connection.write(
                 lambda member: member.kv.DeleteRange(removal, timeout=self._timeout_s)
             )
-            if not removed.deleted:
+            if not answer.deleted:
                 raise KeyMissing(key)
-            return _removed(removed.prev_kvs[0], removed.header.revision)
-        request = rpc_pb2.TxnRequest(compare=[unchanged(raw, expected_revision)])
-        request.success.add(request_delete_range=removal)
-        request.failure.add(request_range=rpc_pb2.RangeRequest(key=raw))
-        answer = await self._transact(request)
-        if not answer.succeeded:
-            current = _found(answer)
-            raise KeyMissing(key) if current is None else RevisionMismatch(key, current)
-        prev = answer.responses[0].response_delete_range.prev_kvs
-        if not prev:
-            raise KeyMissing(key)
-        return _removed(prev[0], answer.header.revision)
+            return removed(answer.prev_kvs[0], revisions.of_change(answer.header.revision))
+        if expected_revision <= 0:
+            raise await self._never_there(key, KeyMissing(key))
+        write = Write(key, None, expected_revision)
+        await self._write_one(write)
+        assert write.removed is not None
+        return write.removed
 
     async def _transact(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
         self._check_open()
@@ -294,14 +312,15 @@ class EtcdStore:
     async def _compactable(self, revision: int) -> int:
         """The transaction to compact at, so that the state at a revision can still be told.
 
-        It is the one before, where the revision is amid a pack that replaces something after it.
+        It is the one before, where the revision is amid a pack that replaces or deletes something after it.
         """
         whole = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revisions.in_etcd(revision))
         try:
             later = await self._written_after(revision, whole)
+            is_needed = any(later.values()) or bool(await self._deleted_after(revision, whole))
         except Compacted:
             return whole.revision
-        return max(1, whole.revision - 1) if any(later.values()) else whole.revision
+        return max(1, whole.revision - 1) if is_needed else whole.revision
 
     async def close(self) -> None:
         """End all watches and close the connection."""
@@ -351,12 +370,5 @@ def has_trusted_progress(version: str) -> bool:
     return any(numbers[:2] == fixed[:2] and numbers >= fixed for fixed in _TRUSTED_PROGRESS) or numbers >= (3, 6)
 
 
-def _found(answer: rpc_pb2.TxnResponse) -> KeyValue | None:
-    kvs = answer.responses[0].response_range.kvs
-    return key_value(kvs[0]) if kvs else None
-
-
-def _removed(kv: kv_pb2.KeyValue, etcd_revision: int) -> KeyValue:
-    value, _ = revisions.opened(kv.value)
-    made = revisions.of_change(kv.create_revision)
-    return KeyValue(kv.key.decode(), value, revisions.of_change(etcd_revision), made)
+def _key(item: KeyValue) -> str:
+    return item.key
