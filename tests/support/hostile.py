@@ -121,7 +121,7 @@ class Hostile:
         )  # fmt: skip
         return simple[choice]()
 
-    def object(self, info: ResourceInfo, name: str) -> dict[str, Any]:
+    def object(self, info: ResourceInfo, name: str) -> Any:
         """An object of a kind, named so that it may be stored."""
         self._budget = 120
         made = self._message(descriptor_of(info.message), self.depth, keep=0.55)
@@ -134,7 +134,7 @@ class Hostile:
             for known in ("uid", "resourceVersion", "deletionTimestamp", "namespace", "finalizers"):
                 if self.rng.random() < 0.9:
                     metadata.pop(known, None)
-        return made  # type: ignore[no-any-return]
+        return made
 
     def _message(self, descriptor: Descriptor, depth: int, *, keep: float) -> Any:
         if self.rng.random() < self.wrongness:

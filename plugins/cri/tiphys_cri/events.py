@@ -10,7 +10,7 @@ first moment may be missed, and readers list once more a little after the start.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import grpc
 import grpc.aio
@@ -31,7 +31,7 @@ _CRI_TYPES = {
 _FILTERS = tuple(f'namespace=={CRI_NAMESPACE},topic=="/tasks/{name}"' for name in ("start", "exit", "delete", "oom"))
 
 
-async def stream_events(channel: grpc.aio.Channel) -> AsyncIterator[RuntimeEvent]:
+async def stream_events(channel: grpc.aio.Channel) -> AsyncGenerator[RuntimeEvent]:
     """Events from now on, from CRI or from containerd itself; ends by a CRIError.
 
     Raises CRIUnimplemented if the runtime has neither.
@@ -50,7 +50,7 @@ async def stream_events(channel: grpc.aio.Channel) -> AsyncIterator[RuntimeEvent
     raise CRIUnavailable("the runtime ended its event stream", call="Subscribe")
 
 
-async def _cri_events(channel: grpc.aio.Channel) -> AsyncIterator[RuntimeEvent]:
+async def _cri_events(channel: grpc.aio.Channel) -> AsyncGenerator[RuntimeEvent]:
     call = RuntimeServiceStub(channel).GetContainerEvents(cri.GetEventsRequest())
     try:
         async for message in call:
@@ -62,7 +62,7 @@ async def _cri_events(channel: grpc.aio.Channel) -> AsyncIterator[RuntimeEvent]:
     raise CRIUnavailable("the runtime ended its event stream", call="GetContainerEvents")
 
 
-async def _containerd_events(channel: grpc.aio.Channel) -> AsyncIterator[RuntimeEvent]:
+async def _containerd_events(channel: grpc.aio.Channel) -> AsyncGenerator[RuntimeEvent]:
     call = EventsStub(channel).Subscribe(events_pb2.SubscribeRequest(filters=_FILTERS))
     try:
         async for envelope in call:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
@@ -321,7 +321,7 @@ class FakeRuntime:
         running = {i: c for i, c in self._containers.items() if c.state == cri.CONTAINER_RUNNING}
         return [_no_use(container_id, container, self._now()) for container_id, container in running.items()]
 
-    async def events(self) -> AsyncIterator[RuntimeEvent]:
+    async def events(self) -> AsyncGenerator[RuntimeEvent]:
         """What happens from now on."""
         queue: asyncio.Queue[RuntimeEvent] = asyncio.Queue(QUEUE_EVENTS)
         self._listeners.add(queue)

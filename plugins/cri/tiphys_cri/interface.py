@@ -7,7 +7,7 @@ Messages are those of CRI v1 and belong to the caller.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -122,7 +122,7 @@ class RuntimeService(Protocol):
     async def list_container_stats(self) -> Sequence[cri.ContainerStats]:
         """CPU, memory and disk use of the running containers."""
 
-    def events(self) -> AsyncIterator[RuntimeEvent]:
+    def events(self) -> AsyncGenerator[RuntimeEvent]:
         """What happens from the first step of the iteration on, or a moment later.
 
         Ends by a CRIError when the runtime goes away, CRIUnimplemented if it has no events. What happened before and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 import grpc.aio
@@ -175,6 +175,6 @@ class GrpcRuntimeService:
         call = self._stub.ListContainerStats(cri.ListContainerStatsRequest(), timeout=CALL_TIMEOUT_S)
         return list((await answer(call, "ListContainerStats")).stats)
 
-    def events(self) -> AsyncIterator[RuntimeEvent]:
+    def events(self) -> AsyncGenerator[RuntimeEvent]:
         """CRI's event stream where the runtime has it, containerd's own where not."""
         return events.stream_events(self._channel)

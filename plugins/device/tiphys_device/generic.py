@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ class GenericPlugin(DevicePlugin):
         self._rule = rule
         self._found: dict[str, Found] = {}
 
-    async def devices(self) -> AsyncIterator[Sequence[Device]]:
+    async def devices(self) -> AsyncGenerator[Sequence[Device]]:
         """What is there, and again when files come or go."""
         while True:
             folders = await to_thread(self._watchable)

@@ -6,7 +6,7 @@ does not answer any more; it becomes healthy again when the plugin starts anew. 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tiphys_component.app import StartupError
@@ -56,7 +56,7 @@ class NvidiaPlugin(DevicePlugin):
         self._mounts: tuple[Mount, ...] = ()
         self._log = get_logger("nvidia")
 
-    async def devices(self) -> AsyncIterator[Sequence[Device]]:
+    async def devices(self) -> AsyncGenerator[Sequence[Device]]:
         """All GPUs, and again after each fault. Raises StartupError where there is no driver."""
         library = self._open()
         try:

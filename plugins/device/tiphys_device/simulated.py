@@ -7,7 +7,7 @@ the id of a device, makes that device unhealthy until the line is gone; text aft
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class SimulatedPlugin(DevicePlugin):
         self._state_dir = state_dir
         self._devices: Mapping[str, Device] = {}
 
-    async def devices(self) -> AsyncIterator[Sequence[Device]]:
+    async def devices(self) -> AsyncGenerator[Sequence[Device]]:
         """All devices, and again when the faults change."""
         await to_thread(self._prepare)
         with FolderWatch(self._state_dir) as watch:

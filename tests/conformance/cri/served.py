@@ -144,7 +144,7 @@ class AbsentImageIsAnError(Served):
         return await super().ImageStatus(request, context)
 
 
-class _Errors(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class _Errors(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # the stubs alone have arguments
     """Tells our errors by their status."""
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:

@@ -190,7 +190,7 @@ async def test_events_tell_of_starts_and_ends(subject: Subject) -> None:
     seen: list[RuntimeEventType] = []
 
     async def listen() -> None:
-        async with aclosing(subject.runtime.events()) as events:  # type: ignore[type-var]
+        async with aclosing(subject.runtime.events()) as events:
             async for event in events:
                 if event.container_id == container_id:
                     seen.append(event.type)

@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
@@ -64,7 +65,7 @@ async def run_by_websocket(
     protocol: str,
     stdin: bytes | None = None,
     tty: bool = False,
-) -> tuple[bytes, bytes, dict[str, object]]:
+) -> tuple[bytes, bytes, dict[str, Any]]:
     """stdout, stderr and status of a command."""
     query = {
         "command": command,
@@ -136,7 +137,7 @@ async def test_exec_by_websocket_gives_output_and_exit_code(kubelet: RunningKube
     )
     assert (out, err) == (b"out\n", b"err\n")
     assert status["status"] == "Failure"
-    assert {"reason": "ExitCode", "message": "3"} in status["details"]["causes"]  # type: ignore[index]
+    assert {"reason": "ExitCode", "message": "3"} in status["details"]["causes"]
     _, _, well = await run_by_websocket(kubelet, "shell", ["true"], protocol=protocol)
     assert well["status"] == "Success"
 

@@ -87,7 +87,8 @@ class FakeObjects:
 
     async def create(self, obj: M) -> M:
         """Store a new object. Raises AlreadyExists."""
-        metadata: Any = obj.metadata  # type: ignore[attr-defined]
+        made: Any = obj
+        metadata = made.metadata
         if (type(obj), metadata.namespace, metadata.name) in self._stored:
             raise AlreadyExists.of(info_of(type(obj)).plural, metadata.name)
         self.put(obj)

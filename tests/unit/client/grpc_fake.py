@@ -11,7 +11,7 @@ from tiphys_component.rpc import Server, Servicer
 from tiphys_component.tls import TLSFiles
 
 
-class Bridge(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+class Bridge(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # the stubs alone have arguments
     """Hands every call to the fake, and remembers the authorization it came with."""
 
     def __init__(self, fake: FakeServer) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,8 @@ from tiphys_component.clock import SystemClock
 from tiphys_component.tls import TLSFiles
 
 
-def config(address: str, **more: object) -> ClientConfig:
-    return ClientConfig(server_url="", grpc_address=address, **more)  # type: ignore[arg-type]
+def config(address: str, **more: Any) -> ClientConfig:
+    return ClientConfig(server_url="", grpc_address=address, **more)
 
 
 @pytest.fixture

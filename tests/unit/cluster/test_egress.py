@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,8 @@ def test_what_only_this_machine_may_reach_stays_closed(address: str, allowed: bo
 @asynccontextmanager
 async def proxied(**changes: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a proxy that runs."""
-    options = Options(**{"bind_address": "127.0.0.1", "port": 0, "allow_from": "127.0.0.0/8", **changes})  # type: ignore[arg-type]
+    usual: dict[str, Any] = {"bind_address": "127.0.0.1", "port": 0, "allow_from": "127.0.0.0/8"}
+    options = Options(**{**usual, **changes})
     proxy = Proxy(options)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(proxy.run())

@@ -37,7 +37,7 @@ async def test_files_that_come_and_go_make_devices_and_their_health(tmp_path: Pa
     assert grant.env == {"SERIAL": "1", "DEVICES": "pair"}
     assert grant.nodes == [DeviceNode(f"{tmp_path}/a"), DeviceNode(f"{tmp_path}/b", "/dev/b", "r")]
     assert grant.mounts == (Mount("/opt/lib", "/usr/lib/serial"),)
-    await lists.aclose()  # type: ignore[attr-defined]  # an async generator
+    await lists.aclose()
 
 
 def test_a_device_that_some_share_is_told_once_for_each(tmp_path: Path) -> None:

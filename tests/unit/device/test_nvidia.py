@@ -72,7 +72,7 @@ async def test_whole_gpus_are_offered_and_faults_of_the_gpu_make_them_unhealthy(
     grant = await plugin.allocate(["GPU-b"])
     assert grant.env["NVIDIA_VISIBLE_DEVICES"] == "GPU-b"
     assert grant.nodes[0].host_path == "/dev/nvidia1"
-    await lists.aclose()  # type: ignore[attr-defined]  # an async generator
+    await lists.aclose()
     assert library.open == 0
 
 

@@ -50,7 +50,7 @@ async def test_a_fault_in_the_file_makes_a_device_unhealthy_until_it_is_gone(tmp
     (tmp_path / "faults").unlink()
     while seen != [True, True]:
         seen = [d.healthy for d in await anext(lists)]
-    await lists.aclose()  # type: ignore[attr-defined]  # an async generator
+    await lists.aclose()
 
 
 async def test_a_gpu_comes_with_files_driver_and_environment(tmp_path: Path) -> None:

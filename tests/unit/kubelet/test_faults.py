@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
@@ -79,15 +80,15 @@ class Reviewer:
 
 def guard(reviewer: Reviewer, clock: FakeClock | None = None) -> ApiGuard:
     """A guard that trusts one name."""
-    return ApiGuard(reviewer, clock or FakeClock(), "n1", trusted=("apiserver",))  # type: ignore[arg-type]
+    return ApiGuard(reviewer, clock or FakeClock(), "n1", trusted=("apiserver",))
 
 
 def request(path: str, token: str = "", method: str = "GET") -> web.Request:
     """A request without a client certificate."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    made = make_mocked_request(method, path, headers=headers)
-    made.transport.get_extra_info.return_value = None  # type: ignore[union-attr]
-    return made
+    transport = Mock()
+    transport.get_extra_info.return_value = None
+    return make_mocked_request(method, path, headers=headers, transport=transport)
 
 
 async def test_token_that_the_api_server_vouches_for_is_let_in_where_it_may() -> None:

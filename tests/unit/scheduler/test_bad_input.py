@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -14,7 +14,9 @@ from tests.unit.scheduler.world import World, world
 from tiphys.api.core.v1.node_pb2 import Node
 from tiphys.api.core.v1.persistent_volume_claim_pb2 import PersistentVolumeClaim
 from tiphys.api.core.v1.pod_pb2 import Pod
+from tiphys_apimachinery.errors import APIError
 from tiphys_apimachinery.persistent_volumes import SELECTED_NODE
+from tiphys_client.client import Bind
 from tiphys_scheduler.cache import Cache
 from tiphys_scheduler.columns import Columns
 from tiphys_scheduler.framework.registry import DEFAULT_PROFILE
@@ -133,12 +135,12 @@ class Held:
 
 def hold_bindings(found: World) -> Held:
     held = Held(asyncio.Event(), asyncio.Event())
-    bind: Callable[..., object] = found.client.bind
+    bind = found.client.bind
 
-    async def late(binds: object) -> object:
+    async def late(binds: Sequence[Bind]) -> list[APIError | None]:
         held.reached.set()
         await held.go.wait()
-        return await bind(binds)  # type: ignore[misc]  # the client's own
+        return await bind(binds)
 
     found.scheduler.binding._binder._client = type("Late", (), {"bind": staticmethod(late)})()
     return held

@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
+from google.protobuf.message import Message
 
 from tiphys.api.authentication.v1.authentication_pb2 import TokenReview
 from tiphys.api.authorization.v1.authorization_pb2 import SubjectAccessReview
 from tiphys_apimachinery.errors import APIError
 from tiphys_component.clock import Clock
-from tiphys_kubelet.api import ApiClient
 
+MessageT = TypeVar("MessageT", bound=Message)
 MASTERS = "system:masters"
 CACHE_S = 30.0
 MAX_CACHED = 1000
@@ -68,10 +69,18 @@ def subresource_of(path: str) -> str:
     return _SUBRESOURCES.get(path.strip("/").split("/", 1)[0], "proxy")
 
 
+class Reviews(Protocol):
+    """What is asked of the API server."""
+
+    async def create(self, obj: MessageT, /) -> MessageT:
+        """The review with its answer. Raises APIError."""
+        ...
+
+
 class ApiGuard:
     """Asks the API server where the certificate alone does not decide; answers are remembered for half a minute."""
 
-    def __init__(self, client: ApiClient, clock: Clock, node_name: str, *, trusted: Sequence[str] = ()) -> None:
+    def __init__(self, client: Reviews, clock: Clock, node_name: str, *, trusted: Sequence[str] = ()) -> None:
         self._client = client
         self._clock = clock
         self._node_name = node_name

@@ -11,6 +11,7 @@ from tiphys.api.apps.v1 import apps_pb2
 from tiphys.api.core.v1 import pod_pb2
 from tiphys_apimachinery.errors import Forbidden, ServiceUnavailable
 from tiphys_apimachinery.meta import get_controller_of
+from tiphys_controller_manager.controllers.replicaset.controller import ReplicaSetController
 from tiphys_controller_manager.controllers.replicaset.plan import (
     Failure,
     next_available,
@@ -274,9 +275,11 @@ async def test_B37_no_pod_is_made_while_the_view_lags_behind_own_writes() -> Non
         loop = h.loops["replicaset-controller"]
         informer = h.parts.shared.informer(pod_pb2.Pod)
         seen = informer.reflector.resource_version
-        loop.reconciler._expectations._pending.clear()  # type: ignore[attr-defined]
+        reconciler = loop.reconciler
+        assert isinstance(reconciler, ReplicaSetController)
+        reconciler._expectations._pending.clear()
         stored = h.client.stored(apps_pb2.ReplicaSet, "web", "default")
-        loop.reconciler._expectations.wrote("default/web", stored)  # type: ignore[attr-defined]
+        reconciler._expectations.wrote("default/web", stored)
         informer.reflector.resource_version = "1"
         for pod in await h.pods():
             informer.store.remove(f"default/{pod.metadata.name}")

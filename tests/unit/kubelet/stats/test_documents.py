@@ -22,7 +22,7 @@ def values(text: bytes) -> dict[str, list[tuple[dict[str, str], float, float | N
     found: dict[str, list[tuple[dict[str, str], float, float | None]]] = {}
     for family in text_string_to_metric_families(text.decode()):
         for one in family.samples:
-            found.setdefault(one.name, []).append((one.labels, one.value, one.timestamp))  # type: ignore[arg-type]
+            found.setdefault(one.name, []).append((one.labels, one.value, one.timestamp))  # type: ignore[arg-type]  # a float, or None
     return found
 
 

@@ -153,7 +153,7 @@ async def test_stream_without_end_is_kept_in_part(bench: Bench) -> None:
 Context: TypeAlias = "grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]"
 
 
-class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no stubs
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> object:
         if request.service == "absent":
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")

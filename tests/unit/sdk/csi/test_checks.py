@@ -22,9 +22,9 @@ def complete(kind: type[Message]) -> Message:
     for name in REQUIRED[kind]:
         field = request.DESCRIPTOR.fields_by_name[name]
         if name == "volume_capabilities":
-            request.volume_capabilities.append(capability())  # type: ignore[attr-defined]
+            getattr(request, name).append(capability())
         elif name == "volume_capability":
-            request.volume_capability.CopyFrom(capability())  # type: ignore[attr-defined]
+            getattr(request, name).CopyFrom(capability())
         elif field.message_type is not None:
             getattr(request, name).SetInParent()
         else:
@@ -59,7 +59,8 @@ def _create(**bounds: int) -> csi_pb2.CreateVolumeRequest:
 
 def _without(field: str) -> csi_pb2.CreateVolumeRequest:
     request = _create()
-    request.volume_capabilities[0].ClearField(field)  # type: ignore[arg-type]
+    only: Message = request.volume_capabilities[0]
+    only.ClearField(field)
     return request
 
 
