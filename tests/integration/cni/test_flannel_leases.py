@@ -62,7 +62,7 @@ def test_F15_of_two_nodes_with_one_subnet_the_younger_is_refused_until_corrected
     third.register()
     wait_until(third.is_ready, timeout_s=_WITHIN_S, what="the corrected lease")
     _wait_line(first, "lease no longer refused")
-    assert third.subnet in first.space.ip("route")
+    wait_until(lambda: third.subnet in first.space.ip("route"), timeout_s=_WITHIN_S, what="the route to it")
 
 
 def _events(cluster: FlannelCluster) -> list[str]:
