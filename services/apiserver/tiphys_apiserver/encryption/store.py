@@ -156,14 +156,9 @@ class EncryptedStore:
             yield _DecryptedWatch(watch, self._opened)
 
     async def _opened(self, event: Event) -> Event:
-        if self._configuration.of(event.key) is None:
+        if not event.value or self._configuration.of(event.key) is None:
             return event
-        previous = event.prev_value
-        return replace(
-            event,
-            value=await self._decrypted(event.key, event.value),
-            prev_value=None if previous is None else await self._decrypted(event.key, previous),
-        )
+        return replace(event, value=await self._decrypted(event.key, event.value))
 
     @property
     def spacing(self) -> int:

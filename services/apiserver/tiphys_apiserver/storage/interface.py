@@ -143,16 +143,14 @@ class ListPage:
 class Event:
     """One change of one key.
 
-    ``value`` is the new value, or for DELETE the last one there was. ``prev_value`` is the value before where the
-    store has it at hand, else None. A DELETE has the revision of the deletion, and of the creation.
+    ``value`` is the new value, or for DELETE the last one there was, where the store has it at hand, else empty: who
+    follows a store knows what there was. A DELETE has the revision of the deletion.
     """
 
     type: EventType
     key: str
     value: bytes
-    prev_value: bytes | None
     mod_revision: int
-    create_revision: int
 
 
 @dataclass(frozen=True, slots=True)

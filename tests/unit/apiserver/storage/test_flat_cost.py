@@ -73,7 +73,7 @@ def steps(work: Callable[[], object]) -> int:
 def put(name: str) -> Operation:
     def apply(cache: WatchCache) -> object:
         revision = cache.revision + 1
-        return cache.apply(Event(EventType.PUT, key(name), pod_value(name), None, revision, revision))
+        return cache.apply(Event(EventType.PUT, key(name), pod_value(name), revision))
 
     return apply
 
@@ -81,7 +81,7 @@ def put(name: str) -> Operation:
 def come_and_go(cache: WatchCache) -> object:
     put("guest")(cache)
     revision = cache.revision + 1
-    return cache.apply(Event(EventType.DELETE, key("guest"), b"", None, revision, revision))
+    return cache.apply(Event(EventType.DELETE, key("guest"), b"", revision))
 
 
 def select(labels: str = "", **options: Any) -> Operation:

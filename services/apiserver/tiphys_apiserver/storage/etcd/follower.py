@@ -105,7 +105,6 @@ class Follower:
                 key=root.encode(),
                 range_end=range_end(root),
                 start_revision=await self._first_to_follow(),
-                prev_kv=True,
                 progress_notify=self._trusts_progress,
             )
             await stream.write(rpc_pb2.WatchRequest(create_request=request))
@@ -137,16 +136,12 @@ class Follower:
         if await self._is_compacted(first):
             return first
         events = await self._made_at(first)
-        told = self._connection.options.root + DELETIONS
-        deleted = (read_deletions(event.value) for event in events if event.key == told)
-        if any(revisions.of_change(first, place) > begun for places in deleted for place in places.values()):
-            # What they removed is forgotten: etcd is asked for it and refuses.
-            return first
         self._keep([event for event in events if event.mod_revision > begun])
         self._feed.publish(events, revisions.of_state(first))
         return first + 1
 
     async def _made_at(self, etcd_revision: int) -> list[Event]:
+        """What a transaction did, by the state just after it; those deleted are named there too."""
         root, timeout_s = self._connection.options.root, self._connection.options.call_timeout_s
         request = rpc_pb2.RangeRequest(
             key=root.encode(),
@@ -158,6 +153,9 @@ class Follower:
         answer = await self._connection.read(lambda member: member.kv.Range(request, timeout=timeout_s))
         put = kv_pb2.Event.PUT
         events = [_event(kv_pb2.Event(type=put, kv=kv), revisions.opened(kv.value)[1]) for kv in answer.kvs]
+        deleted = [read_deletions(event.value) for event in events if event.key == root + DELETIONS]
+        for key, place in (named for names in deleted for named in names.items()):
+            events.append(Event(EventType.DELETE, key, b"", revisions.of_change(etcd_revision, place)))
         return sorted(events, key=_revision)
 
     async def _is_compacted(self, revision: int) -> bool:
@@ -233,14 +231,9 @@ class Follower:
 
 
 def _event(event: kv_pb2.Event, place: int) -> Event:
-    kv, prev = event.kv, event.prev_kv
-    key, revision = kv.key.decode(), revisions.of_change(kv.mod_revision, place)
-    prev_value = revisions.opened(prev.value)[0] if event.HasField("prev_kv") else None
-    if event.type == kv_pb2.Event.DELETE:
-        made = revisions.of_change(prev.create_revision)
-        return Event(EventType.DELETE, key, prev_value or b"", prev_value, revision, made)
-    made = revisions.of_change(kv.create_revision)
-    return Event(EventType.PUT, key, revisions.opened(kv.value)[0], prev_value, revision, made)
+    kv = event.kv
+    kind = EventType.DELETE if event.type == kv_pb2.Event.DELETE else EventType.PUT
+    return Event(kind, kv.key.decode(), revisions.opened(kv.value)[0], revisions.of_change(kv.mod_revision, place))
 
 
 def _revision(event: Event) -> int:

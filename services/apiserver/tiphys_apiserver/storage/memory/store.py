@@ -130,8 +130,7 @@ class MemoryStore:
         created = previous.create_revision if previous else self._revision
         self._rows[key] = KeyValue(key, value, self._revision, created)
         self._set_timer(key, ttl_s)
-        before = previous.value if previous else None
-        self._record(Event(EventType.PUT, key, value, before, self._revision, created), previous)
+        self._record(Event(EventType.PUT, key, value, self._revision), previous)
         return self._revision
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> KeyValue:
@@ -150,7 +149,7 @@ class MemoryStore:
         del self._rows[key]
         del self._keys[bisect_left(self._keys, key)]
         self._set_timer(key, 0)
-        self._record(Event(EventType.DELETE, key, value, value, self._revision, created), current)
+        self._record(Event(EventType.DELETE, key, value, self._revision), current)
         return KeyValue(key, value, self._revision, created)
 
     def _record(self, event: Event, previous: KeyValue | None) -> None:

@@ -154,9 +154,9 @@ class Writer:
 
     def _event(self, row: Row) -> Event:
         if row.value is not None:
-            return Event(EventType.PUT, row.key, row.value, None, row.revision, row.create_revision)
+            return Event(EventType.PUT, row.key, row.value, row.revision)
         found = self._db.execute("SELECT value FROM event WHERE revision = ?", (row.prev_revision,)).fetchone()
-        return Event(EventType.DELETE, row.key, found[0], found[0], row.revision, row.create_revision)
+        return Event(EventType.DELETE, row.key, found[0], row.revision)
 
     def _roll_back(self) -> None:
         # SQLite has rolled back by itself after some errors, and then refuses.
@@ -297,10 +297,8 @@ class Reader:
             if after < compacted:
                 raise Compacted(compacted)
             rows = connection.execute(
-                "SELECT e.type, e.key, CASE e.type WHEN 1 THEN p.value ELSE e.value END, p.value,"
-                " e.revision, e.create_revision"
-                " FROM event e LEFT JOIN event p ON p.revision = e.prev_revision"
-                " WHERE e.revision > ? AND e.revision <= ? AND e.key >= ? AND e.key < ? ORDER BY e.revision",
+                "SELECT type, key, coalesce(value, x''), revision FROM event"
+                " WHERE revision > ? AND revision <= ? AND key >= ? AND key < ? ORDER BY revision",
                 (after, until, prefix, prefix + _LAST),
             )
             return [Event(EventType(row[0]), *row[1:]) for row in rows]

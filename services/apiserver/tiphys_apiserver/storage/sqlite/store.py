@@ -203,7 +203,7 @@ class SqliteStore:
             entry = self._entries.get(key)
             if entry is not None and expected_revision in (None, entry.revision):
                 event = await self._write(key, None, entry, 0)
-                return KeyValue(key, event.value, event.mod_revision, event.create_revision)
+                return KeyValue(key, event.value, event.mod_revision, entry.create_revision)
             if await self._is_settled(key):
                 if entry is None:
                     raise KeyMissing(key)
