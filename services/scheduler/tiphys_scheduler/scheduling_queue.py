@@ -23,6 +23,7 @@ from tiphys_scheduler.pod_info import Needs, PodInfo
 
 _FLUSH_S = 300.0
 _TICK_S = 1.0
+_NO_EVENTS: frozenset[Event] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,8 @@ class SchedulingQueue:
         """Frees the pods that these events may help; node, pod and subject say where they happened and to whom."""
         for event in events:
             listeners = self._listeners[event]
-            if not (listeners or self._gated):
+            holders = [plugin for plugin in self._gated if event in self._events.get(plugin, _NO_EVENTS)]
+            if not (listeners or holders):
                 continue
             change = Change(event, node, pod, subject)
             meant = self._gates.meant_for(node) if listeners else ()
@@ -226,11 +228,10 @@ class SchedulingQueue:
                 if first is not None and self._gates.may_help(first.pod, key[2], change):
                     for waiting in list(group.pods.values()):
                         self._free(waiting, event.told)
-            for plugin, held in list(self._gated.items()):
-                if event in self._events.get(plugin, frozenset()):
-                    for waiting in list(held.values()):
-                        self._leave(waiting)
-                        self._activate(waiting, event.told)
+            for plugin in holders:
+                for waiting in list(self._gated.get(plugin, {}).values()):
+                    self._leave(waiting)
+                    self._activate(waiting, event.told)
 
     def claim_changed(self, claim: str) -> None:
         """Tries the pods that need this claim at once: they were refused for want of just this, not by chance."""

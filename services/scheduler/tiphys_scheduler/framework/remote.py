@@ -139,6 +139,10 @@ class RemotePlugin:
         found: Mask = self._verdicts[pod.needs].passes[rows]
         return found
 
+    def passes(self, pod: PodInfo, nodes: Columns, row: int) -> bool:
+        """The same of one node."""
+        return bool(self._verdicts[pod.needs].passes[row])
+
     def reasons(self, pod: PodInfo, nodes: Columns, row: int) -> tuple[str, ...]:
         """As it said."""
         return (self._reason(pod),)
@@ -155,6 +159,11 @@ class RemotePlugin:
             return np.zeros(nodes.present[rows].shape, np.int64)
         scores: Scores = found.scores[rows]
         return scores
+
+    def score_row(self, pod: PodInfo, nodes: Columns, row: int) -> int:
+        """The same of one node."""
+        found = self._verdicts.get(pod.needs)
+        return 0 if found is None or not self.scores else int(found.scores[row])
 
     def _reason(self, pod: PodInfo) -> str:
         found = self._verdicts.get(pod.needs)
