@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from random import Random
 
 from tests.bench.figures import Figure
 from tiphys.api.apps.v1.apps_pb2 import Deployment
 from tiphys.api.core.v1.pod_pb2 import Pod
 from tiphys_cluster.testing.cluster import Cluster, cluster
+from tiphys_component import log
 from tiphys_component.virtual_time import virtual_time
 
 _NODES, _DEPLOYMENTS, _REPLICAS = 100, 40, 50
@@ -16,7 +19,15 @@ _HOUR_S = 3600.0
 
 
 def measure_simulation() -> list[Figure]:
-    """CPU of the simulated hour, from the moment when all pods run."""
+    """CPU of the simulated hour, in a process that has done nothing else."""
+    with ProcessPoolExecutor(1, get_context("spawn"), log.configure, ("warning",)) as alone:
+        took_s, writes = alone.submit(simulate).result()
+    note = f"{writes} writes; {_NODES} nodes, {_DEPLOYMENTS * _REPLICAS} pods"
+    return [Figure("a cluster's hour on a virtual clock", took_s, "s", 60.0, note)]
+
+
+def simulate() -> tuple[float, int]:
+    """CPU seconds and writes of the hour, from the moment when all pods run."""
     with virtual_time() as (runner, clock):
 
         async def main() -> tuple[float, int]:
@@ -26,9 +37,7 @@ def measure_simulation() -> list[Figure]:
                 await _churn(made)
                 return time.process_time() - began, await made.server.store.revision() - revision
 
-        took_s, writes = runner.run(main())
-    note = f"{writes} writes; {_NODES} nodes, {_DEPLOYMENTS * _REPLICAS} pods"
-    return [Figure("a cluster's hour on a virtual clock", took_s, "s", 60.0, note)]
+        return runner.run(main())
 
 
 async def _fill(made: Cluster) -> None:

@@ -225,8 +225,11 @@ def _list_metadata(page: CachedList) -> dict[str, Any]:
     return metadata
 
 
-def list_raw(page: CachedList) -> tuple[list[bytes], int]:
-    """A page in the wire form of every list message, metadata and then the items: in pieces, and how long they are."""
+def list_raw(page: CachedList) -> tuple[list[bytes], int, int]:
+    """A page in the wire form of every list message, metadata and then the items.
+
+    In pieces, how long they are together, and how long the longest is.
+    """
     metadata = list_meta(page).SerializeToString()
     start = b"".join((b"\x0a", varint(len(metadata)), metadata))
     raws = list(map(_raw, page.items))
@@ -236,7 +239,7 @@ def list_raw(page: CachedList) -> tuple[list[bytes], int]:
     pieces = [start] * (2 * len(raws) + 1)
     pieces[1::2] = heads
     pieces[2::2] = raws
-    return pieces, len(start) + sum(map(len, heads)) + sum(sizes)
+    return pieces, len(start) + sum(map(len, heads)) + sum(sizes), max(len(start), max(sizes, default=0))
 
 
 @lru_cache(maxsize=4096)
@@ -246,13 +249,13 @@ def _item_head(size: int) -> bytes:
 
 
 def _protobuf_list(api_version: str, kind: str, page: CachedList) -> Answer:
-    pieces, size = list_raw(page)
+    pieces, size, longest = list_raw(page)
     type_meta = runtime_pb2.TypeMeta(apiVersion=api_version, kind=kind).SerializeToString()
     start = b"".join((proto_codec.MAGIC, b"\x0a", varint(len(type_meta)), type_meta, b"\x12", varint(size)))
     # The two strings at the end are written although they are empty, as Go does.
     end = b"\x1a\x00\x22\x00"
     body = [start, *pieces, end]
-    return Answer(200, body, Media.PROTOBUF.value, size=len(start) + size + len(end))
+    return Answer(200, body, Media.PROTOBUF.value, size=len(start) + size + len(end), longest=longest)
 
 
 async def compressed(answer: Answer, accept_encoding: str) -> Answer:
