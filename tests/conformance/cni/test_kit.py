@@ -26,9 +26,14 @@ OURS = ["loopback", "bridge", "host-local", "portmap"]
 
 
 async def report_on(endpoint: Path, options: Mapping[str, str] | None = None, known: tuple[str, ...] = ()) -> Report:
-    bench = Bench(SystemClock(), known)
+    bench, before = Bench(SystemClock(), known), namespaces()
     await kit.run(str(endpoint), bench, options or {})
+    assert namespaces() == before, "the kit takes away what it made, whatever the plugin did"
     return bench.report
+
+
+def namespaces() -> set[str]:
+    return {file.name for file in Path("/run/netns").glob("*")}
 
 
 def failures(report: Report) -> dict[str, str]:

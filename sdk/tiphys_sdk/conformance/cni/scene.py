@@ -35,15 +35,16 @@ class Scene:
         """A new container; its name is its id, too."""
         name = f"{self.netns}-{self._made}"
         self._made += 1
-        await _ip("netns", "add", name)
+        # Before it is there: whoever is cancelled amid it leaves half of one, which goes with the rest.
         self._containers.append(name)
+        await _ip("netns", "add", name)
         return name
 
     async def forget(self, container: str) -> None:
         """The container's namespace goes; a second time nothing happens."""
         if container in self._containers:
-            self._containers.remove(container)
             await _ip("netns", "del", container)
+            self._containers.remove(container)
 
     async def ip(self, netns: str, *words: str) -> Any:
         """What `ip -j` says inside a namespace. Raises Failure."""
