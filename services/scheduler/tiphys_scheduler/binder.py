@@ -37,6 +37,11 @@ class _Placement:
     node: str
     done: Callable[[APIError | None], None]
 
+    def bind(self) -> Bind:
+        """What is asked of the API server."""
+        pod = self.waiting.pod
+        return Bind(pod.namespace, pod.name, self.node, pod.uid)
+
 
 class Binder:
     """Takes placements and tells each what became of it, exactly once."""
@@ -72,7 +77,7 @@ class Binder:
                 await self._bind(batch)
 
     async def _bind(self, batch: list[_Placement]) -> None:
-        binds = [Bind(w.pod.namespace, w.pod.name, one.node, w.pod.uid) for one in batch for w in (one.waiting,)]
+        binds = [one.bind() for one in batch]
         errors: list[APIError | None]
         try:
             errors = list(await self._client.bind(binds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tiphys.api.core.v1.pod_pb2 import Pod, PodSpec
 from tiphys.api.meta.v1.meta_pb2 import ObjectMeta
@@ -78,26 +79,12 @@ def _renewed(pod: Pod, known: PodInfo) -> PodInfo:
     """A newer version whose spec, labels and owner are those of the known one; the node may be new."""
     status = pod.status
     refusal, is_preempted = conditions_of(pod)
-    return PodInfo(
-        key=known.key,
-        namespace=known.namespace,
-        name=known.name,
-        uid=known.uid,
+    return replace(
+        known,
         node=pod.spec.nodeName,
-        priority=known.priority,
-        scheduler_name=known.scheduler_name,
-        is_gated=known.is_gated,
         is_finished=status.phase in ("Succeeded", "Failed"),
-        is_deleting=known.is_deleting,
-        created_s=known.created_s,
         refusal=refusal,
-        needs=known.needs,
-        labels=known.labels,
-        gates=known.gates,
-        preemption_policy=known.preemption_policy,
         nominated_node=status.nominatedNodeName,
         started_s=status.startTime.seconds,
         is_preempted=is_preempted,
-        priority_class=known.priority_class,
-        generation=known.generation,
     )
