@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.integration.controller_manager.conftest import config_of
-from tests.support.apiserver import RunningServer, running_server
 from tests.unit.scheduler.objects import pod_message
 from tiphys.api.admissionregistration.v1.admissionregistration_pb2 import (
     ValidatingAdmissionPolicy,
@@ -17,27 +15,9 @@ from tiphys.api.admissionregistration.v1.admissionregistration_pb2 import (
 )
 from tiphys.api.core.v1.namespace_pb2 import Namespace
 from tiphys.api.core.v1.pod_pb2 import Pod
-from tiphys.api.core.v1.service_account_pb2 import ServiceAccount
 from tiphys_apimachinery.errors import APIError
 from tiphys_apiserver.storage.memory.store import MemoryStore
 from tiphys_client.client import Client, Propagation
-from tiphys_client.transport import GrpcTransport
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[RunningServer]:
-    async with running_server() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(server: RunningServer) -> AsyncIterator[Client]:
-    made = Client(GrpcTransport(config_of(server, "admin")))
-    account = ServiceAccount()
-    account.metadata.name, account.metadata.namespace = "default", "default"
-    await made.create(account)
-    yield made
-    await made.close()
 
 
 @dataclass(frozen=True, slots=True)
